@@ -483,6 +483,87 @@ class Result:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class JobStatus:
+    """A job as the service tells it, at one revision. Every change raises `revision`; the newest one replaces all before.
+
+    `progress` lies in [0, 1]; `preview` is the sha256 of the newest preview picture; `created` and `updated` are seconds
+    since 1970. `result` is set when state is succeeded, `problem` (problem+json) when it is failed.
+    """
+
+    id: str
+    request: Mapping[str, Any]
+    state: str
+    revision: int
+    attempt: int
+    progress: float
+    message: str
+    created: float
+    updated: float
+    seconds_left: float | None = None
+    preview: str | None = None
+    result: Result | None = None
+    problem: Mapping[str, Any] | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_STATES
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, which `parse` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> JobStatus:
+        """The status of a JSON object; fields that a newer service adds are ignored."""
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in document.items() if k in known}
+        if values.get("result") is not None:
+            values["result"] = _result(values["result"])
+        return cls(**values)
+
+
+def _result(document: Mapping[str, Any]) -> Result:
+    return Result(**{**document, "notes": tuple(document.get("notes", ()))})
+
+
+# ---------------------------------------------------------------------------------------------- worker commands
+
+
+@dataclass(frozen=True)
+class Run:
+    """The service to its worker: run this job (`request` is a JobRequest.document())."""
+
+    job: str
+    request: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The service to its worker: end this job at its next step."""
+
+    job: str
+
+
+Command = Run | Cancel
+
+
+def encode_command(command: Command) -> str:
+    """One JSON line, without the newline."""
+    return json.dumps({"command": type(command).__name__.lower(), **asdict(command)})
+
+
+def decode_command(line: str) -> Command:
+    """The command of a JSON line; raises ValueError for anything else."""
+    document = json.loads(line)
+    name = document.pop("command", None) if isinstance(document, dict) else None
+    if name == "run":
+        return Run(**document)
+    if name == "cancel":
+        return Cancel(**document)
+    raise ValueError(f"not a command: {line[:200]!r}")
+
+
 # ---------------------------------------------------------------------------------------------- worker events
 
 
@@ -542,8 +623,7 @@ def decode_event(line: str) -> Event:
     if cls is None:
         raise ValueError(f"not an event: {line[:200]!r}")
     if cls is Succeeded:
-        result = document["result"]
-        document["result"] = Result(**{**result, "notes": tuple(result.get("notes", ()))})
+        document["result"] = _result(document["result"])
     known = {f.name for f in fields(cls)}
     event: Event = cls(**{k: v for k, v in document.items() if k in known})
     return event
