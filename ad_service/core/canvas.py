@@ -1,0 +1,115 @@
+"""The canvas: a latent picture that is a torus along each tiling axis, and the windows that a model sees of it.
+
+Pure geometry, no randomness: offsets are passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Height and width of a canvas, and along which axes it has no edge."""
+
+    height: int
+    width: int
+    tile_y: bool
+    tile_x: bool
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the canvas; along a tiling axis it may run over the edge and even cover itself."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    def rows(self, shape: Shape) -> Tensor:
+        return (torch.arange(self.height) + self.y) % shape.height
+
+    def columns(self, shape: Shape) -> Tensor:
+        return (torch.arange(self.width) + self.x) % shape.width
+
+
+def round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def starts_along(length: int, side: int, tile: bool, offset: int) -> list[int]:
+    """First indices of the fewest windows of `side` that cover `length` evenly, moved by `offset`.
+
+    A torus takes any offset. With real edges the first window begins at 0 and the last one ends at `length`; the
+    inner ones move within their overlap, so that their borders are not always in one place.
+    """
+    count = math.ceil(length / side)
+    if tile:
+        return [(round(i * length / count) + offset) % length for i in range(count)]
+    if count == 1:
+        return [0]
+    slack = count * side - length
+    if slack == 0 and count > 1 and offset % side:  # exact fit: one more window lets the borders move
+        first = offset % side
+        return [0, *range(first, length - side, side), length - side]
+    step = (length - side) / (count - 1)
+    reach = max(0, int(side - step) // 2)
+    move = offset % (2 * reach + 1) - reach if reach else 0
+    inner = [min(max(round(i * step) + move, 0), length - side) for i in range(1, count - 1)]
+    return [0, *inner, length - side]
+
+
+def windows(shape: Shape, side: int, offset: tuple[int, int], multiple: int = 8) -> list[Window]:
+    """Windows of at most `side` latents that cover the canvas with hardly any overlap (arXiv 2407.15507).
+
+    A canvas smaller than `side` is seen in one window, whose sides are rounded up to `multiple` on a tiling axis.
+    """
+    height = min(side, round_up(shape.height, multiple))
+    width = min(side, round_up(shape.width, multiple))
+    ys = starts_along(shape.height, height, shape.tile_y, offset[0])
+    xs = starts_along(shape.width, width, shape.tile_x, offset[1])
+    return [Window(y, x, height, width) for y in ys for x in xs]
+
+
+def gather(canvas: Tensor, spots: Sequence[Window], shape: Shape) -> Tensor:
+    """The windows of a canvas (C, H, W), stacked to (B, C, h, w)."""
+    return torch.stack([canvas[:, w.rows(shape)][:, :, w.columns(shape)] for w in spots])
+
+
+def feather(height: int, width: int, margin: int) -> Tensor:
+    """Weights (h, w) in (0, 1] that fall towards a window's border over `margin` cells."""
+
+    def ramp(length: int) -> Tensor:
+        distance = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) + 1
+        return (distance.float() / (margin + 1)).clamp_max(1)
+
+    return ramp(height)[:, None] * ramp(width)[None, :]
+
+
+class Accumulator:
+    """Averages windows back into a canvas, each weighted down towards its border where windows overlap."""
+
+    def __init__(self, channels: int, shape: Shape, margin: int = 8) -> None:
+        self.shape = shape
+        self.margin = margin
+        self.total = torch.zeros(channels, shape.height, shape.width)
+        self.weight = torch.zeros(shape.height, shape.width)
+
+    def add(self, window: Window, value: Tensor) -> None:
+        """Add a window's cells (C, h, w)."""
+        weight = feather(window.height, window.width, self.margin)
+        rows, columns = window.rows(self.shape), window.columns(self.shape)
+        index = (rows[:, None] * self.shape.width + columns[None, :]).flatten()
+        flat = (value.float().cpu() * weight).flatten(1)
+        self.total.view(self.total.shape[0], -1).index_add_(1, index, flat)
+        self.weight.view(-1).index_add_(0, index, weight.flatten())
+
+    def mean(self) -> Tensor:
+        """The canvas (C, H, W); every cell was covered by a window."""
+        return self.total / self.weight

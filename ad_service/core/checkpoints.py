@@ -1,0 +1,430 @@
+"""What a checkpoint on disk is, told from its headers and configs alone.
+
+Standard library only: no weight is read and torch is not imported, so that listing models is quick. A checkpoint is a
+folder in the layout of diffusers (model_index.json, unet/, vae/, ...) or a single safetensors file in the layout of
+the original Stable Diffusion code ("LDM": model.diffusion_model.*, first_stage_model.*, ...).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+Config = dict[str, Any]
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used: one sentence with the file, what is wrong with it and what to do."""
+
+
+# ---------------------------------------------------------------------------------------------- safetensors headers
+
+MAX_HEADER = 100_000_000
+"""Bytes. The format's own limit for a header."""
+
+_ITEM_SIZE = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+_NOT_SAFETENSORS = (
+    (b"GGUF", "is a GGUF file, a quantised format that has no gradients; get the safetensors file of this model"),
+    (b"PK\x03\x04", "is a pickled checkpoint (.ckpt), which could run any code and is never opened; get its safetensors"),
+    (b"\x80\x02", "is a pickled checkpoint (.ckpt), which could run any code and is never opened; get its safetensors"),
+    (b"version https://git-lfs", "is a Git LFS pointer and not the file itself; run `git lfs pull` or download it"),
+    (b"<", "is a web page and not a checkpoint: the download went wrong (a login may be needed); download it again"),
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one safetensors file: every tensor's number format and shape, and the free-form metadata."""
+
+    path: Path
+    size: int
+    dtypes: Mapping[str, str]
+    shapes: Shapes
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file, checked against the file's size; raises CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there; look at the name, or download it again")
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(32)
+            _refuse_other_formats(path, start)
+            length = int.from_bytes(start[:8], "little")
+            if size < 8 or length > MAX_HEADER:
+                raise CheckpointError(f"{path} is no safetensors file; download it again")
+            if 8 + length > size:
+                raise CheckpointError(f"{path} is cut short within its header; download it again")
+            file.seek(8)
+            document = json.loads(file.read(length))
+        return _parsed(path, size, 8 + length, document)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the disk and the permissions") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise CheckpointError(f"{path} has a damaged header; download it again") from None
+
+
+def _refuse_other_formats(path: Path, start: bytes) -> None:
+    if not start:
+        raise CheckpointError(f"{path} is empty; download it again")
+    for magic, sentence in _NOT_SAFETENSORS:
+        if start.startswith(magic) and start[8:9] != b"{":
+            raise CheckpointError(f"{path} {sentence}")
+
+
+def _parsed(path: Path, size: int, data_start: int, document: dict[str, Any]) -> Header:
+    metadata = document.pop("__metadata__", None) or {}
+    end = data_start
+    for name, row in document.items():
+        first, last = row["data_offsets"]
+        item = _ITEM_SIZE.get(row["dtype"])
+        if first < 0 or last < first or (item is not None and last - first != math.prod(row["shape"]) * item):
+            raise CheckpointError(f"{path} has a damaged header at the tensor {name}; download it again")
+        end = max(end, data_start + last)
+    if end > size:
+        raise CheckpointError(f"{path} is cut short: {size:,} of {end:,} bytes are there; download it again")
+    if not document:
+        raise CheckpointError(f"{path} holds no tensor; download it again")
+    return Header(
+        path,
+        size,
+        {name: row["dtype"] for name, row in document.items()},
+        {name: tuple(row["shape"]) for name, row in document.items()},
+        {str(name): str(value) for name, value in metadata.items()},
+    )
+
+
+def read_config(path: Path) -> Config:
+    """A JSON object on disk; raises CheckpointError."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; download the whole model folder again") from None
+    except (OSError, ValueError):
+        raise CheckpointError(f"{path} is damaged; download it again") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{path} is damaged: it must hold a JSON object; download it again")
+    return document
+
+
+# ---------------------------------------------------------------------------------------------- diffusers folders
+
+NETWORK_WEIGHTS = "diffusion_pytorch_model"
+TEXT_WEIGHTS = "model"
+
+
+def weight_files(folder: Path, stem: str) -> list[Path]:
+    """The safetensors files of one component: one, or the shards of an index. Full precision before a variant."""
+    for name in _preferred(path.name for path in folder.glob(f"{stem}*.safetensors*")):
+        if name.endswith(".json"):
+            shards = read_config(folder / name).get("weight_map", {})
+            return sorted({folder / Path(str(shard)).name for shard in shards.values()})
+        return [folder / name]
+    if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")):
+        raise CheckpointError(
+            f"{folder} holds pickled weights only, which could run any code and are never opened; get its safetensors"
+        )
+    raise CheckpointError(f"{folder / stem}.safetensors is missing; download the whole model folder again")
+
+
+def _preferred(names: Iterable[str]) -> list[str]:
+    """The names that stand for a whole component, best first: no shard by itself, `non_ema` last, plain before fp16."""
+    whole = [name for name in names if not re.search(r"-\d{5}-of-\d{5}", name)]
+    return sorted(whole, key=lambda name: ("non_ema" in name, bool(re.search(r"\.(fp16|bf16)\b", name)), name))
+
+
+def component_headers(folder: Path, stem: str) -> list[Header]:
+    """The headers of all files of one component; raises CheckpointError."""
+    return [read_header(path) for path in weight_files(folder, stem)]
+
+
+def folder_family(folder: Path) -> str:
+    """The family of a diffusers folder, told from the UNet's config; raises CheckpointError for what cannot be used."""
+    if not (folder / "unet" / "config.json").is_file():
+        raise CheckpointError(_without_unet(folder))
+    config = read_config(folder / "unet" / "config.json")
+    name = config.get("_class_name")
+    if name == "UNet2DModel":
+        return "pocket"
+    if name != "UNet2DConditionModel":
+        raise CheckpointError(f"{folder} has a network of the class {name!r}; use an SD 1.x, SD 2.x or SDXL model")
+    _refuse_input_channels(folder, int(config.get("in_channels", 4)))
+    if config.get("addition_embed_type") == "text_time":
+        if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
+            raise CheckpointError(f"{folder} {_REFINER}")
+        return "sdxl"
+    if config.get("class_embed_type") or config.get("addition_embed_type"):
+        raise CheckpointError(f"{folder} {_UNCLIP}")
+    return "sd2" if config.get("use_linear_projection") else "sd15"
+
+
+def _without_unet(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"{folder} is not there; look at the name, or download it again"
+    if (folder / "transformer").is_dir():
+        return f"{folder} holds a transformer and no UNet (SD3, Flux and the like); use an SD 1.x, SD 2.x or SDXL model"
+    return f"{folder} is no model folder: unet/config.json is missing; download the whole model folder again"
+
+
+# ---------------------------------------------------------------------------------------------- single files
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+TEXT_ENCODERS = {
+    "sd15": ("cond_stage_model.transformer.",),
+    "sd2": ("cond_stage_model.model.",),
+    "sdxl": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
+}
+
+_REFINER = "is the SDXL refiner, which only repaints details; use the SDXL base model"
+_UNCLIP = "is an unCLIP model, which is asked with a picture's embedding; use a plain SD 1.x, SD 2.x or SDXL model"
+_INPUTS = {
+    5: "is a depth-to-image model (5 input channels)",
+    7: "is an upscaler (7 input channels)",
+    8: "is an InstructPix2Pix model (8 input channels)",
+    9: "is an inpainting model (9 input channels)",
+}
+_STRAYS = (
+    (r"lora_unet_|lora_te|.*\.lora[_.](A|B|up|down)\b|.*\.(hada|lokr)_", "is a LoRA, an addition to a model"),
+    (r"emb_params$|string_to_param|clip_[lg]$", "is a textual inversion, an embedding of a few words"),
+    (r"control_model\.|controlnet_", "is a ControlNet, an addition to a model"),
+    (r".*motion_modules\.", "is an AnimateDiff motion module, an addition to a model"),
+    (r"(model\.diffusion_model\.)?joint_blocks\.", "is an SD3 model"),
+    (r"(model\.diffusion_model\.)?(double_blocks|double_stream_blocks)\.", "is a Flux model"),
+    (r"edm_(mean|vpred)", "is a model of the EDM kind (Playground 2.5, CosXL)"),
+    (r"ip_adapter\.|image_proj\.", "is an IP-Adapter, an addition to a model"),
+)
+_LONE = (
+    (r"model\.diffusion_model\.input_blocks\.|input_blocks\.|down_blocks\.", "holds the UNet alone"),
+    (r"first_stage_model\.|encoder\.conv_in\.|decoder\.conv_in\.", "holds the VAE alone"),
+    (r"text_model\.|transformer\.resblocks\.|cond_stage_model\.|conditioner\.", "holds a text encoder alone"),
+)
+
+
+def file_family(header: Header) -> str:
+    """The family of a single file in LDM layout, told from its header; raises CheckpointError for what cannot be used."""
+    path, shapes = header.path, header.shapes
+    for pattern, what in _STRAYS:
+        if _any_key(shapes, pattern):
+            raise CheckpointError(f"{path} {what}; use the checkpoint of an SD 1.x, SD 2.x or SDXL model")
+    conv_in = shapes.get(f"{UNET}input_blocks.0.0.weight")
+    if conv_in is None or not (_has(shapes, VAE) and _has(shapes, "cond_stage_model.", "conditioner.")):
+        raise CheckpointError(_incomplete(path, shapes))
+    _refuse_input_channels(path, conv_in[1])
+    if _has(shapes, *TEXT_ENCODERS["sdxl"][1:]):
+        return "sdxl"
+    if _has(shapes, "conditioner.embedders.0.model."):
+        raise CheckpointError(f"{path} {_REFINER}")
+    if _has(shapes, f"{UNET}label_emb."):
+        raise CheckpointError(f"{path} {_UNCLIP}")
+    if _has(shapes, *TEXT_ENCODERS["sd2"]):
+        return "sd2"
+    return "sd15"
+
+
+def _refuse_input_channels(path: Path, channels: int) -> None:
+    if channels != 4:
+        what = _INPUTS.get(channels, f"has {channels} input channels where 4 are expected")
+        raise CheckpointError(f"{path} {what}; use a text-to-image SD 1.x, SD 2.x or SDXL model")
+
+
+def _incomplete(path: Path, shapes: Shapes) -> str:
+    held = [what for pattern, what in _LONE if _any_key(shapes, pattern)]
+    whole = "use a full checkpoint with UNet, VAE and text encoder"
+    if not held:
+        return f"{path} is of an unknown kind (its first tensor is {next(iter(sorted(shapes)))}); {whole}"
+    if len(held) == 1:
+        return f"{path} {held[0]}; {whole}"
+    missing = [what for what in ("UNet", "VAE", "text encoder") if not any(what in text for text in held)]
+    return f"{path} lacks the {' and the '.join(missing)}; {whole}"
+
+
+def _has(shapes: Shapes, *prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in shapes)
+
+
+def _any_key(shapes: Shapes, pattern: str) -> bool:
+    compiled = re.compile(pattern)
+    return any(compiled.match(name) for name in shapes)
+
+
+def declared_prediction(header: Header) -> str | None:
+    """What a single file says of its own training target, "epsilon" or "v_prediction"; None where it says nothing.
+
+    Marks, in this order: an empty tensor `v_pred` (SDXL models trained on v), the ModelSpec metadata, and the training
+    YAML that lies beside the file under the same name.
+    """
+    if "v_pred" in header.shapes:
+        return "v_prediction"
+    said = header.metadata.get("modelspec.prediction_type", "").lower()
+    yaml = header.path.with_suffix(".yaml")
+    if not said and yaml.is_file():
+        match = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", yaml.read_text("utf-8", "replace"), re.MULTILINE)
+        said = match.group(1) if match else "epsilon"  # the original code's default
+    return {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}.get(said)
+
+
+# ---------------------------------------------------------------------------------------------- configs from shapes
+
+
+@dataclass
+class _Level:
+    """One resolution of a UNet: its resnets' output channels and the transformer blocks after each of them."""
+
+    channels: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+
+
+def unet_config(header: Header, family: str) -> Config:
+    """The config of diffusers' UNet2DConditionModel for the UNet in a single file.
+
+    Everything but the number of heads can be read off the shapes: SD 1.x has 8 everywhere, SD 2.x and SDXL have heads
+    of 64 channels (diffusers' `attention_head_dim` is, in spite of its name, their number).
+    """
+    shapes = {name[len(UNET) :]: shape for name, shape in header.shapes.items() if name.startswith(UNET)}
+    levels = _unet_levels(shapes)
+    mid_depth = _depth(shapes, "middle_block.1.")
+    if not mid_depth or not all(level.channels for level in levels) or "out.2.weight" not in shapes:
+        raise CheckpointError(f"{header.path} has a UNet of an unknown shape; use an SD 1.x, SD 2.x or SDXL model")
+    width = [level.channels[0] for level in levels]
+    depth = [level.depths[0] for level in levels]
+    config: Config = {
+        "sample_size": {"sd15": 64, "sd2": 64, "sdxl": 128}[family],
+        "in_channels": shapes["input_blocks.0.0.weight"][1],
+        "out_channels": shapes["out.2.weight"][0],
+        "block_out_channels": width,
+        "down_block_types": ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in depth],
+        "up_block_types": ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in reversed(depth)],
+        "layers_per_block": len(levels[0].channels),
+        "transformer_layers_per_block": [d or 1 for d in depth[:-1]] + [depth[-1] or mid_depth],
+        "cross_attention_dim": shapes["middle_block.1.transformer_blocks.0.attn2.to_k.weight"][1],
+        "attention_head_dim": 8 if family == "sd15" else [max(1, channels // 64) for channels in width],
+        "use_linear_projection": len(shapes["middle_block.1.proj_in.weight"]) == 2,
+    }
+    if "label_emb.0.0.weight" in shapes:
+        config |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": shapes["label_emb.0.0.weight"][1],
+        }
+    return config
+
+
+def _unet_levels(shapes: Shapes) -> list[_Level]:
+    levels = [_Level()]
+    for i in count(1):
+        if f"input_blocks.{i}.0.op.weight" in shapes:
+            levels.append(_Level())
+            continue
+        resnet = shapes.get(f"input_blocks.{i}.0.in_layers.2.weight")
+        if resnet is None:
+            return levels
+        levels[-1].channels.append(resnet[0])
+        levels[-1].depths.append(_depth(shapes, f"input_blocks.{i}.1."))
+    raise AssertionError("unreachable: count() has no end")
+
+
+def _depth(shapes: Shapes, prefix: str) -> int:
+    return _run(shapes, prefix + "transformer_blocks.{}.attn1.to_q.weight")
+
+
+def _run(shapes: Shapes, pattern: str) -> int:
+    """How many of pattern.format(0), pattern.format(1), ... are there without a gap."""
+    return sum(1 for _ in takewhile(lambda i: pattern.format(i) in shapes, count()))
+
+
+def vae_config(header: Header, family: str) -> Config:
+    """The config of diffusers' AutoencoderKL for the VAE in a single file."""
+    shapes = {name[len(VAE) :]: shape for name, shape in header.shapes.items() if name.startswith(VAE)}
+    levels = _run(shapes, "encoder.down.{}.block.0.conv1.weight")
+    needed = ("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight")
+    if not levels or any(name not in shapes for name in needed):
+        raise CheckpointError(f"{header.path} has a damaged or unknown VAE; download it again")
+    return {
+        "in_channels": shapes["encoder.conv_in.weight"][1],
+        "out_channels": shapes["decoder.conv_out.weight"][0],
+        "block_out_channels": [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)],
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "layers_per_block": _run(shapes, "encoder.down.0.block.{}.conv1.weight"),
+        "latent_channels": shapes["decoder.conv_in.weight"][1],
+        "sample_size": 1024 if family == "sdxl" else 512,
+        "scaling_factor": 0.13025 if family == "sdxl" else 0.18215,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+    }
+
+
+def text_config(shapes: Shapes, *, open_clip: bool, skip_last: bool) -> Config:
+    """The config of transformers' CLIPTextModel for canonical text encoder shapes (see weights.canonical_text).
+
+    Heads have 64 channels in all the encoders that Stable Diffusion uses. OpenAI's CLIP has the quick GELU, OpenCLIP
+    the exact one. `skip_last` leaves out the last layer, as SD 2.x does.
+    """
+    width = shapes["embeddings.token_embedding.weight"][1]
+    layers = _run(shapes, "encoder.layers.{}.mlp.fc1.weight")
+    return {
+        "vocab_size": shapes["embeddings.token_embedding.weight"][0],
+        "max_position_embeddings": shapes["embeddings.position_embedding.weight"][0],
+        "hidden_size": width,
+        "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
+        "num_hidden_layers": layers - 1 if skip_last else layers,
+        "num_attention_heads": max(1, width // 64),
+        "hidden_act": "gelu" if open_clip else "quick_gelu",
+        "projection_dim": shapes.get("text_projection.weight", (width,))[0],
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+    }
+
+
+SCHEDULE: Config = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+}
+"""The noise schedule of every SD 1.x, SD 2.x and SDXL checkpoint, which single files do not carry."""
+
+
+def file_schedule(header: Header) -> Config:
+    """The scheduler config of a single file; "prediction_type" is None where only a measurement can tell."""
+    said = declared_prediction(header)
+    return SCHEDULE | {"prediction_type": said, "rescale_betas_zero_snr": "ztsnr" in header.shapes}
+
+
+# ---------------------------------------------------------------------------------------------- identity
+
+_SAMPLES = 16
+_SAMPLE_SIZE = 1 << 16
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """sha256 that tells checkpoints apart in milliseconds: a key for caches, no proof that a file is whole.
+
+    Hashes each file's name, size, first 64 KiB (its header) and 16 more blocks of 64 KiB, evenly spread to the end.
+    """
+    sha = hashlib.sha256()
+    for path in paths:
+        size = path.stat().st_size
+        sha.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            for i in range(_SAMPLES + 1):
+                file.seek(max(0, size - _SAMPLE_SIZE) * i // _SAMPLES)
+                sha.update(file.read(_SAMPLE_SIZE))
+    return sha.hexdigest()

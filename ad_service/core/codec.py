@@ -1,0 +1,158 @@
+"""Pictures to latents and back, on a torus, in tiles of bounded memory; and the decoder fitted to a swatch.
+
+Pictures are (3, H, W) in [0, 1]; latents (C, h, w) are scaled as the UNet wants them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ad_service.core.backbones import Backbone
+from ad_service.core.canvas import Shape
+
+MARGIN = 16
+"""Latents that a tile sees beyond its own, so that its edges are as good as its middle."""
+
+
+def encode(backbone: Backbone, picture: Tensor) -> Tensor:
+    """Latents (C, h, w) of a picture (3, H, W) whose sides are multiples of the codec's factor."""
+    vae, config = backbone.vae, backbone.vae.config
+    with torch.no_grad():
+        x = (picture[None] * 2 - 1).to(backbone.device, vae.dtype)
+        z = vae.encode(x).latent_dist.mean.float()
+    return ((z - (config.get("shift_factor") or 0.0)) * config.scaling_factor)[0].cpu()
+
+
+def decode_tile(backbone: Backbone, z: Tensor) -> Tensor:
+    """The decoder's bare output (B, 3, H, W), about [0, 1], for latents (B, C, h, w)."""
+    config = backbone.vae.config
+    z = z.float() / config.scaling_factor + (config.get("shift_factor") or 0.0)
+    y: Tensor = backbone.vae.decode(z.to(backbone.device, backbone.vae.dtype)).sample
+    return y.float() / 2 + 0.5
+
+
+def decode(backbone: Backbone, canvas: Tensor, shape: Shape, side: int = 128) -> Iterator[tuple[int, int, Tensor]]:
+    """Tiles (y, x, picture (3, h, w) on the host) of the picture of a canvas (C, H, W).
+
+    Every tile is decoded with a margin of its neighbours, wrapped along tiling axes, and all share their group norms'
+    statistics, so that no border can be told from the inside.
+    """
+    factor = backbone.family.factor
+    spots = [(y, x) for y in range(0, shape.height, side) for x in range(0, shape.width, side)]
+    with torch.no_grad(), _shared_statistics(backbone.vae.decoder, len(spots)) as norms:
+        for pool in norms.sample(spots):
+            decode_tile(backbone, _patch(canvas, shape, *pool, side)[0][None])
+        norms.freeze()
+        for y, x in spots:
+            patch, top, left = _patch(canvas, shape, y, x, side)
+            picture = decode_tile(backbone, patch[None])[0]
+            h, w = min(side, shape.height - y) * factor, min(side, shape.width - x) * factor
+            yield y * factor, x * factor, picture[:, top * factor :, left * factor :][:, :h, :w].cpu()
+
+
+def _patch(canvas: Tensor, shape: Shape, y: int, x: int, side: int) -> tuple[Tensor, int, int]:
+    """The latents of a tile with its margins, and how many cells of margin lie above and left of it."""
+    rows, top = _reach(y, min(side, shape.height - y), shape.height, shape.tile_y)
+    columns, left = _reach(x, min(side, shape.width - x), shape.width, shape.tile_x)
+    return canvas[:, rows][:, :, columns], top, left
+
+
+def _reach(start: int, length: int, total: int, tile: bool) -> tuple[Tensor, int]:
+    first, last = start - MARGIN, start + length + MARGIN
+    if not tile:
+        first, last = max(first, 0), min(last, total)
+    return torch.arange(first, last) % total, start - first
+
+
+class _Norms:
+    """The group norms of a decoder, first measured on some tiles, then frozen to what was measured."""
+
+    def __init__(self, norms: list[nn.GroupNorm], tiles: int) -> None:
+        self.norms, self.tiles = norms, tiles
+        self.sums: dict[nn.GroupNorm, list[Tensor]] = {}
+        self.frozen = False
+
+    def sample(self, spots: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The tiles to measure: none if there is only one, else at most nine, evenly spread."""
+        return [] if self.tiles == 1 else spots[:: max(1, len(spots) // 9)]
+
+    def freeze(self) -> None:
+        self.frozen = self.tiles > 1
+
+    def forward(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
+        if self.tiles == 1:
+            return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        grouped = x.float().unflatten(1, (norm.num_groups, -1)).flatten(2)
+        if not self.frozen:
+            self.sums.setdefault(norm, []).append(torch.stack([grouped.mean(2), grouped.square().mean(2)]))
+            return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        mean, square = torch.stack(self.sums[norm]).mean(0)
+        scale = (square - mean.square() + norm.eps).rsqrt()
+        y = ((grouped - mean[..., None]) * scale[..., None]).view(x.shape).to(x.dtype)
+        return y * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+
+
+@contextmanager
+def _shared_statistics(decoder: nn.Module, tiles: int) -> Iterator[_Norms]:
+    """Inside, the decoder's group norms answer to `_Norms`; afterwards they are as before."""
+    norms = _Norms([m for m in decoder.modules() if isinstance(m, nn.GroupNorm)], tiles)
+    try:
+        for norm in norms.norms:
+            norm.forward = lambda x, norm=norm: norms.forward(norm, x)  # type: ignore[method-assign,misc]
+        yield norms
+    finally:
+        for norm in norms.norms:
+            del norm.forward
+
+
+def fit_decoder(
+    backbone: Backbone, picture: Tensor, generator: torch.Generator, steps: int = 75
+) -> Iterator[dict[str, Tensor]]:
+    """Fit the decoder alone to a picture (3, H, W): |D(E(x)) - x|_1, Adam 1e-4 (paper, section 3.4), on its crops.
+
+    Yields the decoder's state after each step; the backbone's own decoder is left as it was.
+    """
+    factor, vae = backbone.family.factor, backbone.vae
+    z = encode(backbone, picture)
+    before = copy.deepcopy(vae.decoder.state_dict())
+    side = min(48, z.shape[1], z.shape[2])
+    parameters = list(vae.decoder.parameters())
+    try:
+        for p in parameters:
+            p.requires_grad_(True)
+        adam = torch.optim.Adam(parameters, 1e-4)
+        for _ in range(steps):
+            y = int(torch.randint(z.shape[1] - side + 1, (1,), generator=generator))
+            x = int(torch.randint(z.shape[2] - side + 1, (1,), generator=generator))
+            want = picture[:, y * factor : (y + side) * factor, x * factor : (x + side) * factor].to(backbone.device)
+            with torch.enable_grad():
+                loss = (decode_tile(backbone, z[None, :, y : y + side, x : x + side])[0] - want).abs().mean()
+                adam.zero_grad()
+                loss.backward()
+            adam.step()
+            yield {k: v.detach().clone() for k, v in vae.decoder.state_dict().items()}
+    finally:
+        for p in parameters:
+            p.requires_grad_(False)
+            p.grad = None
+        vae.decoder.load_state_dict(before)
+
+
+@contextmanager
+def fitted(backbone: Backbone, state: dict[str, Tensor] | None) -> Iterator[None]:
+    """Inside, the backbone decodes with a fitted decoder's state; afterwards with its own."""
+    if state is None:
+        yield
+        return
+    before = copy.deepcopy(backbone.vae.decoder.state_dict())
+    try:
+        backbone.vae.decoder.load_state_dict(state)
+        yield
+    finally:
+        backbone.vae.decoder.load_state_dict(before)

@@ -1,0 +1,50 @@
+"""The losses of attention distillation (arXiv 2502.20235): pure functions of queries, keys and values.
+
+Q is (B, heads, L, d); K and V are (B or 1, heads, M, d). `similarity` is None for softmax(Q K / sqrt(d)), or the scale S
+of cosine attention softmax(S cos(Q, K)).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attend(Q: Tensor, K: Tensor, V: Tensor, similarity: float | None = None) -> Tensor:
+    """Attn(Q, K, V): (B, heads, L, d)."""
+    if similarity is not None:
+        Q, K = F.normalize(Q, dim=-1), F.normalize(K, dim=-1)
+    K, V = K.expand(len(Q), -1, -1, -1), V.expand(len(Q), -1, -1, -1)
+    out: Tensor = F.scaled_dot_product_attention(Q, K, V, scale=similarity)
+    return out
+
+
+def attend_by_label(
+    Q: Tensor, K: Tensor, V: Tensor, wanted: Tensor, member: Tensor, similarity: float | None = None
+) -> Tensor:
+    """Attention in which a query of label l sees the keys of label l only.
+
+    `wanted` (B, L) holds the queries' labels; `member` (labels, M) says which keys a label has, at least one each.
+    Tokens are sorted by label and every label attends on its own: exact, with no L x M mask.
+    """
+    out = torch.empty_like(Q)
+    for b in range(len(Q)):
+        k = min(b, len(K) - 1)
+        for label in wanted[b].unique().tolist():
+            queries = (wanted[b] == label).nonzero()[:, 0]
+            keys = member[label].nonzero()[:, 0]
+            out[b, :, queries] = attend(
+                Q[b : b + 1, :, queries], K[k : k + 1, :, keys], V[k : k + 1, :, keys], similarity
+            )[0]
+    return out
+
+
+def ad_loss(own: Tensor, target: Tensor) -> Tensor:
+    """mean |Attn(Q, K, V) - stopgrad(Attn(Q, Ks, Vs))|, equation 4 of the paper; one figure for each of B windows."""
+    return (own.float() - target.detach().float()).abs().flatten(1).mean(1)
+
+
+def content_loss(Q: Tensor, Qc: Tensor) -> Tensor:
+    """mean |Q - Qc|, equation 6 of the paper; one figure for each of B windows."""
+    return (Q.float() - Qc.detach().float()).abs().flatten(1).mean(1)

@@ -1,0 +1,235 @@
+"""Samplers: how a canvas of latents becomes more of the swatch. Generators that yield after every step.
+
+Both work on windows of the canvas and never hold more than a batch of them on the device. The canvas itself, its noise
+and its Adam state live on the host in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ad_service.core.backbones import Backbone
+from ad_service.core.canvas import Accumulator, Shape, Window, gather, windows
+from ad_service.core.features import Labels, Layer, Reference, Tape
+from ad_service.core.losses import ad_loss, attend, content_loss
+
+
+class NotFinite(ArithmeticError):
+    """The network gave NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a canvas is worked on.
+
+    `strength` is the part of the noise schedule that is run, `steps` the timesteps in it, `iterations` the Adam
+    iterations at each, `settle` how many of the last steps run on two window grids and average.
+    """
+
+    steps: int
+    iterations: int
+    learning_rate: float
+    content_weight: float
+    strength: float
+    settle: int = 2
+    batch: int = 4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is made of what: the swatch's latent crops zs (R, C, h, w), the canvas' shape in latents, the labels.
+
+    `layout` (H, W) and `regions` (R, h, w) are label maps of `count` labels, both or neither. `content` (C, H, W) is
+    the latent whose queries the content loss keeps.
+    """
+
+    zs: Tensor
+    shape: Shape
+    layout: Tensor | None = None
+    regions: Tensor | None = None
+    count: int = 0
+    content: Tensor | None = None
+
+
+Sampler = Callable[[Tape, Subject, Tensor, Plan, torch.Generator], Iterator[Tensor]]
+
+
+def optimise(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
+    """One Adam on the canvas (C, H, W) while t falls linearly to 0; the swatch is clean at every t (paper, section 3.2).
+
+    Yields the canvas after every step.
+    """
+    first, second = torch.zeros_like(canvas), torch.zeros_like(canvas)
+    labels = _labels(tape, subject)
+    for i, t in enumerate(timesteps(tape.backbone, plan)):
+        reference = (
+            tape.reference(subject.zs, t, labels) if i == 0 or not tape.backbone.family.in_context else reference
+        )
+        for _ in range(plan.iterations):
+            moved = [Accumulator(len(canvas), subject.shape) for _ in range(3)]
+            for spots in _batches(tape, subject.shape, plan, generator, twice=False):
+                z, m, v = (gather(u, spots, subject.shape) for u in (canvas, first, second))
+                gradient = _gradient(tape, z, t, reference, spots, subject, plan)
+                m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
+                age = i * plan.iterations + _ + 1
+                z = z - plan.learning_rate * (m / (1 - 0.9**age)) / ((v / (1 - 0.999**age)).sqrt() + 1e-8)
+                for k, window in enumerate(spots):
+                    for total, value in zip(moved, (z, m, v), strict=True):
+                        total.add(window, value[k])
+            canvas, first, second = (_finite(total.mean()) for total in moved)
+        yield canvas
+
+
+def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
+    """DDIM from the noised canvas (C, H, W); after each step a fresh Adam lowers the AD loss at the new t.
+
+    The swatch is noised to that t with one draw of noise for all windows, or read clean by a family that reads in
+    context (paper, section 3.3). Yields the clean canvas as it is predicted so far, and at the end the result.
+    """
+    backbone = tape.backbone
+    steps = timesteps(backbone, plan)
+    canvas = noised(canvas, backbone, steps[0], generator)
+    labels = _labels(tape, subject)
+    reference: Reference | None = None
+    for i, t in enumerate(steps):
+        after = steps[i + 1] if i + 1 < len(steps) else None
+        if backbone.family.in_context:
+            reference = reference or tape.reference(subject.zs, 0, labels)
+        elif after is not None:
+            reference = tape.reference(noised(subject.zs, backbone, after, generator), after, labels)
+        total, clean = (Accumulator(len(canvas), subject.shape) for _ in range(2))
+        for spots in _batches(tape, subject.shape, plan, generator, twice=i >= len(steps) - plan.settle):
+            z = gather(canvas, spots, subject.shape).to(backbone.device)
+            layout = _layout(tape, subject, spots)
+            with torch.no_grad():
+                prediction, _ = tape.observe(z, t, reference, layout)
+                x0, eps = split(backbone, z, prediction, t)
+            z = x0 if after is None else recombine(backbone, x0, eps, after)
+            if after is not None and reference is not None:
+                z = _lower(tape, z, after, reference, spots, subject, plan)
+            for k, window in enumerate(spots):
+                total.add(window, z[k])
+                clean.add(window, x0[k])
+        canvas = _finite(total.mean())
+        yield canvas if after is None else clean.mean()
+
+
+def timesteps(backbone: Backbone, plan: Plan) -> list[int]:
+    """`steps` integer timesteps from strength * T down, the last one above 0."""
+    top = plan.strength * (len(backbone.alphas) - 1)
+    return [max(1, round(top * (1 - i / plan.steps))) for i in range(plan.steps)]
+
+
+def noised(z: Tensor, backbone: Backbone, t: int, generator: torch.Generator) -> Tensor:
+    """sqrt(a) z + sqrt(1 - a) noise, drawn on the host so that every device gets the same."""
+    a = float(backbone.alphas[t])
+    noise = torch.randn(z.shape, generator=generator).to(z.device)
+    return a**0.5 * z + (1 - a) ** 0.5 * noise
+
+
+def split(backbone: Backbone, z: Tensor, prediction: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """The clean latent and the noise that a prediction says z is made of."""
+    a = float(backbone.alphas[t])
+    signal, noise = a**0.5, (1 - a) ** 0.5
+    if backbone.prediction == "v_prediction":
+        return signal * z - noise * prediction, noise * z + signal * prediction
+    if backbone.prediction == "epsilon":
+        return (z - noise * prediction) / max(signal, 1e-3), prediction
+    return prediction, (z - signal * prediction) / max(noise, 1e-3)
+
+
+def recombine(backbone: Backbone, x0: Tensor, eps: Tensor, t: int) -> Tensor:
+    """The deterministic DDIM step to t (arXiv 2010.02502, equation 12)."""
+    a = float(backbone.alphas[t])
+    return a**0.5 * x0 + (1 - a) ** 0.5 * eps
+
+
+def _labels(tape: Tape, subject: Subject) -> Labels | None:
+    return None if subject.regions is None else Labels(subject.regions, subject.count, tape.backbone.device)
+
+
+def _layout(tape: Tape, subject: Subject, spots: list[Window]) -> Labels | None:
+    if subject.layout is None:
+        return None
+    maps = gather(subject.layout[None], spots, subject.shape)[:, 0]
+    return Labels(maps, subject.count, tape.backbone.device)
+
+
+def _batches(tape: Tape, shape: Shape, plan: Plan, generator: torch.Generator, twice: bool) -> Iterator[list[Window]]:
+    """The windows of one step in batches, on a grid that is rolled by a random offset; `twice`: on two grids."""
+    side = tape.backbone.family.window
+    y, x = torch.randint(0, side, (2,), generator=generator).tolist()
+    offsets = [(y, x), (y + side // 2, x + side // 2)] if twice else [(y, x)]
+    spots = [w for offset in offsets for w in windows(shape, side, offset)]
+    for i in range(0, len(spots), plan.batch):
+        yield spots[i : i + plan.batch]
+
+
+def _loss(
+    tape: Tape,
+    layers: dict[int, Layer],
+    reference: Reference,
+    layout: Labels | None,
+    content: dict[int, Layer] | None,
+    weight: float,
+) -> Tensor:
+    """The AD loss, and the weighted content loss, summed over layers and windows."""
+    total = torch.zeros((), device=tape.backbone.device)
+    for i, layer in layers.items():
+        with torch.no_grad():
+            target = tape.target(i, layer, reference, layout)
+        total = total + ad_loss(attend(layer.Q, layer.K, layer.V, tape.similarity), target).sum()
+        if content is not None:
+            total = total + weight * content_loss(layer.Q, content[i].Q).sum()
+    return total
+
+
+def _gradient(
+    tape: Tape, z: Tensor, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan
+) -> Tensor:
+    """The gradient of the loss for windows z (B, C, h, w), on the host."""
+    device = tape.backbone.device
+    layout = _layout(tape, subject, spots)
+    content = _content(tape, t, reference, spots, subject, plan, layout)
+    with torch.enable_grad():
+        leaf = z.to(device).requires_grad_()
+        _, layers = tape.observe(leaf, t, reference, layout)
+        loss = _loss(tape, layers, reference, layout, content, plan.content_weight)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    tape.backwards += len(z)
+    return gradient.float().to(z.device)
+
+
+def _content(
+    tape: Tape, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan, layout: Labels | None
+) -> dict[int, Layer] | None:
+    if subject.content is None or plan.content_weight <= 0:
+        return None
+    with torch.no_grad():
+        z = gather(subject.content, spots, subject.shape).to(tape.backbone.device)
+        return tape.observe(z, t, reference, layout)[1]
+
+
+def _lower(
+    tape: Tape, z: Tensor, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan
+) -> Tensor:
+    """A few iterations of a fresh Adam on windows z (B, C, h, w)."""
+    m, v = torch.zeros_like(z), torch.zeros_like(z)
+    for k in range(1, plan.iterations + 1):
+        gradient = _gradient(tape, z, t, reference, spots, subject, plan)
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
+        z = z - plan.learning_rate * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8)
+    return z
+
+
+def _finite(canvas: Tensor) -> Tensor:
+    if not bool(torch.isfinite(canvas).all()):
+        raise NotFinite("the network gave NaN or infinity")
+    return canvas
+
+
+SAMPLERS: dict[str, Sampler] = {"optimise": optimise, "sample": sample}

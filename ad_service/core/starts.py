@@ -1,0 +1,296 @@
+"""Where a canvas starts: noise, random swatch cells of the right label, or a quilt of swatch pieces.
+
+The last two are *source maps*: for each cell of the canvas the cell of the swatch that it shows. What is gathered
+through one (latents, pixels, other channels of the material) fits together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_service.core.canvas import Shape
+
+
+@dataclass(frozen=True)
+class Swatch:
+    """What a quilt is cut from: features (C, h, w), and labels (h, w) or None for one material."""
+
+    features: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class QuiltOptions:
+    """`block` is the side of the largest piece in cells, `overlap` the band in which two pieces are cut to fit.
+
+    `tolerance` is how much worse than the best match a piece may be and still be drawn; `reuse` the price of taking
+    the same place of the swatch again; `mends` how many pieces are laid over the worst borders, as a share of the pieces
+    of the first pass.
+    """
+
+    block: int = 32
+    overlap: int = 8
+    tolerance: float = 0.1
+    reuse: float = 0.3
+    mends: float = 3.0
+    label_price: float = 4.0
+
+
+def fill(swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator) -> Tensor:
+    """A source map (H, W) of random cells, each of the label that the layout has there.
+
+    A source map holds flat indices y * w + x into the swatch.
+    """
+    if layout is None or swatch.labels is None:
+        cells = swatch.features.shape[1] * swatch.features.shape[2]
+        return torch.randint(cells, (shape.height, shape.width), generator=generator)
+    out = torch.zeros(shape.height, shape.width, dtype=torch.long)
+    flat = swatch.labels.flatten()
+    for label in layout.unique():
+        where = layout == label
+        pool = (flat == label).nonzero()[:, 0]
+        out[where] = pool[torch.randint(len(pool), (int(where.sum()),), generator=generator)]
+    return out
+
+
+def apply(source: Tensor, picture: Tensor) -> Tensor:
+    """What a source map (H, W) shows of a picture (C, h, w): (C, H, W)."""
+    return picture.flatten(1)[:, source.flatten()].view(picture.shape[0], *source.shape)
+
+
+def quilt(
+    swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator, options: QuiltOptions
+) -> Iterator[tuple[float, Tensor]]:
+    """Lay pieces of the swatch on the canvas, cut along least-error borders, then mend the worst borders.
+
+    Image quilting (Efros and Freeman 2001) on a torus and per label, with the patch refinement of graph-cut textures
+    (Kwatra et al. 2003). Yields (fraction done, source map); the last one is the result.
+    """
+    padded = replace(
+        shape,
+        height=shape.height + (0 if shape.tile_y else options.block),
+        width=shape.width + (0 if shape.tile_x else options.block),
+    )
+    if layout is not None:
+        layout = F.pad(
+            layout[None, None].float(), (0, padded.width - shape.width, 0, padded.height - shape.height), "replicate"
+        )[0, 0].long()
+    work = _Quilt(swatch, padded, layout, generator, options)
+    for fraction in work.run():
+        yield fraction, work.source[: shape.height, : shape.width].clone()
+
+
+class _Quilt:
+    """The canvas of a quilt in the making: a source map, and which of its cells are laid."""
+
+    def __init__(
+        self, swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator, options: QuiltOptions
+    ) -> None:
+        self.features = swatch.features.float()
+        self.h, self.w = self.features.shape[1:]
+        self.flat = self.features.flatten(1).t().contiguous()  # (h w, C)
+        self.energy = self.features.square().sum(0)[None, None]
+        self.spread = float(self.features.var((1, 2)).sum())
+        self.labels = swatch.labels
+        self.shape = shape
+        self.layout = layout if swatch.labels is not None else None
+        self.generator = generator
+        self.options = options
+        self.source = torch.zeros(shape.height, shape.width, dtype=torch.long)
+        self.laid = torch.zeros(shape.height, shape.width, dtype=torch.bool)
+        self.used = torch.zeros(self.h, self.w)
+
+    def run(self) -> Iterator[float]:
+        side = min(self.options.block, self.h, self.w, self.shape.height, self.shape.width)
+        sizes = [side]
+        while self.layout is not None and sizes[-1] > 4:
+            sizes.append(sizes[-1] // 2)
+        for i, size in enumerate(sizes):
+            overlap = max(1, min(self.options.overlap, size // 3))
+            spots = self._grid(size, overlap)
+            for j, (y, x) in enumerate(spots):
+                self._lay(y, x, size, overlap)
+                if j % 16 == 0:
+                    yield 0.5 * (i + j / len(spots)) / len(sizes)
+        self._fill_gaps()
+        pieces = int(len(self._grid(side, max(1, side // 4))) * self.options.mends)
+        for k in range(pieces):
+            if k % 16 == 0:
+                cost = self.border_cost()
+                yield 0.5 + 0.5 * k / pieces
+                if float(cost.max()) == 0:
+                    break
+            self._mend(cost, side)
+        yield 1.0
+
+    def _grid(self, size: int, overlap: int) -> list[tuple[int, int]]:
+        step = size - overlap
+        ny, nx = -(-self.shape.height // step), -(-self.shape.width // step)
+        return [
+            (round(i * self.shape.height / ny), round(j * self.shape.width / nx)) for i in range(ny) for j in range(nx)
+        ]
+
+    def _cells(self, y: int, x: int, size: int) -> tuple[Tensor, Tensor]:
+        rows = (torch.arange(size) + y) % self.shape.height
+        columns = (torch.arange(size) + x) % self.shape.width
+        return rows[:, None], columns[None, :]
+
+    def _draw(self, target: Tensor, mask: Tensor, wanted: Tensor | None) -> int | None:
+        """The flat index of the top left cell of a piece that fits `target` (C, b, b) where `mask` (b, b) is set."""
+        size = mask.shape[0]
+        weight = mask.float()[None, None]
+        error = (
+            F.conv2d(self.energy, weight)[0, 0] - 2 * F.conv2d(self.features[None], (target * weight[0])[None])[0, 0]
+        )
+        error = (error + (target.square() * weight[0]).sum()).clamp_min(0) / weight.sum().clamp_min(1)
+        if wanted is not None and self.labels is not None:
+            wrong = torch.zeros_like(error)
+            for label in wanted.unique():
+                here = (wanted == label).float()[None, None]
+                wrong += F.conv2d((self.labels != label).float()[None, None], here)[0, 0]
+            error = error + self.options.label_price * self.spread * wrong / size**2
+        reuse = F.avg_pool2d(self.used[None, None], size, stride=1)[0, 0]
+        error = error + self.options.reuse * self.spread * reuse
+        bound = error.min() * (1 + self.options.tolerance) + 1e-6 * self.spread
+        good = (error <= bound).flatten().nonzero()[:, 0]
+        pick = int(good[torch.randint(len(good), (1,), generator=self.generator)])
+        width = error.shape[1]
+        return (pick // width) * self.w + pick % width
+
+    def _lay(self, y: int, x: int, size: int, overlap: int) -> None:
+        rows, columns = self._cells(y, x, size)
+        laid = self.laid[rows, columns]
+        if bool(laid.all()):
+            return
+        old = self.source[rows, columns]
+        wanted = None if self.layout is None else self.layout[rows, columns]
+        corner = self._draw(apply(old, self.features), laid, wanted)
+        new = self._piece(corner, size)
+        take = self._cut(old, new, laid, overlap)
+        if wanted is not None and self.labels is not None:
+            take &= self.labels.flatten()[new] == wanted
+        self._put(rows, columns, take, old, new)
+
+    def _piece(self, corner: int, size: int) -> Tensor:
+        return corner + torch.arange(size)[:, None] * self.w + torch.arange(size)[None, :]
+
+    def _put(self, rows: Tensor, columns: Tensor, take: Tensor, old: Tensor, new: Tensor) -> None:
+        self.source[rows, columns] = torch.where(take, new, old)
+        self.laid[rows, columns] = self.laid[rows, columns] | take
+        count = take.float().sum().item() / self.options.block**2
+        self.used.view(-1)[new[take]] += count
+
+    def _cut(self, old: Tensor, new: Tensor, laid: Tensor, overlap: int) -> Tensor:
+        """Which cells of a piece (b, b) become the new one's: all but those outside the least-error cuts.
+
+        Each side whose band is laid gets a cut of its own.
+        """
+        error = (self.flat[old] - self.flat[new]).square().sum(-1)
+        error = torch.where(laid, error, torch.zeros(()))
+        take = torch.ones_like(laid)
+        for turns in range(4):
+            e, known = torch.rot90(error, turns), torch.rot90(laid, turns)
+            band = known[:, :overlap]
+            if float(band.float().mean()) < 0.5:
+                continue
+            path = least_path(e[:, :overlap])
+            side = torch.arange(e.shape[1])[None, :] >= path[:, None]
+            take &= torch.rot90(side, -turns)
+        return take | ~laid
+
+    def border_cost(self) -> Tensor:
+        """How badly each cell (H, W) fits its right and lower neighbours, given what they were cut from."""
+        total = torch.zeros(self.shape.height, self.shape.width)
+        for dim, step, inside in (
+            (1, 1, self.source % self.w < self.w - 1),
+            (0, self.w, self.source // self.w < self.h - 1),
+        ):
+            cost = self._misfit(self.source, torch.roll(self.source, -1, dim), step, inside)
+            total += cost + torch.roll(cost, 1, dim)
+        return total
+
+    def _misfit(self, here: Tensor, there: Tensor, step: int, inside: Tensor) -> Tensor:
+        """Between a cell and its neighbour: what should follow it against what does, and the other way round."""
+        cut = there != here + step
+        cost = torch.zeros(here.shape)
+        if not bool(cut.any()):
+            return cost
+        a, b = here[cut], there[cut]
+        onward = torch.where(inside[cut], a + step, a)
+        back_ok = (b % self.w > 0) if step == 1 else (b >= self.w)
+        backward = torch.where(back_ok, b - step, b)
+        cost[cut] = (self.flat[onward] - self.flat[b]).square().sum(-1) + (
+            self.flat[a] - self.flat[backward]
+        ).square().sum(-1)
+        return cost
+
+    def _mend(self, cost: Tensor, side: int) -> None:
+        """Lay a piece over a bad border, and keep it if the borders are better for it."""
+        size = side if side < 8 else int(torch.randint(side // 2, side + 1, (1,), generator=self.generator))
+        spot = int(torch.multinomial(_coarse(cost).flatten(), 1, generator=self.generator))
+        coarse_width = -(-cost.shape[1] // 4)
+        y, x = spot // coarse_width * 4 - size // 2, spot % coarse_width * 4 - size // 2
+        rows, columns = self._cells(y, x, size)
+        if not self.shape.tile_y and not 0 <= y <= self.shape.height - size:
+            return
+        if not self.shape.tile_x and not 0 <= x <= self.shape.width - size:
+            return
+        overlap = max(1, size // 4)
+        ring = torch.ones(size, size, dtype=torch.bool)
+        ring[overlap:-overlap, overlap:-overlap] = False
+        old = self.source[rows, columns]
+        wanted = None if self.layout is None else self.layout[rows, columns]
+        corner = self._draw(apply(old, self.features), ring, wanted)
+        new = self._piece(corner, size)
+        take = self._cut(old, new, ring, overlap)
+        if wanted is not None and self.labels is not None:
+            take &= self.labels.flatten()[new] == wanted
+        outer_rows, outer_columns = self._cells(y - 1, x - 1, size + 2)
+        before = self._patch_cost(outer_rows, outer_columns)
+        self.source[rows, columns] = torch.where(take, new, old)
+        if self._patch_cost(outer_rows, outer_columns) >= before:
+            self.source[rows, columns] = old
+        else:
+            self._put(rows, columns, take, old, new)
+            cost[rows, columns] = 1e-9
+
+    def _patch_cost(self, rows: Tensor, columns: Tensor) -> float:
+        patch = self.source[rows, columns]
+        right = self._misfit(patch[:, :-1], patch[:, 1:], 1, patch[:, :-1] % self.w < self.w - 1)
+        down = self._misfit(patch[:-1], patch[1:], self.w, patch[:-1] // self.w < self.h - 1)
+        return float(right.sum() + down.sum())
+
+    def _fill_gaps(self) -> None:
+        """Cells that no piece of the right label reached take a random cell of it."""
+        if self.layout is not None and not bool(self.laid.all()):
+            swatch = Swatch(self.features, self.labels)
+            self.source = torch.where(self.laid, self.source, fill(swatch, self.shape, self.layout, self.generator))
+            self.laid[:] = True
+
+
+def _coarse(cost: Tensor) -> Tensor:
+    """Costs summed over 4 by 4 cells."""
+    h, w = cost.shape
+    padded = F.pad(cost, (0, -w % 4, 0, -h % 4))
+    return F.avg_pool2d(padded[None, None], 4)[0, 0] + 1e-12
+
+
+def least_path(error: Tensor) -> Tensor:
+    """The column in each row of the connected top-to-bottom path of least summed error through (rows, columns)."""
+    rows, columns = error.shape
+    total = error.clone()
+    for i in range(1, rows):
+        above = F.pad(total[i - 1][None, None], (1, 1), value=float("inf"))[0, 0]
+        total[i] += torch.stack([above[:-2], above[1:-1], above[2:]]).amin(0)
+    path = torch.empty(rows, dtype=torch.long)
+    path[-1] = total[-1].argmin()
+    for i in range(rows - 2, -1, -1):
+        left = max(int(path[i + 1]) - 1, 0)
+        right = min(int(path[i + 1]) + 2, columns)
+        path[i] = left + total[i, left:right].argmin()
+    return path
