@@ -1,0 +1,281 @@
+"""Label maps: which part of a picture each pixel belongs to, read from a picture's colours and carried to token grids.
+
+A map from the world is JPEG-noisy and soft at its edges; `snap` finds the few colours that were meant. Pure functions
+of tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_LABELS = 16
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Colours = npt.NDArray[np.int64]
+
+NOISY_REACH = 40.0  # colours nearer than this are one where a map is noisy
+CLEAN_REACH = 12.0  # and where it is clean but for soft edges
+FAR = 64.0  # a layout colour farther than this from every region colour is none of them
+
+
+class LabelError(ValueError):
+    """A label map that cannot be used: a colour or a label that nothing of the swatch belongs to."""
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Labels (h, w) int64 in [0, n), and the colour of each label, palette (n, 3) uint8, ordered by its bytes."""
+
+    labels: Tensor
+    palette: Tensor
+
+
+def hex_colour(colour: Any) -> str:
+    """#rrggbb of three numbers in 0..255."""
+    red, green, blue = (int(c) for c in colour)
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def snap(picture: Pixels) -> LabelMap:
+    """The few real colours of a label map (h, w, 3), and which of them each pixel was meant to be.
+
+    A colour is real if it has an area of its own: colours along the ramp between two others, and the noise around a
+    colour, belong to their nearest real one. Hard maps of at most 16 colours come back exactly.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise LabelError(f"a label map is an RGB picture (h, w, 3): got {picture.shape}")
+    packed = picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
+    values, index, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    index = index.reshape(packed.shape)
+    colours = np.stack([values >> 16, values >> 8 & 255, values & 255], 1)
+    solid = _solid_counts(index, len(values))
+    if len(values) <= MAX_LABELS:
+        chosen, noisy = _hard_colours(colours, counts, solid), False
+    else:
+        noisy = _is_noisy(colours, counts)
+        chosen = _soft_colours(picture, colours, index, counts, NOISY_REACH if noisy else CLEAN_REACH)
+    nearest, distance = _nearest(colours, colours[chosen])
+    labels = torch.from_numpy(nearest[index])
+    if len(values) > len(chosen):
+        labels = _mend_edges(labels, torch.from_numpy((distance == 0)[index]), picture, colours[chosen], noisy)
+    return LabelMap(labels, torch.from_numpy(colours[chosen].astype(np.uint8)))
+
+
+def match(picture: Pixels, palette: Tensor) -> Tensor:
+    """Labels (H, W) of a painted layout, by the palette (n, 3) of the swatch's regions.
+
+    Raises LabelError for a colour of the layout that is far from all of them.
+    """
+    painted = snap(picture)
+    gap = torch.cdist(painted.palette.float(), palette.float())
+    distance, nearest = gap.min(1)
+    for i in (distance > FAR).nonzero()[:, 0].tolist():
+        share = float((painted.labels == i).float().mean())
+        known = ", ".join(hex_colour(c) for c in palette)
+        raise LabelError(
+            f"the layout's colour {hex_colour(painted.palette[i])} ({share:.1%} of its pixels) is none of the "
+            f"regions' colours: {known}"
+        )
+    return nearest[painted.labels]
+
+
+def check(layout: Tensor, regions: LabelMap) -> None:
+    """Raise LabelError for a label of the layout (H, W) that no swatch pixel has."""
+    present = set(regions.labels.unique().tolist())
+    for label in layout.unique().tolist():
+        if label in present:
+            continue
+        known = ", ".join(hex_colour(regions.palette[i]) for i in sorted(present))
+        if 0 <= label < len(regions.palette):
+            name = f"label {label} ({hex_colour(regions.palette[label])})"
+        else:
+            name = f"label {label}"
+        raise LabelError(f"the layout uses {name}, which no pixel of the swatch's regions has; they have {known}")
+
+
+def shares(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:
+    """How much of each cell of a grid (h, w) each label covers: (count, h, w), sums to 1 over the labels."""
+    return torch.stack([F.adaptive_avg_pool2d((labels == i).float()[None], grid)[0] for i in range(count)])
+
+
+def resize(labels: Tensor, height: int, width: int) -> Tensor:
+    """Labels (height, width): the majority of the pixels under each cell, the nearest pixel where the map grows.
+
+    Of equal shares the label of the cell's middle pixel wins, then the lower one.
+    """
+    h, w = labels.shape
+    rows = (torch.arange(height, device=labels.device) * 2 + 1) * h // (2 * height)
+    columns = (torch.arange(width, device=labels.device) * 2 + 1) * w // (2 * width)
+    middle = labels[rows][:, columns]
+    if height >= h and width >= w:
+        return middle
+    best = torch.full(middle.shape, -1.0, device=labels.device)
+    out = middle.clone()
+    for label in labels.unique():
+        share = F.adaptive_avg_pool2d((labels == label).float()[None], (height, width))[0]
+        share = share + 1e-5 * (middle == label)
+        out = torch.where(share > best, label, out)
+        best = torch.maximum(best, share)
+    return out
+
+
+def tokens(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:
+    """The label (h*w,) of each token of an attention grid (h, w), by majority; `count` is how many labels there are."""
+    if int(labels.max()) >= count or int(labels.min()) < 0:
+        raise LabelError(f"labels run from {int(labels.min())} to {int(labels.max())}, expected 0 to {count - 1}")
+    return resize(labels, *grid).flatten()
+
+
+def membership(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:
+    """Which tokens (count, h*w) of the swatch are keys of which label.
+
+    A token is a key of its majority label. A label too small for the grid shares the token that has most of it; a
+    label with no pixel has no key.
+    """
+    out = F.one_hot(tokens(labels, grid, count), count).bool().T.contiguous()
+    for label in (~out.any(1)).nonzero()[:, 0].tolist():
+        share = F.adaptive_avg_pool2d((labels == label).float()[None], grid)[0].flatten()
+        if float(share.max()) > 0:
+            out[label, share.argmax()] = True
+    return out
+
+
+# Finding the real colours -------------------------------------------------------------------------------------------
+
+
+def _solid_counts(index: Ints, count: int) -> Ints:
+    """How many pixels of each value have all their eight neighbours of the same value."""
+    if min(index.shape) < 3:
+        return np.bincount(index.ravel(), minlength=count)
+    middle = index[1:-1, 1:-1]
+    same = np.ones(middle.shape, dtype=bool)
+    h, w = index.shape
+    for dy in range(3):
+        for dx in range(3):
+            same &= index[dy : h - 2 + dy, dx : w - 2 + dx] == middle
+    return np.bincount(middle[same], minlength=count)
+
+
+def _hard_colours(colours: Colours, counts: Ints, solid: Ints) -> list[int]:
+    """Of at most 16 exact colours: those with an area of their own, and thin ones that lie on no ramp."""
+    order = np.argsort(-counts, kind="stable")
+    chosen = [int(i) for i in order if solid[i] > 0] or [int(order[0])]
+    for i in order:
+        thin = int(i) not in chosen and counts[i] >= MAX_LABELS
+        if thin and _nearest(colours[[i]], colours[chosen])[1][0] > CLEAN_REACH:
+            if not _on_ramp(colours[i], colours[chosen]):
+                chosen.append(int(i))
+    return sorted(chosen)
+
+
+def _on_ramp(colour: Colours, others: Colours, reach: float = CLEAN_REACH) -> bool:
+    """Whether a colour lies on the line between two others."""
+    for i in range(len(others)):
+        for j in range(i):
+            a, ray = others[i].astype(float), (others[j] - others[i]).astype(float)
+            along = np.clip(((colour - a) @ ray) / (ray @ ray), 0, 1)
+            if np.linalg.norm(a + along * ray - colour) < reach:
+                return True
+    return False
+
+
+def _is_noisy(colours: Colours, counts: Ints) -> bool:
+    """Whether the pixels that miss the commonest colours miss them by little, as JPEG's do, or lie on soft edges."""
+    order = np.argsort(-counts, kind="stable")
+    main: list[int] = []
+    for i in order[:256]:
+        if counts[i] < 0.0005 * counts.sum() or len(main) == MAX_LABELS:
+            break
+        if not main or _nearest(colours[[i]], colours[main])[1][0] > CLEAN_REACH:
+            main.append(int(i))
+    if not main:
+        return True
+    distance = _nearest(colours, colours[main])[1]
+    missed = counts[distance > 0].sum()
+    return bool(counts[(distance > 0) & (distance <= CLEAN_REACH)].sum() > 0.25 * missed)
+
+
+def _soft_colours(picture: Pixels, colours: Colours, index: Ints, counts: Ints, reach: float) -> list[int]:
+    """Peaks of the colour histogram, where flat pixels weigh more and a peak outweighs its surroundings.
+
+    Along a ramp the surroundings within `reach` of a colour hold more pixels than its own ball, so that a ramp has no
+    peak but at its ends.
+    """
+    flat = 1 / (1 + (_local_range(picture) / 16) ** 2)
+    mass = np.bincount(index.ravel(), weights=flat.ravel(), minlength=len(colours))
+    least = max(24.0, 2e-4 * index.size)
+    alive = mass > 0
+    ball = 0.4 * reach
+    chosen: list[int] = []
+    # candidates are seeded by coarse cells of the histogram, heaviest first
+    cell = (colours // max(1, int(ball))) @ np.array([1 << 16, 1 << 8, 1])
+    cells, inverse = np.unique(cell, return_inverse=True)
+    inverse = inverse.reshape(-1)
+    for _ in range(4 * MAX_LABELS):
+        live = np.where(alive, mass, 0)
+        weight = np.bincount(inverse, weights=live, minlength=len(cells))
+        heaviest = int(weight.argmax())
+        if weight[heaviest] < 0.25 * least or len(chosen) == MAX_LABELS:
+            break
+        seed = int(np.where(inverse == heaviest, live, 0).argmax())
+        distance = np.linalg.norm(colours - colours[seed], axis=1)
+        own = mass[distance <= ball].sum()
+        around = mass[(distance > ball) & (distance <= reach)].sum()
+        if own >= least and own > around:
+            chosen.append(seed)
+            alive &= distance > reach
+        else:
+            alive &= distance > ball
+    return sorted(chosen) or [int(counts.argmax())]
+
+
+def _local_range(picture: Pixels) -> Floats:
+    """Largest minus smallest value in the 3 by 3 neighbourhood (h, w), the worst of the channels."""
+    x = torch.tensor(picture).permute(2, 0, 1)[None].float()
+    spread = F.max_pool2d(x, 3, 1, 1) + F.max_pool2d(-x, 3, 1, 1)
+    out: Floats = spread[0].amax(0).numpy()
+    return out
+
+
+def _nearest(colours: Colours, palette: Colours) -> tuple[Ints, Floats]:
+    """Index of the nearest palette colour, and its distance."""
+    best = np.full(len(colours), np.inf)
+    index = np.zeros(len(colours), dtype=np.int64)
+    for i, colour in enumerate(palette):
+        distance = np.linalg.norm(colours - colour, axis=1)
+        index[distance < best] = i
+        best = np.minimum(best, distance)
+    return index, best.astype(np.float32)
+
+
+def _mend_edges(labels: Tensor, exact: Tensor, picture: Pixels, palette: Colours, noisy: bool) -> Tensor:
+    """Keep the ramp between two labels from showing a third, and specks of noise from being islands.
+
+    A pixel off its colour takes a label that an area next to it has; in a noisy map, one that has few of its kind around
+    it joins the majority.
+    """
+    count = len(palette)
+    hot = torch.stack([labels == i for i in range(count)]).float()
+    sure = hot * (exact.float() if not noisy else 1.0)
+    area = (F.avg_pool2d(sure, 3, 1, 1, count_include_pad=False) > 0.999).float()
+    near = F.max_pool2d(area, 9, 1, 4) > 0
+    pixels = torch.tensor(picture).float()
+    distance = torch.stack([(pixels - torch.tensor(c, dtype=torch.float32)).norm(dim=-1) for c in palette])
+    mended = torch.where(near, distance, torch.inf).argmin(0)
+    own = distance.gather(0, labels[None])[0]
+    doubtful = ~exact & near.any(0) & (own > (NOISY_REACH if noisy else 0))
+    labels = torch.where(doubtful, mended, labels)
+    if noisy:
+        hot = torch.stack([labels == i for i in range(count)]).float()
+        kin = F.avg_pool2d(hot, 5, 1, 2, count_include_pad=False)
+        speck = (kin.gather(0, labels[None])[0] < 4.5 / 25) & torch.from_numpy(_local_range(picture) > 0)
+        labels = torch.where(speck, kin.argmax(0), labels)
+    return labels
