@@ -60,21 +60,18 @@ class Parameter:
             if not isinstance(value, str) or not value or len(value) > 4096 or "\0" in value:
                 raise self._wrong(value, "a text of 1 to 4096 characters")
             return value
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self._wrong(value, "a number")
-        if self.kind == "int":
-            if int(value) != value:
-                raise self._wrong(value, "a whole number")
-            value = int(value)
-        else:
-            value = float(value)
+        convert = int if self.kind == "int" else float
         if self.automatic is not None and value == self.automatic:
-            return value
+            return convert(value)
         if not (self.minimum is not None and self.maximum is not None and self.minimum <= value <= self.maximum):
             raise self._wrong(value, f"between {self.minimum:g} and {self.maximum:g}")
+        if self.kind == "int" and int(value) != value:
+            raise self._wrong(value, "a whole number")
         if self.kind == "int" and value % self.multiple:
             raise self._wrong(value, f"a multiple of {self.multiple} between {self.minimum:g} and {self.maximum:g}")
-        return value
+        return convert(value)
 
     def _wrong(self, value: Any, expected: str) -> WireError:
         return WireError("invalid-parameter", f"{self.name} is {value!r}; it must be {expected}")
@@ -485,10 +482,10 @@ class Result:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A job as the service tells it, at one revision. Every change raises `revision`; the newest one replaces all before.
+    """A job as the service tells it, at one revision. Every change raises `revision`; the newest replaces all before.
 
-    `progress` lies in [0, 1]; `preview` is the sha256 of the newest preview picture; `created` and `updated` are seconds
-    since 1970. `result` is set when state is succeeded, `problem` (problem+json) when it is failed.
+    `progress` lies in [0, 1]; `preview` is the sha256 of the newest preview picture; `created` and `updated` are
+    seconds since 1970. `result` is set when state is succeeded, `problem` (problem+json) when it is failed.
     """
 
     id: str

@@ -1,0 +1,101 @@
+"""Who may talk to the service: programs that know the token, on this machine, and no web page.
+
+`Guard` is an ASGI layer around the routes. It refuses by raising WireError, before a byte of the body is read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from blender_addon import wire
+from blender_addon.wire import WireError
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = ("/v1/health",)
+"""What answers without a token: it says nothing but that the service lives."""
+
+_LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Guard:
+    """Lets requests through that name us as their host, come from no browser, carry the token and are not too large."""
+
+    def __init__(self, app: App, token: str, host: str, port: int) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._port = port
+        self._beyond_loopback = not is_loopback(host)
+        self._names = {*_LOOPBACK_NAMES, host.lower()}
+        if self._beyond_loopback:
+            self._names.add(socket.gethostname().lower())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._check_host(headers.get(b"host", b"").decode("latin-1"))
+        for name in (b"origin", b"sec-fetch-site"):
+            if name in headers:
+                raise WireError("forbidden", f"the request carries {name.decode()!r}, as those of web pages do")
+        if scope["path"] not in OPEN_PATHS:
+            self._check_token(headers.get(b"authorization", b""))
+        await self._app(scope, _counted(receive, headers, _most_bytes(scope["path"])), send)
+
+    def _check_host(self, host: str) -> None:
+        name, _, port = host.lower().rpartition(":")
+        if port != str(self._port) or not (name in self._names or (self._beyond_loopback and _is_address(name))):
+            raise WireError("forbidden", f"the request is addressed to {host!r}, which is not this service")
+
+    def _check_token(self, authorization: bytes) -> None:
+        scheme, _, token = authorization.partition(b" ")
+        if not hmac.compare_digest(token, self._token) or scheme.lower() != b"bearer":
+            raise WireError("unauthorized", "the Authorization header does not carry the service's token")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach a service bound to `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_address(name: str) -> bool:
+    """A bare IP address, which no DNS trick can point at us."""
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _most_bytes(path: str) -> int:
+    return wire.MAX_BLOB_BYTES if path.startswith("/v1/blobs/") else wire.MAX_BODY_BYTES
+
+
+def _counted(receive: Receive, headers: dict[bytes, bytes], most: int) -> Receive:
+    """The body, refused with `too-large` by its announced length, and by its real one as it arrives."""
+    announced = headers.get(b"content-length", b"0")
+    if announced.isdigit() and int(announced) > most:
+        raise WireError("too-large", f"the body has {int(announced)} bytes, more than the {most} that are taken")
+    arrived = 0
+
+    async def counting() -> Message:
+        nonlocal arrived
+        message = await receive()
+        arrived += len(message.get("body", b""))
+        if arrived > most:
+            raise WireError("too-large", f"the body has more than the {most} bytes that are taken")
+        return message
+
+    return counting
