@@ -1,0 +1,236 @@
+"""Synthesis: from a swatch, and a layout if there is one, to a picture. Composes start, sampler, decoder and polish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_service.core import codec, labels, metrics, starts
+from ad_service.core.backbones import Backbone, Family
+from ad_service.core.canvas import Shape, round_up
+from ad_service.core.features import capture
+from ad_service.core.polish import polish
+from ad_service.core.samplers import SAMPLERS, Plan, Subject
+
+MAX_CROPS = 4
+"""Crops of a swatch larger than the window whose keys and values stand side by side."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    `swatch` (3, h, w) is float32 in [0, 1]; `regions` (h, w) and `layout` (any size, resized to the canvas) are int64
+    label maps of the same labels, both or neither. None, "auto": the preset and the family decide.
+    """
+
+    swatch: Tensor
+    height: int
+    width: int
+    tile_y: bool = True
+    tile_x: bool = True
+    seed: int = 0
+    scale: float = 1.0
+    preset: str = "standard"
+    detail: str = "auto"
+    method: str = "auto"
+    start: str = "auto"
+    strength: float | None = None
+    steps: int | None = None
+    iterations: int | None = None
+    learning_rate: float | None = None
+    content_weight: float | None = None
+    regions: Tensor | None = None
+    layout: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step is done: the fraction of the whole job, what runs now, and a small picture (h, w, 3) uint8 on demand."""
+
+    fraction: float
+    message: str
+    preview: Callable[[], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The result (H, W, 3) uint8 on the host, its figures, and notes for the artist."""
+
+    image: Tensor
+    metrics: dict[str, float]
+    notes: tuple[str, ...] = ()
+
+
+Job = Generator[Step, None, Picture]
+
+PRESETS = {"draft": 0.5, "standard": 1.0, "fine": 2.0}
+"""Factor on a family's own number of steps."""
+
+
+def synthesise(backbone: Backbone, request: Request) -> Job:
+    """A picture of any size from the swatch; yields after every step and can be dropped between any two."""
+    family = backbone.family
+    generator = torch.Generator().manual_seed(request.seed)
+    exemplar = _prepare(request, family)
+    latents = codec.encode(backbone, exemplar.picture)
+    subject, start_shape = _subject(request, family, exemplar, latents)
+    start = family.start if request.start == "auto" else request.start
+    if start == "auto" or (start == "noise" and exemplar.layout is not None and request.start == "auto"):
+        start = "fill"
+    paint = _painter(latents, exemplar.picture, family.factor)
+    canvas = torch.empty(0)
+    for fraction, canvas in _start(start, subject, latents, exemplar, generator):
+        yield Step(0.15 * fraction, "laying out", _preview(paint, canvas, start_shape))
+    plan = _plan(request, family, start, layout=exemplar.layout is not None)
+    if start != "noise":
+        subject = replace(subject, content=canvas)
+    with capture(backbone) as tape:
+        method = family.method if request.method == "auto" else request.method
+        for i, canvas in enumerate(SAMPLERS[method](tape, subject, canvas, plan, generator), 1):
+            message = f"step {i} of {plan.steps}"
+            yield Step(0.15 + 0.65 * i / plan.steps, message, _preview(paint, canvas, start_shape))
+        passes = {"unet_forwards": float(tape.forwards), "unet_backwards": float(tape.backwards)}
+    detail = family.detail if request.detail == "auto" else request.detail
+    state = None
+    if detail in ("decoder", "both"):
+        for state in codec.fit_decoder(backbone, exemplar.picture, generator):
+            yield Step(0.8, "fitting the decoder")
+    with codec.fitted(backbone, state):
+        image = torch.empty(request.height, request.width, 3, dtype=torch.uint8)
+        for y, x, tile in codec.decode(backbone, canvas, subject.shape):
+            part = image[y : y + tile.shape[1], x : x + tile.shape[2]]
+            part[:] = _quantise(tile)[: part.shape[0], : part.shape[1]]
+            yield Step(0.8 + 0.05 * (y / request.height), "decoding")
+    if detail in ("pixels", "both"):
+        for fraction in polish(image, exemplar.picture, request.tile_y, request.tile_x, exemplar.pixel_layout, exemplar.regions, generator):
+            yield Step(0.85 + 0.13 * fraction, "sharpening")
+    yield Step(0.99, "measuring")
+    return Picture(image, _figures(image, request) | passes)
+
+
+@dataclass(frozen=True)
+class _Exemplar:
+    """The swatch at the scale asked for, and the label maps that go with it, at its size and the canvas'."""
+
+    picture: Tensor
+    regions: Tensor | None
+    layout: Tensor | None
+    pixel_layout: Tensor | None
+    count: int
+
+
+def _prepare(request: Request, family: Family) -> _Exemplar:
+    """Scale the swatch and cut its sides to multiples that the codec and the UNet can halve."""
+    multiple = family.factor * 8
+    picture, regions = request.swatch, request.regions
+    h, w = (max(multiple, round(side * request.scale)) for side in picture.shape[1:])
+    if (h, w) != picture.shape[1:]:
+        mode = "bicubic"
+        picture = F.interpolate(picture[None], (h, w), mode=mode, antialias=True, align_corners=False)[0].clamp(0, 1)
+        if regions is not None:
+            regions = labels.resize(regions, h, w)
+    h, w = h - h % multiple, w - w % multiple
+    picture = picture[:, :h, :w]
+    if regions is None or request.layout is None:
+        return _Exemplar(picture, None, None, None, 0)
+    regions = regions[:h, :w]
+    pixel_layout = labels.resize(request.layout, request.height, request.width)
+    labels.check(pixel_layout, regions)
+    count = int(max(regions.max(), pixel_layout.max())) + 1
+    rows, columns = (-(-side // family.factor) for side in (request.height, request.width))
+    return _Exemplar(picture, regions, labels.resize(pixel_layout, rows, columns), pixel_layout, count)
+
+
+def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Tensor) -> tuple[Subject, Shape]:
+    shape = Shape(-(-request.height // family.factor), -(-request.width // family.factor), request.tile_y, request.tile_x)
+    work = replace(
+        shape,
+        height=shape.height if shape.tile_y else round_up(shape.height, 8),
+        width=shape.width if shape.tile_x else round_up(shape.width, 8),
+    )
+    layout, regions = exemplar.layout, None
+    crops = _crops(latents, family.window)
+    zs = torch.stack([latents[:, y : y + h, x : x + w] for y, x, h, w in crops])
+    if layout is not None and exemplar.regions is not None:
+        pad = (0, work.width - shape.width, 0, work.height - shape.height)
+        layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
+        small = labels.resize(exemplar.regions, *latents.shape[1:])
+        regions = torch.stack([small[y : y + h, x : x + w] for y, x, h, w in crops])
+    return Subject(zs, work, layout, regions, exemplar.count), shape
+
+
+def _crops(latents: Tensor, side: int) -> list[tuple[int, int, int, int]]:
+    """At most MAX_CROPS windows (y, x, h, w) that show as much of the swatch as can be."""
+    h, w = latents.shape[1:]
+    height, width = min(h, side), min(w, side)
+    ys = [0] if h == height else [0, h - height]
+    xs = [0] if w == width else [0, w - width]
+    return [(y, x, height, width) for y in ys for x in xs][:MAX_CROPS]
+
+
+def _start(
+    start: str, subject: Subject, latents: Tensor, exemplar: _Exemplar, generator: torch.Generator
+) -> Iterator[tuple[float, Tensor]]:
+    """The canvas (C, H, W) that the sampler begins with, in the making."""
+    shape = subject.shape
+    if start == "noise":
+        yield 1.0, torch.randn(len(latents), shape.height, shape.width, generator=generator)
+        return
+    regions = None if exemplar.regions is None else labels.resize(exemplar.regions, *latents.shape[1:])
+    swatch = starts.Swatch(latents, regions)
+    if start == "fill":
+        yield 1.0, starts.apply(starts.fill(swatch, shape, subject.layout, generator), latents)
+        return
+    block = max(8, min(48, min(latents.shape[1:]) // 4))
+    options = starts.QuiltOptions(block=block, overlap=max(2, block // 4))
+    for fraction, source in starts.quilt(swatch, shape, subject.layout, generator, options):
+        yield fraction, starts.apply(source, latents)
+
+
+def _plan(request: Request, family: Family, start: str, *, layout: bool) -> Plan:
+    strength = request.strength or (family.strength if start == "quilt" else 1.0)
+    steps = request.steps or max(2, round(family.steps * PRESETS[request.preset]))
+    weight = request.content_weight
+    if weight is None:
+        weight = 0.25 if layout and start != "noise" else 0.0
+    return Plan(
+        steps, request.iterations or family.iterations, request.learning_rate or family.learning_rate, weight, strength
+    )
+
+
+def _painter(latents: Tensor, picture: Tensor, factor: int) -> Tensor:
+    """The linear map (C + 1, 3) from latents to colours that fits the swatch best: a preview costs no decoder."""
+    colours = F.avg_pool2d(picture[None], factor)[0].flatten(1).t()
+    z = F.pad(latents.flatten(1).t(), (0, 1), value=1.0)
+    solution: Tensor = torch.linalg.lstsq(z, colours).solution
+    return solution
+
+
+def _preview(paint: Tensor, canvas: Tensor, shape: Shape) -> Callable[[], Tensor]:
+    """A picture of the canvas of at most 512 pixels a side, made when called."""
+
+    def preview() -> Tensor:
+        z = canvas[:, : shape.height, : shape.width]
+        step = -(-max(z.shape[1:]) // 512)
+        z = z[:, ::step, ::step]
+        colours = F.pad(z.flatten(1).t(), (0, 1), value=1.0) @ paint
+        small = colours.t().reshape(3, *z.shape[1:])
+        grow = max(1, 512 // max(small.shape[1:]))
+        return _quantise(F.interpolate(small[None], scale_factor=grow, mode="bilinear", align_corners=False)[0])
+
+    return preview
+
+
+def _quantise(picture: Tensor) -> Tensor:
+    """(3, h, w) in [0, 1] to (h, w, 3) uint8."""
+    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+
+
+def _figures(image: Tensor, request: Request) -> dict[str, float]:
+    picture = image.permute(2, 0, 1).float() / 255
+    return metrics.figures(picture, request.swatch)
