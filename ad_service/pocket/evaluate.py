@@ -1,0 +1,146 @@
+"""What pocket does with pictures it never saw: numbers per picture, and one sheet of pictures to look at.
+
+    python -m ad_service.pocket.evaluate --weights DIR --sheet OUT.png IMAGE...
+
+Nothing here takes part in the training.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
+from diffusers.models.attention_processor import Attention
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ad_service.pocket.in_context import SHARPNESS, InContext
+
+SIDE = 512  # pictures are brought to SIDE x SIDE; reference and target are crops of half of it
+
+
+def read_image(path: Path) -> Tensor:
+    """(1, 3, SIDE, SIDE) in [-1, 1]."""
+    with Image.open(path) as image:
+        fitted = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE))
+    return torch.from_numpy(np.asarray(fitted, np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in [-1, 1]."""
+    return float(-10 * ((a - b) / 2).square().mean().log10())
+
+
+@contextmanager
+def in_context(unet: UNet2DModel, references: int) -> Iterator[None]:
+    """The attention of the training, put back afterwards."""
+    layers = [m for m in unet.modules() if isinstance(m, Attention)]
+    before = [m.processor for m in layers]
+    for layer in layers:
+        layer.set_processor(InContext(references))
+    try:
+        yield
+    finally:
+        for layer, processor in zip(layers, before, strict=True):
+            layer.set_processor(processor)
+
+
+def velocity(unet: UNet2DModel, z: Tensor, t: int, reference: Tensor) -> Tensor:
+    """v of latents (1, c, h, w) at t beside a clean reference of the same size."""
+    times = torch.tensor([0, t], device=z.device)
+    with torch.autocast(z.device.type, torch.bfloat16), in_context(unet, 1):
+        return unet(torch.cat([reference, z]), times).sample[1:].float()
+
+
+def noised(z: Tensor, noise: Tensor, a: Tensor) -> Tensor:
+    """sqrt(a) z + sqrt(1 - a) noise."""
+    return a.sqrt() * z + (1 - a).sqrt() * noise
+
+
+def ddim(unet: UNet2DModel, z: Tensor, reference: Tensor, alphas: Tensor, start: int, steps: int) -> Tensor:
+    """Deterministic DDIM from noised latents at `start` to clean ones."""
+    times = np.linspace(start, 0, steps + 1).round().astype(int)
+    for t, after in zip(times[:-1], times[1:], strict=True):
+        v = velocity(unet, z, int(t), reference)
+        a, b = alphas[t], alphas[after] if after > 0 else torch.tensor(1.0)
+        x0, noise = a.sqrt() * z - (1 - a).sqrt() * v, a.sqrt() * v + (1 - a).sqrt() * z
+        z = noised(x0, noise, b)
+    return z
+
+
+def effective_keys(unet: UNet2DModel, z: Tensor, t: int, reference: Tensor) -> list[str]:
+    """exp(entropy) of the attention over the reference's keys, and their number, for each layer."""
+    found: list[str] = []
+
+    def watch(layer: Attention, args: tuple[Tensor, ...]) -> None:
+        x = layer.group_norm(args[0].flatten(2)).transpose(1, 2)
+        q, k = (F.normalize(f(x).unflatten(-1, (layer.heads, -1)), dim=-1) for f in (layer.to_q, layer.to_k))
+        weights = torch.einsum("lhd,mhd->hlm", q[1].float(), k[0].float()).mul(SHARPNESS).softmax(-1)
+        entropy = -(weights * weights.clamp_min(1e-9).log()).sum(-1)
+        found.append(f"{float(entropy.exp().mean()):.0f}/{weights.shape[-1]}")
+
+    layers = [m for m in unet.modules() if isinstance(m, Attention)]
+    hooks = [layer.register_forward_pre_hook(watch) for layer in layers]
+    velocity(unet, z, t, reference)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@torch.no_grad()
+def evaluate(weights: Path, images: list[Path], sheet: Path, device: str) -> None:
+    """Print a line for each picture and write the sheet.
+
+    Columns: the target crop; decoded from its latents; from t = 200; from t = 400; from pure noise, 30 steps. The
+    reference is the crop beside it.
+    """
+    codec = AutoencoderKL.from_pretrained(weights / "vae").to(device).eval()
+    unet = UNet2DModel.from_pretrained(weights / "unet").to(device).eval()
+    alphas = DDIMScheduler.from_pretrained(weights / "scheduler").alphas_cumprod.to(device)
+    rows = []
+    for index, path in enumerate(images):
+        picture = read_image(path).to(device)
+        latents = codec.encode(picture).latent_dist.mean
+        whole = psnr(codec.decode(latents).sample.clamp(-1, 1), picture)
+        half = latents.shape[-1] // 2
+        target, reference = latents[..., :half, :half], latents[..., :half, half:]
+        g = torch.Generator().manual_seed(index)
+        noise = torch.randn(target.shape, generator=g).to(device)
+        line, results = [], [target]
+        for t in (200, 400, 800):
+            z, a = noised(target, noise, alphas[t]), alphas[t]
+            v = a.sqrt() * noise - (1 - a).sqrt() * target
+            own = float((velocity(unet, z, t, reference) - v).square().mean())
+            other = float((velocity(unet, z, t, reference.flip(1)) - v).square().mean())
+            line.append(f"t{t} {own:.3f} (wrong reference {other:.3f})")
+            if t < 800:
+                results.append(ddim(unet, z, reference, alphas, t, 10))
+        results.append(ddim(unet, noise, reference, alphas, 999, 30))
+        keys = " ".join(effective_keys(unet, noised(target, noise, alphas[300]), 300, reference))
+        print(f"{path.stem}: round trip {whole:.1f} dB; v error {', '.join(line)}; keys {keys}", flush=True)
+        decoded = codec.decode(torch.cat(results)).sample.clamp(-1, 1)
+        side = decoded.shape[-1]
+        rows.append(torch.cat([picture[..., :side, :side], decoded, picture[..., :side, side:]]).cpu())
+    grid = torch.cat([torch.cat(list(row), -1) for row in rows], -2)
+    Image.fromarray(((grid + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(sheet)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights")
+    parser.add_argument("--sheet", type=Path, required=True, help="PNG to write")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    evaluate(args.weights, args.images, args.sheet, args.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The attention that pocket is trained with: a clean crop stands beside noised ones of the same texture."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from einops import rearrange, repeat
+from torch import Tensor
+
+SHARPNESS = 12.0  # attention scores are SHARPNESS * cos(q, k)
+
+
+class InContext:
+    """An attention processor for batches of `references` clean crops, followed by the noised crops of each.
+
+    A clean crop attends to itself. A noised crop attends to itself and to its texture's clean crop. Queries and keys
+    are normalised in each head; everything else is as in diffusers.
+    """
+
+    def __init__(self, references: int) -> None:
+        self.references = references
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """(n, c, h, w) -> the same."""
+        n, h, r = len(hidden_states), hidden_states.shape[2], self.references
+        x = attn.group_norm(rearrange(hidden_states, "n c h w -> n c (h w)")).transpose(1, 2)
+        q, k, v = (
+            rearrange(layer(x), "n l (heads d) -> n heads l d", heads=attn.heads)
+            for layer in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        q, k = (F.normalize(t.float(), dim=-1).to(v.dtype) for t in (q, k))
+        out = attend(q[:r], k[:r], v[:r])
+        if n > r:
+            each = (n - r) // r
+            both = (torch.cat([t[r:], repeat(t[:r], "r ... -> (r each) ...", each=each)], 2) for t in (k, v))
+            out = torch.cat([out, attend(q[r:], *both)])
+        out = attn.to_out[0](rearrange(out, "n heads l d -> n l (heads d)"))
+        return (rearrange(out, "n (h w) c -> n c h w", h=h) + hidden_states) / attn.rescale_output_factor
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(SHARPNESS q k^T) v, for (n, heads, l, d). Written out: with short sequences on a CPU it takes half the
+    time of the fused kernel, whose backward pass is slow there."""
+    n = len(q)
+    q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+    scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=SHARPNESS)
+    return torch.bmm(scores.softmax(-1), v).unflatten(0, (n, -1))
