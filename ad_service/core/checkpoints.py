@@ -36,10 +36,11 @@ _ITEM_SIZE = {
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 
+_PICKLE = "is a pickled checkpoint (.ckpt), which could run any code and is never opened; get its safetensors file"
 _NOT_SAFETENSORS = (
     (b"GGUF", "is a GGUF file, a quantised format that has no gradients; get the safetensors file of this model"),
-    (b"PK\x03\x04", "is a pickled checkpoint (.ckpt), which could run any code and is never opened; get its safetensors"),
-    (b"\x80\x02", "is a pickled checkpoint (.ckpt), which could run any code and is never opened; get its safetensors"),
+    (b"PK\x03\x04", _PICKLE),
+    (b"\x80", _PICKLE),
     (b"version https://git-lfs", "is a Git LFS pointer and not the file itself; run `git lfs pull` or download it"),
     (b"<", "is a web page and not a checkpoint: the download went wrong (a login may be needed); download it again"),
 )
@@ -200,7 +201,7 @@ _INPUTS = {
     9: "is an inpainting model (9 input channels)",
 }
 _STRAYS = (
-    (r"lora_unet_|lora_te|.*\.lora[_.](A|B|up|down)\b|.*\.(hada|lokr)_", "is a LoRA, an addition to a model"),
+    (r"lora_unet_|lora_te|.*[._]lora[_.](A|B|up|down)\b|.*\.(hada|lokr)_", "is a LoRA, an addition to a model"),
     (r"emb_params$|string_to_param|clip_[lg]$", "is a textual inversion, an embedding of a few words"),
     (r"control_model\.|controlnet_", "is a ControlNet, an addition to a model"),
     (r".*motion_modules\.", "is an AnimateDiff motion module, an addition to a model"),
@@ -217,7 +218,7 @@ _LONE = (
 
 
 def file_family(header: Header) -> str:
-    """The family of a single file in LDM layout, told from its header; raises CheckpointError for what cannot be used."""
+    """The family of a single file in LDM layout, told from its header; raises CheckpointError if it cannot be used."""
     path, shapes = header.path, header.shapes
     for pattern, what in _STRAYS:
         if _any_key(shapes, pattern):

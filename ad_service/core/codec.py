@@ -6,7 +6,7 @@ Pictures are (3, H, W) in [0, 1]; latents (C, h, w) are scaled as the UNet wants
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -113,10 +113,10 @@ def _shared_statistics(decoder: nn.Module, tiles: int) -> Iterator[_Norms]:
 
 def fit_decoder(
     backbone: Backbone, picture: Tensor, generator: torch.Generator, steps: int = 75
-) -> Iterator[dict[str, Tensor]]:
+) -> Generator[float, None, dict[str, Tensor]]:
     """Fit the decoder alone to a picture (3, H, W): |D(E(x)) - x|_1, Adam 1e-4 (paper, section 3.4), on its crops.
 
-    Yields the decoder's state after each step; the backbone's own decoder is left as it was.
+    Yields the fraction done and returns the decoder's state; the backbone's own decoder is left as it was.
     """
     factor, vae = backbone.family.factor, backbone.vae
     z = encode(backbone, picture)
@@ -127,7 +127,7 @@ def fit_decoder(
         for p in parameters:
             p.requires_grad_(True)
         adam = torch.optim.Adam(parameters, 1e-4)
-        for _ in range(steps):
+        for k in range(steps):
             y = int(torch.randint(z.shape[1] - side + 1, (1,), generator=generator))
             x = int(torch.randint(z.shape[2] - side + 1, (1,), generator=generator))
             want = picture[:, y * factor : (y + side) * factor, x * factor : (x + side) * factor].to(backbone.device)
@@ -136,7 +136,8 @@ def fit_decoder(
                 adam.zero_grad()
                 loss.backward()
             adam.step()
-            yield {k: v.detach().clone() for k, v in vae.decoder.state_dict().items()}
+            yield (k + 1) / steps
+        return {name: value.detach().clone() for name, value in vae.decoder.state_dict().items()}
     finally:
         for p in parameters:
             p.requires_grad_(False)

@@ -87,13 +87,18 @@ def match(picture: Pixels, palette: Tensor) -> Tensor:
     return nearest[painted.labels]
 
 
+def used(labels: Tensor) -> list[int]:
+    """The labels that a map has, in order."""
+    return [int(i) for i in torch.bincount(labels.flatten()).nonzero()[:, 0]]
+
+
 def check(layout: Tensor, regions: LabelMap) -> None:
     """Raise LabelError for a label of the layout (H, W) that no swatch pixel has."""
-    present = set(regions.labels.unique().tolist())
-    for label in layout.unique().tolist():
+    present = used(regions.labels)
+    for label in used(layout):
         if label in present:
             continue
-        known = ", ".join(hex_colour(regions.palette[i]) for i in sorted(present))
+        known = ", ".join(hex_colour(regions.palette[i]) for i in present)
         if 0 <= label < len(regions.palette):
             name = f"label {label} ({hex_colour(regions.palette[label])})"
         else:
@@ -119,7 +124,7 @@ def resize(labels: Tensor, height: int, width: int) -> Tensor:
         return middle
     best = torch.full(middle.shape, -1.0, device=labels.device)
     out = middle.clone()
-    for label in labels.unique():
+    for label in used(labels):
         share = F.adaptive_avg_pool2d((labels == label).float()[None], (height, width))[0]
         share = share + 1e-5 * (middle == label)
         out = torch.where(share > best, label, out)
@@ -170,14 +175,15 @@ def _hard_colours(colours: Colours, counts: Ints, solid: Ints) -> list[int]:
     chosen = [int(i) for i in order if solid[i] > 0] or [int(order[0])]
     for i in order:
         thin = int(i) not in chosen and counts[i] >= MAX_LABELS
-        if thin and _nearest(colours[[i]], colours[chosen])[1][0] > CLEAN_REACH:
-            if not _on_ramp(colours[i], colours[chosen]):
-                chosen.append(int(i))
+        if thin and not _on_ramp(colours[i], colours[chosen]):
+            chosen.append(int(i))
     return sorted(chosen)
 
 
 def _on_ramp(colour: Colours, others: Colours, reach: float = CLEAN_REACH) -> bool:
-    """Whether a colour lies on the line between two others."""
+    """Whether a colour is one of the others or lies on the line between two of them."""
+    if _nearest(colour[None], others)[1][0] < reach:
+        return True
     for i in range(len(others)):
         for j in range(i):
             a, ray = others[i].astype(float), (others[j] - others[i]).astype(float)
@@ -259,8 +265,8 @@ def _nearest(colours: Colours, palette: Colours) -> tuple[Ints, Floats]:
 def _mend_edges(labels: Tensor, exact: Tensor, picture: Pixels, palette: Colours, noisy: bool) -> Tensor:
     """Keep the ramp between two labels from showing a third, and specks of noise from being islands.
 
-    A pixel off its colour takes a label that an area next to it has; in a noisy map, one that has few of its kind around
-    it joins the majority.
+    A pixel off its colour takes a label that an area next to it has; in a noisy map, one that has few of its kind
+    around it joins the majority.
     """
     count = len(palette)
     hot = torch.stack([labels == i for i in range(count)]).float()

@@ -1,7 +1,7 @@
 """The losses of attention distillation (arXiv 2502.20235): pure functions of queries, keys and values.
 
-Q is (B, heads, L, d); K and V are (B or 1, heads, M, d). `similarity` is None for softmax(Q K / sqrt(d)), or the scale S
-of cosine attention softmax(S cos(Q, K)).
+Q is (B, heads, L, d); K and V are (B or 1, heads, M, d). `similarity` is None for softmax(Q K / sqrt(d)), or the
+scale S of cosine attention softmax(S cos(Q, K)).
 """
 
 from __future__ import annotations

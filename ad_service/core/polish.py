@@ -1,8 +1,8 @@
 """The last pass in pixels: gives a result the patch statistics of its swatch, grain and contrast above all.
 
 Sliced optimal transport of 7x7 patches (Pitié et al. 2007; as a texture loss: arXiv 2006.07229, 2203.11862): along
-random directions of patch space the result's values are moved to the swatch's quantiles. Directions are drawn within bands
-of the swatch's principal components, so that fine grain, which has little energy, counts as much as broad
+random directions of patch space the result's values are moved to the swatch's quantiles. Directions are drawn within
+bands of the swatch's principal components, so that fine grain, which has little energy, counts as much as broad
 shading. The quantiles are those of the whole picture and the moves are local: the picture is worked on in tiles of any
 size, on the torus, and no border can come of it.
 """
@@ -37,28 +37,31 @@ class Passes:
 def polish(
     image: Tensor,
     swatch: Tensor,
-    tile_y: bool,
-    tile_x: bool,
-    layout: Tensor | None,
-    regions: Tensor | None,
+    tiles: tuple[bool, bool],
+    maps: tuple[Tensor | None, Tensor | None],
     generator: torch.Generator,
-    passes: Passes = Passes(),
+    passes: Passes | None = None,
 ) -> Iterator[float]:
     """Work on image (H, W, 3) uint8 in place, towards swatch (3, h, w) in [0, 1]; yields the fraction done.
 
-    `layout` (H, W) and `regions` (h, w) match label by label.
+    `tiles` says whether y and x tile. `maps`, a layout (H, W) and regions (h, w), match label by label.
     """
+    layout, regions = maps
+    passes = passes or Passes()
     picture = image.permute(2, 0, 1).float() / 255
-    modes = (tile_y, tile_x)
     total = passes.half + passes.full
     for k in range(total):
         if k < passes.half:
             small = F.avg_pool2d(picture[None], 2)[0] if min(picture.shape[1:]) >= 4 * SIDE else picture
-            move = _iteration(small, F.avg_pool2d(swatch[None], 2)[0], _half(layout), _half(regions), modes, generator, passes)
-            move = F.interpolate(_pad((move - small)[None], 2, modes), scale_factor=2, mode="bilinear", align_corners=False)[0]
+            move = _iteration(
+                small, F.avg_pool2d(swatch[None], 2)[0], _half(layout), _half(regions), tiles, generator, passes
+            )
+            move = F.interpolate(
+                _pad((move - small)[None], 2, tiles), scale_factor=2, mode="bilinear", align_corners=False
+            )[0]
             picture = (picture + move[:, 4:-4, 4:-4]).clamp(0, 1)
         else:
-            picture = _iteration(picture, swatch, layout, regions, modes, generator, passes).clamp(0, 1)
+            picture = _iteration(picture, swatch, layout, regions, tiles, generator, passes).clamp(0, 1)
         yield (k + 1) / total
     image.copy_((picture * 255).round().byte().permute(1, 2, 0))
 
@@ -72,13 +75,13 @@ def _iteration(
     swatch: Tensor,
     layout: Tensor | None,
     regions: Tensor | None,
-    modes: tuple[bool, bool],
+    tiles: tuple[bool, bool],
     generator: torch.Generator,
     passes: Passes,
 ) -> Tensor:
     """One move of every patch of a picture (3, H, W) along fresh directions."""
     theirs, their_labels = _patches(swatch, regions, (False, False), generator)
-    ours, our_labels = _patches(picture, layout, modes, generator)
+    ours, our_labels = _patches(picture, layout, tiles, generator)
     basis = torch.linalg.svd(theirs - theirs.mean(0), full_matrices=False)[2]
     directions, gains = [], []
     for low, high in zip(passes.bands, passes.bands[1:], strict=False):
@@ -96,7 +99,7 @@ def _iteration(
             tables[label] = tuple(torch.quantile(u @ bank.t(), at, dim=0).t().contiguous() for u in (mine, other))
     out = picture.clone()
     pad = SIDE - 1
-    padded = _pad(picture[None], pad, modes)[0]
+    padded = _pad(picture[None], pad, tiles)[0]
     for y in range(0, picture.shape[1], TILE):
         for x in range(0, picture.shape[2], TILE):
             h, w = min(TILE, picture.shape[1] - y), min(TILE, picture.shape[2] - x)
@@ -108,7 +111,7 @@ def _iteration(
                 if label is None or layout is None:
                     move = moved
                 else:
-                    near = _pad(layout[None, None].float(), SIDE // 2, modes)[0, 0]
+                    near = _pad(layout[None, None].float(), SIDE // 2, tiles)[0, 0]
                     move = torch.where(near[y : y + h + pad, x : x + w + pad] == label, moved, move)
             weights = rearrange(bank * gain[:, None], "k (c h w) -> k c h w", c=3, h=SIDE)
             change = F.conv_transpose2d(move[None], weights)[0]
@@ -127,20 +130,20 @@ def _transport(values: Tensor, mine: Tensor, other: Tensor) -> Tensor:
     return out
 
 
-def _pad(picture: Tensor, margin: int, modes: tuple[bool, bool]) -> Tensor:
+def _pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:
     """A picture (1, C, H, W) with a margin: wrapped along tiling axes, its edge repeated along others."""
-    for sides, tile in (((0, 0, margin, margin), modes[0]), ((margin, margin, 0, 0), modes[1])):
+    for sides, tile in (((0, 0, margin, margin), tiles[0]), ((margin, margin, 0, 0), tiles[1])):
         picture = F.pad(picture, sides, "circular" if tile else "replicate")
     return picture
 
 
 def _patches(
-    picture: Tensor, labels: Tensor | None, modes: tuple[bool, bool], generator: torch.Generator
+    picture: Tensor, labels: Tensor | None, tiles: tuple[bool, bool], generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
     """Random patches (n, 3 * 7 * 7) of a picture (3, H, W), and the labels of their middles (n,)."""
     H, W = picture.shape[1:]
     count = min(SAMPLES, H * W)
-    spans = [n if tile else n - SIDE + 1 for n, tile in zip((H, W), modes, strict=True)]
+    spans = [n if tile else n - SIDE + 1 for n, tile in zip((H, W), tiles, strict=True)]
     y, x = (torch.randint(span, (count,), generator=generator) for span in spans)
     offset = torch.arange(SIDE)
     rows = (y[:, None, None] + offset[None, :, None]) % H

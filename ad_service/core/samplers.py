@@ -59,27 +59,27 @@ Sampler = Callable[[Tape, Subject, Tensor, Plan, torch.Generator], Iterator[Tens
 
 
 def optimise(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
-    """One Adam on the canvas (C, H, W) while t falls linearly to 0; the swatch is clean at every t (paper, section 3.2).
+    """One Adam on the canvas (C, H, W) while t falls linearly to 0; the swatch is clean at each t (paper, section 3.2).
 
     Yields the canvas after every step.
     """
     first, second = torch.zeros_like(canvas), torch.zeros_like(canvas)
-    labels = _labels(tape, subject)
+    labels, in_context = _labels(tape, subject), tape.backbone.family.in_context
+    reference: Reference | None = None
     for i, t in enumerate(timesteps(tape.backbone, plan)):
-        reference = (
-            tape.reference(subject.zs, t, labels) if i == 0 or not tape.backbone.family.in_context else reference
-        )
-        for _ in range(plan.iterations):
+        if reference is None or not in_context:
+            reference = tape.reference(subject.zs, 0 if in_context else t, labels)
+        for k in range(plan.iterations):
+            age = i * plan.iterations + k + 1
             moved = [Accumulator(len(canvas), subject.shape) for _ in range(3)]
             for spots in _batches(tape, subject.shape, plan, generator, twice=False):
                 z, m, v = (gather(u, spots, subject.shape) for u in (canvas, first, second))
                 gradient = _gradient(tape, z, t, reference, spots, subject, plan)
                 m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
-                age = i * plan.iterations + _ + 1
                 z = z - plan.learning_rate * (m / (1 - 0.9**age)) / ((v / (1 - 0.999**age)).sqrt() + 1e-8)
-                for k, window in enumerate(spots):
+                for b, window in enumerate(spots):
                     for total, value in zip(moved, (z, m, v), strict=True):
-                        total.add(window, value[k])
+                        total.add(window, value[b])
             canvas, first, second = (_finite(total.mean()) for total in moved)
         yield canvas
 

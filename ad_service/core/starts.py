@@ -29,8 +29,8 @@ class QuiltOptions:
     """`block` is the side of the largest piece in cells, `overlap` the band in which two pieces are cut to fit.
 
     `tolerance` is how much worse than the best match a piece may be and still be drawn; `reuse` the price of taking
-    the same place of the swatch again; `mends` how many pieces are laid over the worst borders, as a share of the pieces
-    of the first pass.
+    the same place of the swatch again; `mends` how many pieces are laid over the worst borders, as a multiple of the
+    pieces of the first pass; `label_price` what a cell of the wrong label costs.
     """
 
     block: int = 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -79,38 +80,68 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
     exemplar = _prepare(request, family)
     latents = codec.encode(backbone, exemplar.picture)
     subject, start_shape = _subject(request, family, exemplar, latents)
-    start = family.start if request.start == "auto" else request.start
-    if start == "auto" or (start == "noise" and exemplar.layout is not None and request.start == "auto"):
-        start = "fill"
+    subject, visible = _subject(request, family, exemplar, latents)
     paint = _painter(latents, exemplar.picture, family.factor)
+    start = _choose_start(request, family, exemplar)
     canvas = torch.empty(0)
-    for fraction, canvas in _start(start, subject, latents, exemplar, generator):
-        yield Step(0.15 * fraction, "laying out", _preview(paint, canvas, start_shape))
+    for fraction, canvas in _start(start, subject, latents, exemplar, generator):  # noqa: B007
+        yield Step(0.15 * fraction, "laying out", _preview(paint, canvas, visible))
     plan = _plan(request, family, start, layout=exemplar.layout is not None)
     if start != "noise":
         subject = replace(subject, content=canvas)
+    method = family.method if request.method == "auto" else request.method
     with capture(backbone) as tape:
-        method = family.method if request.method == "auto" else request.method
-        for i, canvas in enumerate(SAMPLERS[method](tape, subject, canvas, plan, generator), 1):
-            message = f"step {i} of {plan.steps}"
-            yield Step(0.15 + 0.65 * i / plan.steps, message, _preview(paint, canvas, start_shape))
+        steps = SAMPLERS[method](tape, subject, canvas, plan, generator)
+        for i, canvas in enumerate(steps, 1):  # noqa: B020
+            yield Step(0.15 + 0.65 * i / plan.steps, f"step {i} of {plan.steps}", _preview(paint, canvas, visible))
         passes = {"unet_forwards": float(tape.forwards), "unet_backwards": float(tape.backwards)}
-    detail = family.detail if request.detail == "auto" else request.detail
+    image = yield from _finish(backbone, request, exemplar, canvas, subject.shape, generator)
+    return Picture(image, _figures(image, request, exemplar) | passes)
+
+
+def _choose_start(request: Request, family: Family, exemplar: _Exemplar) -> str:
+    """The start asked for, or the family's; with a layout never noise, which knows nothing of it."""
+    if request.start != "auto":
+        return request.start
+    return "fill" if family.start == "noise" and exemplar.layout is not None else family.start
+
+
+def _finish(
+    backbone: Backbone, request: Request, exemplar: _Exemplar, canvas: Tensor, shape: Shape, generator: torch.Generator
+) -> Generator[Step, None, Tensor]:
+    """From the finished canvas to pixels (H, W, 3) uint8."""
+    detail = backbone.family.detail if request.detail == "auto" else request.detail
     state = None
     if detail in ("decoder", "both"):
-        for state in codec.fit_decoder(backbone, exemplar.picture, generator):
-            yield Step(0.8, "fitting the decoder")
+        fitting = _map(codec.fit_decoder(backbone, exemplar.picture, generator), 0.8, 0.84, "fitting the decoder")
+        state = yield from fitting
+    image = torch.empty(request.height, request.width, 3, dtype=torch.uint8)
     with codec.fitted(backbone, state):
-        image = torch.empty(request.height, request.width, 3, dtype=torch.uint8)
-        for y, x, tile in codec.decode(backbone, canvas, subject.shape):
+        for y, x, tile in codec.decode(backbone, canvas, shape):
             part = image[y : y + tile.shape[1], x : x + tile.shape[2]]
             part[:] = _quantise(tile)[: part.shape[0], : part.shape[1]]
-            yield Step(0.8 + 0.05 * (y / request.height), "decoding")
+            yield Step(0.84 + 0.02 * y / request.height, "decoding")
     if detail in ("pixels", "both"):
-        for fraction in polish(image, exemplar.picture, request.tile_y, request.tile_x, exemplar.pixel_layout, exemplar.regions, generator):
-            yield Step(0.85 + 0.13 * fraction, "sharpening")
+        maps = (exemplar.pixel_layout, exemplar.regions)
+        tiles = (request.tile_y, request.tile_x)
+        for fraction in polish(image, exemplar.picture, tiles, maps, generator):
+            yield Step(0.86 + 0.12 * fraction, "sharpening")
     yield Step(0.99, "measuring")
-    return Picture(image, _figures(image, request) | passes)
+    return image
+
+
+T = TypeVar("T")
+
+
+def _map(work: Generator[float, None, T], low: float, high: float, message: str) -> Generator[Step, None, T]:
+    """Steps between two fractions of the job from the fractions that a piece of work yields; returns its value."""
+    while True:
+        try:
+            fraction = next(work)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        yield Step(low + (high - low) * fraction, message)
 
 
 @dataclass(frozen=True)
@@ -140,14 +171,15 @@ def _prepare(request: Request, family: Family) -> _Exemplar:
         return _Exemplar(picture, None, None, None, 0)
     regions = regions[:h, :w]
     pixel_layout = labels.resize(request.layout, request.height, request.width)
-    labels.check(pixel_layout, regions)
     count = int(max(regions.max(), pixel_layout.max())) + 1
     rows, columns = (-(-side // family.factor) for side in (request.height, request.width))
     return _Exemplar(picture, regions, labels.resize(pixel_layout, rows, columns), pixel_layout, count)
 
 
 def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Tensor) -> tuple[Subject, Shape]:
-    shape = Shape(-(-request.height // family.factor), -(-request.width // family.factor), request.tile_y, request.tile_x)
+    shape = Shape(
+        -(-request.height // family.factor), -(-request.width // family.factor), request.tile_y, request.tile_x
+    )
     work = replace(
         shape,
         height=shape.height if shape.tile_y else round_up(shape.height, 8),
@@ -159,7 +191,7 @@ def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Ten
     if layout is not None and exemplar.regions is not None:
         pad = (0, work.width - shape.width, 0, work.height - shape.height)
         layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
-        small = labels.resize(exemplar.regions, *latents.shape[1:])
+        small = _latent_regions(exemplar, latents)
         regions = torch.stack([small[y : y + h, x : x + w] for y, x, h, w in crops])
     return Subject(zs, work, layout, regions, exemplar.count), shape
 
@@ -181,7 +213,7 @@ def _start(
     if start == "noise":
         yield 1.0, torch.randn(len(latents), shape.height, shape.width, generator=generator)
         return
-    regions = None if exemplar.regions is None else labels.resize(exemplar.regions, *latents.shape[1:])
+    regions = None if exemplar.regions is None else _latent_regions(exemplar, latents)
     swatch = starts.Swatch(latents, regions)
     if start == "fill":
         yield 1.0, starts.apply(starts.fill(swatch, shape, subject.layout, generator), latents)
@@ -190,6 +222,17 @@ def _start(
     options = starts.QuiltOptions(block=block, overlap=max(2, block // 4))
     for fraction, source in starts.quilt(swatch, shape, subject.layout, generator, options):
         yield fraction, starts.apply(source, latents)
+
+
+def _latent_regions(exemplar: _Exemplar, latents: Tensor) -> Tensor:
+    """The regions at the latents' size; one that is too thin for it keeps the cell that shows most of it."""
+    assert exemplar.regions is not None
+    grid = (latents.shape[1], latents.shape[2])
+    small = labels.resize(exemplar.regions, *grid)
+    for label, cells in enumerate(labels.membership(exemplar.regions, grid, exemplar.count)):
+        if not bool((small == label).any()):
+            small[cells.view(grid)] = label
+    return small
 
 
 def _plan(request: Request, family: Family, start: str, *, layout: bool) -> Plan:
@@ -231,6 +274,21 @@ def _quantise(picture: Tensor) -> Tensor:
     return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
 
 
-def _figures(image: Tensor, request: Request) -> dict[str, float]:
+def _figures(image: Tensor, request: Request, exemplar: _Exemplar) -> dict[str, float]:
+    """Seams, patch distance and the swatch's own, copies, and with a layout the agreement: see `metrics`."""
     picture = image.permute(2, 0, 1).float() / 255
-    return metrics.figures(picture, request.swatch)
+    out: dict[str, float] = {}
+    edges = metrics.seam(picture)
+    for axis, edge, tiles in (("y", edges.y, request.tile_y), ("x", edges.x, request.tile_x)):
+        if tiles:
+            out[f"seam_{axis}"] = edge.single.ratio
+            out[f"seam_{axis}_rank"] = edge.single.rank
+            out[f"seam_{axis}_band"] = edge.band.ratio
+    out["patch_distance"] = metrics.patch_distance(picture, exemplar.picture)
+    out["swatch_halves_distance"] = metrics.halves_distance(exemplar.picture)
+    out["copy_share"] = metrics.copy_share(picture, exemplar.picture)
+    if exemplar.regions is not None and exemplar.pixel_layout is not None:
+        layout = exemplar.pixel_layout[: picture.shape[1], : picture.shape[2]]
+        found = metrics.label_agreement(picture, layout, exemplar.picture, exemplar.regions)
+        out |= {"label_agreement": found.agreement, "label_agreement_ceiling": found.ceiling}
+    return out

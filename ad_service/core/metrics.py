@@ -1,0 +1,393 @@
+"""How good a texture is, in numbers: seams, patch statistics, labels obeyed, verbatim copies, repetition.
+
+All take pictures (3, H, W) in [0, 1] on any device and give the same number each time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+# Seams --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Edge:
+    """One border of a picture against the ordinary borders between its neighbouring pixels.
+
+    `difference` is the mean absolute difference over the border, `inside` the mean of the same over all inside
+    borders, `low` and `high` their smallest and largest and `high99` their 99th percentile, `rank` the share of inside
+    borders that differ less. All of [0, 1].
+    """
+
+    difference: float
+    inside: float
+    low: float
+    high: float
+    high99: float
+    rank: float
+
+    @property
+    def ratio(self) -> float:
+        """difference / inside: near 1 for a border like all others. 1 where nothing differs at all."""
+        if self.inside == 0:
+            return 1.0 if self.difference == 0 else math.inf
+        return self.difference / self.inside
+
+    @property
+    def in_range(self) -> bool:
+        """Whether the border is among the ordinary ones, and at most at their 99th percentile."""
+        return self.low <= self.difference <= self.high99
+
+
+@dataclass(frozen=True)
+class AxisSeam:
+    """The wrap-around border along one axis: between single pixels, and between bands of pixels at its two sides."""
+
+    single: Edge
+    band: Edge
+
+    @property
+    def in_range(self) -> bool:
+        return self.single.in_range and self.band.in_range
+
+
+@dataclass(frozen=True)
+class Seam:
+    """`y`: the bottom row against the top one. `x`: the right column against the left one."""
+
+    y: AxisSeam
+    x: AxisSeam
+
+
+def seam(image: Tensor, band: int = 8) -> Seam:
+    """How the picture (3, H, W) continues over its edges, against how it continues inside.
+
+    A single border is the mean absolute difference of two neighbouring rows or columns; a band border that of the
+    means of the `band` rows or columns at its two sides, which sees a step of tone that grain hides.
+    """
+    return Seam(*(seam_at(image, [0], axis, band)[0] for axis in (0, 1)))
+
+
+def seam_at(image: Tensor, positions: Sequence[int], axis: int, band: int = 8) -> list[AxisSeam]:
+    """The borders before the given rows (axis 0) or columns (axis 1); 0 is the wrap-around border.
+
+    Each is held against all inside borders that are not among `positions`; a band border also not against those whose
+    bands reach over one of them.
+    """
+    x = image.double() if axis == 1 else image.double().transpose(1, 2)
+    length = x.shape[2]
+    band = max(1, min(band, length // 4))
+    asked = {p % length for p in positions} | {0}
+    singles = (x - x.roll(1, 2)).abs().mean((0, 1))  # (length,), entry p is the border before p
+    means = F.avg_pool1d(F.pad(x, (band, band), mode="circular"), band, 1)  # entry p is the mean of p-band .. p-1
+    bands = (means[..., band : band + length] - means[..., :length]).abs().mean((0, 1))
+    far = [p for p in range(length) if all(min((p - a) % length, (a - p) % length) >= band for a in asked)]
+    near = [p for p in range(length) if p not in asked]
+    return [
+        AxisSeam(_edge(singles[p % length], singles[near]), _edge(bands[p % length], bands[far or near]))
+        for p in positions
+    ]
+
+
+def _edge(border: Tensor, inside: Tensor) -> Edge:
+    return Edge(
+        difference=float(border),
+        inside=float(inside.mean()),
+        low=float(inside.min()),
+        high=float(inside.max()),
+        high99=float(inside.quantile(0.99)),
+        rank=float((inside < border).double().mean()),
+    )
+
+
+# Patch statistics ---------------------------------------------------------------------------------------------------
+
+
+def patch_distance(
+    a: Tensor, b: Tensor, seed: int = 0, patch: int = 7, projections: int = 64, most: int = 1 << 20, bins: int = 2048
+) -> float:
+    """Sliced Wasserstein distance of the patches of two pictures of any sizes, the mean over up to four scales.
+
+    Scales are 1, 1/2, 1/4, 1/8, while both pictures keep more than 16 pixels a side. At each, all `patch` x `patch`
+    RGB patches are projected on random unit vectors, and the 1-Wasserstein distance of the projections is averaged
+    (Rabin et al. 2011; for textures Heitz et al. 2021, arXiv 2006.07229). In units of pixel value: 0 for a picture and
+    itself, about 0.8 d where one is brighter by d all over. Each distance is the area between two cumulative
+    histograms, which needs no equal counts and is exact to the width of a bin. Above `most` patches a scale, every
+    nth row and column of patches is taken.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    total, scales = 0.0, 0
+    while True:
+        vectors = torch.randn(projections, 3, patch, patch, generator=generator)
+        vectors = vectors / vectors.flatten(1).norm(dim=1)[:, None, None, None]
+        total += _sliced(_project(a, vectors, most), _project(b, vectors, most), bins)
+        scales += 1
+        if scales == 4 or min(*a.shape[1:], *b.shape[1:]) // 2 <= 16:
+            return total / scales
+        a, b = F.avg_pool2d(a[None], 2)[0], F.avg_pool2d(b[None], 2)[0]
+
+
+def _project(image: Tensor, vectors: Tensor, most: int) -> Tensor:
+    """Projections (n, patches) of all patches, or of every nth where there are more than `most`."""
+    stride = math.ceil(math.sqrt(image.shape[1] * image.shape[2] / most))
+    return F.conv2d(image[None].float(), vectors.to(image.device), stride=stride)[0].flatten(1)
+
+
+def _sliced(a: Tensor, b: Tensor, bins: int) -> float:
+    """Mean 1-Wasserstein distance of the rows of a (n, i) and b (n, j)."""
+    low = torch.minimum(a.amin(1), b.amin(1))[:, None]
+    width = (torch.maximum(a.amax(1), b.amax(1))[:, None] - low).clamp_min(1e-12) / bins
+    row = torch.arange(len(a), device=a.device)[:, None] * bins
+
+    def cumulative(x: Tensor) -> Tensor:
+        cell = ((x - low) / width).long().clamp_max(bins - 1) + row
+        counts = torch.bincount(cell.flatten(), minlength=len(a) * bins).view(len(a), bins)
+        return counts.double().cumsum(1) / x.shape[1]
+
+    return float(((cumulative(a) - cumulative(b)).abs() * width).sum(1).mean())
+
+
+def halves_distance(swatch: Tensor, seed: int = 0) -> float:
+    """Patch distance of the swatch's left half to its right, and top to bottom, averaged.
+
+    What the swatch differs from itself: a texture as near to the swatch as this could be another piece of it.
+    """
+    h, w = swatch.shape[1:]
+    across = patch_distance(swatch[:, :, : w // 2], swatch[:, :, w - w // 2 :], seed)
+    down = patch_distance(swatch[:, : h // 2], swatch[:, h - h // 2 :], seed)
+    return (across + down) / 2
+
+
+# Labels -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a picture's materials lie where its layout says.
+
+    `agreement` is the share of points read as the layout's label, `ceiling` the same for the swatch and its regions,
+    each point read by a classifier that did not see its block of the picture. `recall` is the agreement of each label, nan
+    for one that the layout does not use, and `recall_ceiling` that of the swatch.
+    """
+
+    agreement: float
+    ceiling: float
+    recall: tuple[float, ...]
+    recall_ceiling: tuple[float, ...]
+
+
+def label_agreement(result: Tensor, layout: Tensor, swatch: Tensor, regions: Tensor, seed: int = 0) -> Agreement:
+    """Read a result (3, H, W) with a classifier fitted to the swatch's regions (h, w), against its layout (H, W).
+
+    Features are colour, contrast and gradients at four scales; the classifier is ridge regression on random Fourier
+    features of them (Rahimi and Recht 2007), each label weighing the same, solved in closed form. Points lie on a grid
+    of about 128 x 128.
+    """
+    count = int(max(layout.max(), regions.max())) + 1
+    x, y = _points(swatch, regions)
+    mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
+    generator = torch.Generator().manual_seed(seed)
+    lift = _Lift(mean, std, generator)
+    z = lift(x)
+    fold = _folds(regions).to(z.device)
+    read = torch.empty_like(y)
+    for part in (0, 1):
+        held = fold == part
+        read[held] = _read(z[held], _fit(z[~held], y[~held], count))
+    u, wanted = _points(result, layout)
+    got = _read(lift(u), _fit(z, y, count))
+    return Agreement(
+        float((got == wanted).double().mean()),
+        float((read == y).double().mean()),
+        _recall(got, wanted, count),
+        _recall(read, y, count),
+    )
+
+
+def _recall(got: Tensor, wanted: Tensor, count: int) -> tuple[float, ...]:
+    return tuple(float((got[wanted == i] == i).double().mean()) for i in range(count))
+
+
+def _grid(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the points that are read."""
+    h, w = labels.shape
+    step = max(1, round(math.sqrt(h * w) / 128))
+    return (
+        torch.arange(step // 2, h, step, device=labels.device)[:, None],
+        torch.arange(step // 2, w, step, device=labels.device)[None, :],
+    )
+
+
+def _points(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (n, 36) and labels (n,) of a picture's grid points."""
+    rows, columns = _grid(labels)
+    return _features(image)[:, rows, columns].flatten(1).T, labels[rows, columns].flatten()
+
+
+def _features(image: Tensor) -> Tensor:
+    """Colour, its deviation, and gradients of the luminance around each pixel at four scales (36, H, W)."""
+    x = image.float()
+    grey = x.mean(0, keepdim=True)
+    dy = F.pad(grey[:, 1:] - grey[:, :-1], (0, 0, 0, 1)).abs()
+    dx = F.pad(grey[:, :, 1:] - grey[:, :, :-1], (0, 1)).abs()
+    fine = torch.cat([x, x.square(), grey, dy, dx])
+    out = []
+    for side in (3, 7, 15, 31):
+        local = fine
+        for _ in range(2):
+            local = F.avg_pool2d(local[None], side, 1, side // 2, count_include_pad=False)[0]
+        mean, square = local[:3], local[3:6]
+        deviation = (square - mean.square()).clamp_min(0).sqrt()
+        out += [mean, deviation, local[6:7] - grey, local[7:].sqrt()]
+    return torch.cat(out)
+
+
+class _Lift:
+    """Random Fourier features of a Gaussian kernel over standardised features, and a constant."""
+
+    def __init__(self, mean: Tensor, std: Tensor, generator: torch.Generator, size: int = 384) -> None:
+        self.mean, self.std = mean, std
+        width = math.sqrt(2 * len(mean))
+        self.vectors = (torch.randn(len(mean), size, generator=generator) / width).to(mean.device)
+        self.phase = (torch.rand(size, generator=generator) * 2 * math.pi).to(mean.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        z = (x - self.mean) / self.std
+        return torch.cat([torch.cos(z @ self.vectors + self.phase), 0.1 * z, torch.ones_like(z[:, :1])], 1)
+
+
+def _fit(z: Tensor, y: Tensor, count: int) -> Tensor:
+    """Ridge weights (features, labels), each label of the same total weight; -inf scores never arise for absent ones."""
+    hot = F.one_hot(y, count).double()
+    weight = (hot / hot.sum(0).clamp_min(1)).sum(1, keepdim=True) * len(y) / (hot.sum(0) > 0).sum()
+    z = z.double()
+    gram = z.T @ (z * weight) + 1e-3 * len(y) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    return torch.linalg.solve(gram, z.T @ (weight * hot))
+
+
+def _read(z: Tensor, weights: Tensor) -> Tensor:
+    return (z.double() @ weights).argmax(1)
+
+
+def _folds(labels: Tensor, blocks: int = 8) -> Tensor:
+    """Which half of a checkerboard of blocks each grid point lies on."""
+    rows, columns = _grid(labels)
+    h, w = labels.shape
+    return ((rows * blocks // h + columns * blocks // w) % 2).flatten()
+
+
+# Copies and repetition ----------------------------------------------------------------------------------------------
+
+
+def copy_share(result: Tensor, swatch: Tensor, size: int = 32, likeness: float = 0.9, most: int = 512) -> float:
+    """The share of `size` x `size` pieces of a result that are found pixel by pixel in the swatch.
+
+    A piece is a copy if some place of the swatch correlates with it by at least `likeness` (normalised
+    cross-correlation over its pixels and channels, its mean colour removed). Up to `most` pieces on an even grid are looked
+    up, by their coarse look first and pixel by pixel at the eight best places. Pieces with nearly no contrast could be
+    anywhere and are left out. 0 to 1; a real photograph holds few of its own pieces twice: `copy_share` of one half of
+    the swatch against the other is what chance gives.
+    """
+    cell = max(1, size // 8)
+    if min(*result.shape[1:], *swatch.shape[1:]) < size:
+        return 0.0
+    look = _coarse_patches(swatch, size, cell)  # (k, h, w)
+    height, width = look.shape[1:]
+    look = look.flatten(1)
+    ys, xs = _even(result.shape[1] - size, result.shape[2] - size, most)
+    found, counted = 0, 0
+    floor = 0.1 * float(swatch.float().flatten(1).std(1).square().mean().sqrt())
+    for y, x in zip(ys, xs, strict=True):
+        piece = result[:, y : y + size, x : x + size].float()
+        piece = piece - piece.mean((1, 2), keepdim=True)
+        if float(piece.square().mean().sqrt()) < max(floor, 0.01):
+            continue
+        counted += 1
+        coarse = F.avg_pool2d(piece[None], cell)[0].flatten()
+        places = (coarse @ look).topk(min(8, height * width)).indices
+        best = max(_likeness(piece, swatch, int(p) // width, int(p) % width) for p in places)
+        found += best >= likeness
+    return found / counted if counted else 0.0
+
+
+def _even(height: int, width: int, most: int) -> tuple[list[int], list[int]]:
+    """Rows and columns of at most `most` places on an even grid over 0..height by 0..width."""
+    n = max(1, math.isqrt(most))
+    spots = [(i * height // max(1, n - 1), j * width // max(1, n - 1)) for i in range(n) for j in range(n)]
+    return [y for y, _ in spots], [x for _, x in spots]
+
+
+def _coarse_patches(swatch: Tensor, size: int, cell: int) -> Tensor:
+    """At each place (h, w) the unit-length coarse look of the patch that begins there, its mean colour removed."""
+    x = F.avg_pool2d(swatch[None].float(), cell, 1)[0]
+    n = size // cell
+    height, width = swatch.shape[1] - size + 1, swatch.shape[2] - size + 1
+    look = torch.stack(
+        [x[:, i * cell : i * cell + height, j * cell : j * cell + width] for i in range(n) for j in range(n)], 1
+    )
+    look = look - look.mean(1, keepdim=True)
+    look = rearrange(look, "c n h w -> (c n) h w")
+    return look / look.norm(dim=0).clamp_min(1e-6)
+
+
+def _likeness(piece: Tensor, swatch: Tensor, y: int, x: int) -> float:
+    size = piece.shape[1]
+    other = swatch[:, y : y + size, x : x + size].float()
+    other = other - other.mean((1, 2), keepdim=True)
+    return float((piece * other).sum() / (piece.norm() * other.norm()).clamp_min(1e-9))
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """The strongest repetition: its correlation in [-1, 1], and its lag (down, right) in pixels."""
+
+    peak: float
+    lag: tuple[int, int]
+
+
+def repetition(image: Tensor, nearest: int = 8) -> Repetition:
+    """The strongest peak of the autocorrelation of the luminance away from the centre.
+
+    The luminance is freed of its trend (a quadratic in x and y); the correlation at a lag is taken over the pixels that
+    both have (zero-padded FFT, Wiener-Khinchin, normalised by the energy of the overlap), for lags up to half the
+    picture. A peak is a local maximum at least `nearest` pixels from the centre. 1 for exact repetition; a result is
+    held against the swatch's own, since a basket repeats by nature.
+    """
+    grey = image.double().mean(0)
+    h, w = grey.shape
+    grey = _detrended(grey)
+    ones = torch.ones_like(grey)
+    size = (2 * h, 2 * w)
+    f, f2, m = (torch.fft.rfft2(v, s=size) for v in (grey, grey.square(), ones))
+
+    def correlate(a: Tensor, b: Tensor) -> Tensor:
+        return torch.fft.irfft2(a.conj() * b, s=size)
+
+    energy = correlate(m, f2).clamp_min(0) * correlate(f2, m).clamp_min(0)
+    value = correlate(f, f) / energy.sqrt().clamp_min(1e-9 * float(grey.square().sum()) + 1e-12)
+    value = torch.fft.fftshift(value)[h // 2 : h + h // 2 + 1, w // 2 : w + w // 2 + 1]  # (lags down, lags right)
+    down = torch.arange(value.shape[0], device=value.device) - (h - h // 2)
+    right = torch.arange(value.shape[1], device=value.device) - (w - w // 2)
+    far = down[:, None].square() + right[None, :].square() >= nearest**2
+    top = F.max_pool2d(value[None, None], 7, 1, 3)[0, 0] == value
+    candidates = torch.where(far & top, value, -1.0)
+    best = int(candidates.argmax())
+    y, x = best // value.shape[1], best % value.shape[1]
+    return Repetition(float(candidates.max()), (int(down[y]), int(right[x])))
+
+
+def _detrended(grey: Tensor) -> Tensor:
+    """A picture (h, w) less its least-squares quadratic."""
+    h, w = grey.shape
+    y = torch.linspace(-1, 1, h, dtype=grey.dtype, device=grey.device)[:, None].expand(h, w)
+    x = torch.linspace(-1, 1, w, dtype=grey.dtype, device=grey.device)[None, :].expand(h, w)
+    basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y]).flatten(1)
+    weights = torch.linalg.solve(basis @ basis.T, basis @ grey.flatten())
+    return grey - (weights @ basis).view(h, w)
