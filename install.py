@@ -121,7 +121,7 @@ class Environment:
             raise
         home.write_text(str(self.folder), encoding="utf-8")
 
-    def add(self, layer: str, what: str, requirements: Sequence[str]) -> None:
+    def add(self, layer: str, what: str, requirements: Sequence[str], size: str) -> None:
         """pip-install the requirements in their pinned versions, unless that was done and nothing changed since."""
         sources = [self.pins.read_text(), (ROOT / "pyproject.toml").read_text(), *requirements]
         state = hashlib.sha256("\n".join(sources).encode()).hexdigest()
@@ -129,7 +129,7 @@ class Environment:
         if stamp.is_file() and stamp.read_text() == state:
             say(f"{what}: ready in {self.folder.name}")
             return
-        say(f"{what}: installing into {self.folder.name}")
+        say(f"{what}: installing into {self.folder.name} ({size} to download)")
         pip = [str(self.tool("python")), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += ["--constraint", str(self.pins)]
         quietly([*pip, "pip", "setuptools"])  # the versions in the pins, which know dependency groups
@@ -141,14 +141,14 @@ def service_environment() -> Environment:
     """The service in .venv."""
     environment = Environment(ROOT / ".venv", PINS / "service.txt")
     environment.create(sys.executable)
-    environment.add("service", "The service (torch is a large download)", ["--editable", str(ROOT)])
+    environment.add("service", "The service", ["--editable", str(ROOT)], "0.3 to 3 GB")
     return environment
 
 
 def tools_environment() -> Environment:
     """The service's environment with the test tools in it."""
     environment = service_environment()
-    environment.add("tools", "The test tools", ["--group", f"{ROOT / 'pyproject.toml'}:dev"])
+    environment.add("tools", "The test tools", ["--group", f"{ROOT / 'pyproject.toml'}:dev"], "40 MB")
     return environment
 
 
@@ -162,8 +162,8 @@ def bpy_environment(blender: str) -> Environment:
             f"{', '.join(name for name, package in SYSTEM_LIBRARIES.items() if package in packages)}."
         )
     environment.create(find_python(BPY_PYTHON))
-    what = f"Blender {BPY[blender]} as a Python module (350 MB)"
-    environment.add("bpy", what, [f"bpy=={BPY[blender]}", "requests", "pytest"])
+    requirements = [f"bpy=={BPY[blender]}", "requests", "pytest"]
+    environment.add("bpy", f"Blender {BPY[blender]} as a Python module", requirements, "350 MB")
     return environment
 
 
