@@ -173,8 +173,8 @@ class Agreement:
     """How far a picture's materials lie where its layout says.
 
     `agreement` is the share of points read as the layout's label, `ceiling` the same for the swatch and its regions,
-    each point read by a classifier that did not see its block of the picture. `recall` is the agreement of each label, nan
-    for one that the layout does not use, and `recall_ceiling` that of the swatch.
+    each point read by a classifier that did not see its block of the picture. `recall` is the agreement of each label,
+    nan for one that the layout does not use, and `recall_ceiling` that of the swatch.
     """
 
     agreement: float
@@ -264,12 +264,13 @@ class _Lift:
 
 
 def _fit(z: Tensor, y: Tensor, count: int) -> Tensor:
-    """Ridge weights (features, labels), each label of the same total weight; -inf scores never arise for absent ones."""
+    """Ridge weights (features, labels), each label of the same total weight."""
     hot = F.one_hot(y, count).double()
     weight = (hot / hot.sum(0).clamp_min(1)).sum(1, keepdim=True) * len(y) / (hot.sum(0) > 0).sum()
     z = z.double()
     gram = z.T @ (z * weight) + 1e-3 * len(y) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    return torch.linalg.solve(gram, z.T @ (weight * hot))
+    weights: Tensor = torch.linalg.solve(gram, z.T @ (weight * hot))
+    return weights
 
 
 def _read(z: Tensor, weights: Tensor) -> Tensor:
@@ -290,10 +291,10 @@ def copy_share(result: Tensor, swatch: Tensor, size: int = 32, likeness: float =
     """The share of `size` x `size` pieces of a result that are found pixel by pixel in the swatch.
 
     A piece is a copy if some place of the swatch correlates with it by at least `likeness` (normalised
-    cross-correlation over its pixels and channels, its mean colour removed). Up to `most` pieces on an even grid are looked
-    up, by their coarse look first and pixel by pixel at the eight best places. Pieces with nearly no contrast could be
-    anywhere and are left out. 0 to 1; a real photograph holds few of its own pieces twice: `copy_share` of one half of
-    the swatch against the other is what chance gives.
+    cross-correlation over its pixels and channels, its mean colour removed). Up to `most` pieces on an even grid are
+    looked up, by their coarse look first and pixel by pixel at the eight best places. Pieces with nearly no contrast
+    could be anywhere and are left out. 0 to 1; a real photograph holds few of its own pieces twice: `copy_share` of one
+    half of the swatch against the other is what chance gives.
     """
     cell = max(1, size // 8)
     if min(*result.shape[1:], *swatch.shape[1:]) < size:
@@ -334,7 +335,8 @@ def _coarse_patches(swatch: Tensor, size: int, cell: int) -> Tensor:
     )
     look = look - look.mean(1, keepdim=True)
     look = rearrange(look, "c n h w -> (c n) h w")
-    return look / look.norm(dim=0).clamp_min(1e-6)
+    unit: Tensor = look / look.norm(dim=0).clamp_min(1e-6)
+    return unit
 
 
 def _likeness(piece: Tensor, swatch: Tensor, y: int, x: int) -> float:
@@ -368,7 +370,8 @@ def repetition(image: Tensor, nearest: int = 8) -> Repetition:
     f, f2, m = (torch.fft.rfft2(v, s=size) for v in (grey, grey.square(), ones))
 
     def correlate(a: Tensor, b: Tensor) -> Tensor:
-        return torch.fft.irfft2(a.conj() * b, s=size)
+        product: Tensor = torch.fft.irfft2(a.conj() * b, s=size)
+        return product
 
     energy = correlate(m, f2).clamp_min(0) * correlate(f2, m).clamp_min(0)
     value = correlate(f, f) / energy.sqrt().clamp_min(1e-9 * float(grey.square().sum()) + 1e-12)
@@ -389,5 +392,5 @@ def _detrended(grey: Tensor) -> Tensor:
     y = torch.linspace(-1, 1, h, dtype=grey.dtype, device=grey.device)[:, None].expand(h, w)
     x = torch.linspace(-1, 1, w, dtype=grey.dtype, device=grey.device)[None, :].expand(h, w)
     basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y]).flatten(1)
-    weights = torch.linalg.solve(basis @ basis.T, basis @ grey.flatten())
+    weights: Tensor = torch.linalg.solve(basis @ basis.T, basis @ grey.flatten())
     return grey - (weights @ basis).view(h, w)
