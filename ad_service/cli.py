@@ -1,29 +1,302 @@
-"""The command line: `ad-service serve | run | synthesize | models | doctor`."""
+"""The command line: serve, run, one command for each kind of job, models, doctor.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. What a job takes as flags is made from wire.py.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
-from ad_service.settings import Settings, default_data_dir
+from ad_service import __version__
+from ad_service.engine import Outcome
+from ad_service.jobfile import JobFile, assemble, load, read_file
+from ad_service.settings import AlreadyRunningError, Settings, default_data_dir
+from ad_service.store import Store
+from blender_addon import wire
+from blender_addon.wire import WireError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+BAD_INPUT_ERRORS = (
+    "model-missing",
+    "model-corrupt",
+    "invalid-image",
+    "invalid-labels",
+    "invalid-parameter",
+    "invalid-request",
+    "blob-missing",
+    "version-mismatch",
+    "too-large",
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="ad-service")
-    commands = parser.add_subparsers(required=True)
-    serve = commands.add_parser("serve")
-    serve.add_argument("--data-dir", type=Path, default=default_data_dir())
-    serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=int, default=0)
-    serve.add_argument("--engine", help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except WireError as error:
+        print(f"ad-service: {error.sentence}", file=sys.stderr)
+        return BAD_INPUT if error.code in BAD_INPUT_ERRORS else FAILED
 
-    from ad_service.serve import serve as run
 
-    run(Settings(options.data_dir, options.host, options.port, engine=options.engine))
-    return 0
+def _parser() -> argparse.ArgumentParser:
+    common = Parser(add_help=False)
+    common.add_argument(
+        "--data-dir",
+        type=_data_dir,
+        default=default_data_dir(),
+        metavar="DIR",
+        help="folder of models, pictures and jobs (default: %(default)s)",
+    )
+    parser = Parser(prog="ad-service", description="Tileable textures from a swatch, by attention distillation.")
+    parser.add_argument("--version", action="version", version=f"ad-service {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+    serve = commands.add_parser("serve", parents=[common], help="run the service that the Blender add-on talks to")
+    serve.add_argument("--port", type=int, default=0, help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    serve.add_argument("--token-file", type=Path, help="file with the token; needed with --host beyond this machine")
+    serve.add_argument("--engine", metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
+    serve.set_defaults(command=_serve)
+
+    for kind in wire.KINDS.values():
+        _add_kind(commands.add_parser(kind.name, parents=[common], help=kind.help, description=kind.help), kind)
+
+    run = commands.add_parser("run", parents=[common], help="run a job file, or the job that a result's PNG carries")
+    run.add_argument("job", type=Path, metavar="JOB.json|RESULT.png")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
+    run.set_defaults(command=_run)
+
+    models = commands.add_parser("models", help="the models at hand: list, fetch, check")
+    verbs = models.add_subparsers(required=True, metavar="VERB", parser_class=Parser)
+    verbs.add_parser("list", parents=[common], help="what can be used as --model").set_defaults(command=_list_models)
+    for verb, function, text in (
+        ("fetch", _fetch_model, "download a model into the data folder"),
+        ("check", _check_model, "read a model's files and say whether they are whole"),
+    ):
+        one = verbs.add_parser(verb, parents=[common], help=text)
+        one.add_argument("name", metavar="NAME")
+        one.set_defaults(command=function)
+
+    doctor = commands.add_parser("doctor", parents=[common], help="look for what keeps the service from working")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _data_dir(text: str) -> Path:
+    return Path(text).expanduser().resolve()
+
+
+# ---------------------------------------------------------------------------------------------- serve
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from ad_service.security import is_loopback
+    from ad_service.serve import serve
+
+    token = {}
+    if options.token_file is not None:
+        token = {"token": _read_token(options.token_file)}
+    elif not is_loopback(options.host):
+        raise WireError(
+            "invalid-parameter", f"--host {options.host} is open to other machines, which needs a --token-file"
+        )
+    try:
+        serve(Settings(options.data_dir, options.host, options.port, engine=options.engine, **token))
+    except (AlreadyRunningError, OSError) as error:
+        print(f"ad-service serve: {error}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _read_token(file: Path) -> str:
+    token = read_file(file, "the token file").decode("ascii", "replace").strip()
+    if len(token) < 16 or not token.isprintable() or " " in token:
+        raise WireError(
+            "invalid-parameter", f"the token in {file} must have 16 or more printable characters, no spaces"
+        )
+    return token
+
+
+# ---------------------------------------------------------------------------------------------- jobs
+
+
+def _add_kind(parser: argparse.ArgumentParser, kind: wire.JobKind) -> None:
+    for picture in kind.pictures:
+        if picture.required:
+            parser.add_argument(picture.name, type=Path, metavar=picture.name.upper(), help=picture.help)
+        else:
+            parser.add_argument(f"--{picture.name}", type=Path, metavar="PNG", help=picture.help)
+    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
+    parser.add_argument("--size", type=_size, metavar="WxH", help="short for --width W --height H")
+    for parameter in kind.parameters:
+        parser.add_argument(
+            "--" + parameter.name.replace("_", "-"),
+            dest=parameter.name,
+            type=_value_of(parameter),
+            metavar="|".join(parameter.choices) or parameter.kind.upper(),
+            help=f"{parameter.help} (default: {parameter.default})".replace("%", "%%"),
+        )
+    parser.set_defaults(command=_run_kind, kind=kind)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.lower().partition("x")
+    try:
+        return int(width), int(height or width)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1024x512") from None
+
+
+def _value_of(parameter: wire.Parameter) -> Callable[[str], Any]:
+    read: Callable[[str], Any] = {"int": int, "float": float}.get(parameter.kind, str)
+
+    def convert(text: str) -> Any:
+        try:
+            return parameter.check(read(text))
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        except WireError as error:
+            raise argparse.ArgumentTypeError(error.detail) from None
+
+    return convert
+
+
+def _run_kind(options: argparse.Namespace) -> int:
+    kind: wire.JobKind = options.kind
+    given = {p.name: getattr(options, p.name) for p in kind.parameters}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    if options.size is not None:
+        if {"width", "height"} & set(parameters):
+            raise WireError("invalid-parameter", "--size is given together with --width or --height; one is enough")
+        parameters |= {"width": options.size[0], "height": options.size[1]}
+    paths: dict[str, Path] = {p.name: getattr(options, p.name) for p in kind.pictures if getattr(options, p.name)}
+    found = {name: (path.name, read_file(path, f"the picture {name}")) for name, path in paths.items()}
+    job = assemble({"kind": kind.name, "parameters": parameters}, found)
+    return _make(job, options.out, options.data_dir)
+
+
+def _run(options: argparse.Namespace) -> int:
+    job = load(options.job, Store(options.data_dir / "blobs"))
+    out: Path = options.out / f"{options.job.stem}.png"
+    if out.exists() and out.samefile(options.job):
+        out = options.out / f"{options.job.stem}-again.png"
+    options.out.mkdir(parents=True, exist_ok=True)
+    return _make(job, out, options.data_dir)
+
+
+def _make(job: JobFile, out: Path, data_dir: Path) -> int:
+    """Runs a job in this process and writes its picture."""
+    if out.suffix.lower() != ".png":
+        raise WireError("invalid-parameter", f"--out is {out}; results are written as .png")
+    if not out.parent.is_dir():
+        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {out.parent}")
+    began = time.monotonic()
+    outcome = _follow(job, data_dir)
+    for name, data in outcome.pictures.items():
+        path = out if name == "image" else out.with_name(f"{out.stem}-{name}.png")
+        path.write_bytes(data)
+        print(path)
+    width, height = job.request.parameters["width"], job.request.parameters["height"]
+    print(f"  {width}x{height} in {time.monotonic() - began:.1f} s")
+    _print_figures(outcome.metrics, outcome.notes)
+    return DONE
+
+
+def _follow(job: JobFile, data_dir: Path) -> Outcome:
+    """Goes through the steps of a job; a progress bar on a terminal, nothing in a pipe."""
+    from tqdm import tqdm
+
+    from ad_service.runner import Runner
+
+    steps = Runner(data_dir).run(job.request, job.read, job.files)
+    layout = "{desc:<32.32} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with closing(steps), tqdm(total=1.0, disable=not sys.stderr.isatty(), bar_format=layout, leave=False) as bar:
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                outcome: Outcome = end.value
+                return outcome
+            bar.set_description_str(step.message, refresh=False)
+            bar.update(max(0.0, step.fraction - bar.n))
+
+
+def _print_figures(metrics: Mapping[str, float], notes: Sequence[str]) -> None:
+    for name, value in metrics.items():
+        print(f"  {name.replace('_', ' ')}: {value:.4g}")
+    for note in notes:
+        print(f"  note: {note}")
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+def _list_models(options: argparse.Namespace) -> int:
+    from ad_service import models
+
+    for model in models.available(options.data_dir):
+        print(f"{model.name:<24} {model.family:<8} {model.title} ({model.licence})")
+    return DONE
+
+
+def _fetch_model(options: argparse.Namespace) -> int:
+    from ad_service import models
+
+    with _model_errors():
+        model = models.fetch(options.name, options.data_dir)
+    print(f"{model.name}: {model.path}")
+    return DONE
+
+
+def _check_model(options: argparse.Namespace) -> int:
+    from ad_service import models
+
+    with _model_errors():
+        models.check(models.find(options.name, options.data_dir))
+    print(f"{options.name}: whole")
+    return DONE
+
+
+@contextmanager
+def _model_errors() -> Iterator[None]:
+    from ad_service import models
+
+    try:
+        yield
+    except models.ModelMissing as error:
+        raise WireError("model-missing", str(error)) from error
+    except models.ModelCorrupt as error:
+        raise WireError("model-corrupt", str(error)) from error
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ad_service.doctor import examine
+
+    sound = True
+    for finding in examine(options.data_dir):
+        sound = sound and finding.remedy is None
+        print(f"{'ok     ' if finding.remedy is None else 'problem'} {finding.what}: {finding.value}")
+        if finding.remedy is not None:
+            print(f"        {finding.remedy}")
+    return DONE if sound else FAILED
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+"""Pictures from strangers: bytes to pixels and back. No torch.
+
+A picture is opened with an explicit list of formats, and its size is read from the header before anything is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from blender_addon import wire
+from blender_addon.wire import WireError
+
+JOB_CHUNK = "texture-distiller"
+"""The keyword of the iTXt chunk in which a result's PNG carries its job."""
+
+LARGE_PIXELS = 2048 * 2048
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """RGB pixels (h, w, 3) in sRGB, upright, and what was done to get them that the artist may want to know."""
+
+    pixels: Pixels
+    notes: tuple[str, ...] = ()
+
+
+def decode(name: str, data: bytes, *, labels: bool = False) -> Decoded:
+    """The pixels of the picture `name`; raises WireError `invalid-image` that names it.
+
+    A label map keeps its numbers: its colour profile is not applied.
+    """
+    notes: list[str] = []
+    with _reading(name):
+        with Image.open(io.BytesIO(data), formats=wire.PICTURE_FORMATS) as opened:
+            _check_size(name, *opened.size)
+            if getattr(opened, "n_frames", 1) > 1:
+                notes.append(f"{name} holds {opened.n_frames} pictures; the first is used")  # type: ignore[attr-defined]
+            opened.load()
+            image: Image.Image = ImageOps.exif_transpose(opened)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            image = _from_deep_grey(name, image, notes)
+        if image.has_transparency_data:
+            image = _without_alpha(name, image, notes)
+        profile = image.info.get("icc_profile")
+        if profile and not labels:
+            image = _to_srgb(name, image, profile, notes)
+        return Decoded(np.asarray(image.convert("RGB"), np.uint8), tuple(notes))
+
+
+def check_swatch(name: str, pixels: Pixels, smallest: int) -> None:
+    """Raises WireError `invalid-image` for a swatch with a side shorter than `smallest`."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < smallest:
+        raise WireError(
+            "invalid-image", f"{name} is {width}x{height} pixels; each side must have at least {smallest} pixels"
+        )
+
+
+def encode_png(pixels: Pixels, document: Mapping[str, Any]) -> bytes:
+    """A PNG that carries the document. The same pixels and document give the same bytes."""
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(JOB_CHUNK, json.dumps(document, sort_keys=True, ensure_ascii=False))
+    buffer = io.BytesIO()
+    large = pixels.shape[0] * pixels.shape[1] > LARGE_PIXELS
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, compress_level=3 if large else 6)
+    return buffer.getvalue()
+
+
+def encode_preview(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def job_document(name: str, data: bytes) -> Any:
+    """The document that a result's PNG carries; raises WireError `invalid-image` if it carries none."""
+    with _reading(name), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        _check_size(name, *image.size)
+        image.load()  # a text chunk may come after the pixels
+        text = image.info.get(JOB_CHUNK)
+    if text is None:
+        raise WireError("invalid-image", f"{name} carries no job; only pictures made by this program do")
+    return json.loads(text)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Whatever Pillow raises at a damaged file, and that is almost anything, becomes `invalid-image`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (WireError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise WireError("invalid-image", f"{name} is too large: {error}") from error
+    except UnidentifiedImageError as error:
+        formats = ", ".join(wire.PICTURE_FORMATS)
+        raise WireError("invalid-image", f"{name} is no picture in one of the formats {formats}") from error
+    except Exception as error:
+        raise WireError("invalid-image", f"{name} is damaged: {error}") from error
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if width * height > wire.MAX_PICTURE_PIXELS:
+        raise WireError(
+            "invalid-image", f"{name} is {width}x{height} pixels; at most {wire.MAX_PICTURE_PIXELS:,} are read"
+        )
+
+
+def _from_deep_grey(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
+    """Grey of 16 or 32 bits, scaled to 8 and not clipped; floats are taken as lying in [0, 1]."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        if not np.isfinite(values).all():
+            raise WireError("invalid-image", f"{name} has pixels that are no numbers")
+        scaled = values * 255.0
+        if values.min() < 0 or values.max() > 1:
+            notes.append(f"{name} has values outside of 0 to 1, which were clipped")
+    else:
+        full = 65535.0 if values.max() <= 65535 else 2.0**31 - 1
+        scaled = values.astype(np.float64) * (255.0 / full)
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+def _without_alpha(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    image = image.convert("RGBA")
+    lowest, _ = image.getchannel("A").getextrema()
+    if lowest != 255:
+        notes.append(f"the transparency of {name} is ignored")
+    image = image.convert("RGB")
+    image.info["icc_profile"] = profile
+    return image
+
+
+def _to_srgb(name: str, image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(source).lower():
+            return image
+        if image.mode in ("P", "1"):
+            image = image.convert("RGB")
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        notes.append(f"the colour profile of {name} cannot be read and is ignored")
+        return image
+    assert converted is not None  # only inPlace returns None
+    return converted
