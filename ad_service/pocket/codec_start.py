@@ -35,6 +35,10 @@ class PatchCode:
     colour: Tensor
     mean: Tensor
 
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, 3, h, w) in [-1, 1] -> (n, C, h/4, w/4): what the written encoder computes, by one convolution."""
+        return nn.functional.conv2d(images, self.analysis, self.bias, stride=FACTOR)
+
 
 def patches(images: Tensor) -> Tensor:
     """(n, 3, h, w) -> (n*h/4*w/4, 48), each patch in the order channel, row, column."""
@@ -42,27 +46,35 @@ def patches(images: Tensor) -> Tensor:
 
 
 def analyse(images: Tensor, channels: int) -> PatchCode:
-    """PCA of the images' patches: latents of mean zero and unit mean variance, grain partly whitened."""
-    p = patches(images).double()
+    """PCA of the patches of (n, 3, h, w): latents of mean zero and unit mean variance, grain partly whitened."""
+    mean, covariance = patch_statistics(images)
     to_ycc = torch.kron(YCC * YCC_WEIGHTS[:, None], torch.eye(FACTOR * FACTOR)).double()
-    mean = p.mean(0)
-    q = (p - mean) @ to_ycc.T
-    _, basis = torch.linalg.eigh(q.T @ q / len(q))
-    analysis = basis.flip(1)[:, :channels].T @ to_ycc  # (C, 48)
-    sd = ((p - mean) @ analysis.T).std(0)
+    _, basis = torch.linalg.eigh(to_ycc @ covariance @ to_ycc.T)
+    analysis = basis.flip(1)[:, :channels].T @ to_ycc  # (C, 48), strongest first
+    sd = (analysis @ covariance @ analysis.T).diagonal().sqrt()
     gain = sd**-WHITENING
     analysis = analysis * (gain / ((gain * sd) ** 2).mean().sqrt())[:, None]
-    z = (p - mean) @ analysis.T
-    synthesis = torch.linalg.lstsq(z, p - mean).solution  # (C, 48)
+    latent_covariance = analysis @ covariance @ analysis.T
+    synthesis = torch.linalg.solve(latent_covariance, analysis @ covariance)  # (C, 48), least squares
     return PatchCode(
         analysis=analysis.view(channels, 3, FACTOR, FACTOR).float(),
         bias=-(analysis @ mean).float(),
-        colour=synthesis.view(channels, 3, -1).mean(2).T.float(),
+        colour=synthesis.view(channels, 3, -1).mean(2).T.float().contiguous(),
         mean=mean.view(3, -1).mean(1).float(),
     )
 
 
-def build_codec(channels: int, widths: tuple[int, int, int], groups: int = 8) -> AutoencoderKL:
+def patch_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (48,) and covariance (48, 48) of all patches, in double precision, a few images at a time."""
+    total, square, count = torch.zeros(PATCH).double(), torch.zeros(PATCH, PATCH).double(), 0
+    for some in images.split(16):
+        p = patches(some).double()
+        total, square, count = total + p.sum(0), square + p.T @ p, count + len(p)
+    mean = total / count
+    return mean, square / count - torch.outer(mean, mean)
+
+
+def build_codec(channels: int, widths: tuple[int, ...], groups: int = 8) -> AutoencoderKL:
     """The stock autoencoder that the code is written into: factor 4, no attention, latents used as they come."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,

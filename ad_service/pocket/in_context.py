@@ -31,7 +31,7 @@ class InContext:
     ) -> Tensor:
         """(n, c, h, w) -> the same."""
         n, h, r = len(hidden_states), hidden_states.shape[2], self.references
-        x = attn.group_norm(rearrange(hidden_states, "n c h w -> n c (h w)")).transpose(1, 2)
+        x = rearrange(attn.group_norm(hidden_states), "n c h w -> n (h w) c")
         q, k, v = (
             rearrange(layer(x), "n l (heads d) -> n heads l d", heads=attn.heads)
             for layer in (attn.to_q, attn.to_k, attn.to_v)

@@ -150,7 +150,10 @@ def plane(rng: Rng, wobble: float = 1.0) -> tuple[Array, Array]:
     x, y = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     if chance(rng, 0.2):
         x = x + rng.normal(0, 0.25) * y
-    for strength, cells in ((rng.uniform(0, 3), rng.uniform(16, 60)), (rng.uniform(0, 14), rng.uniform(2, 8))):
+    for strength, cells in (
+        (rng.uniform(0, 3), rng.uniform(16, 60)),
+        (rng.uniform(0, 14), rng.uniform(2, 8)),
+    ):
         if chance(rng, 0.6):
             x = x + wobble * strength * (2 * fractal(rng, cells, 2) - 1)
             y = y + wobble * strength * (2 * fractal(rng, cells, 2) - 1)
@@ -634,7 +637,11 @@ def colour(rng: Rng, relief: Relief) -> Array:
     many = int(relief.element.max()) > 0
     own = per_element(rng, relief.element)
     noise = spectral(rng) if chance(rng, 0.3) else any_fractal(rng)
-    parts = [(relief.height, rng.uniform(0, 1)), (noise, rng.uniform(0, 0.8)), (own, rng.uniform(0, 1.2) * many)]
+    parts = [
+        (relief.height, rng.uniform(0, 1)),
+        (noise, rng.uniform(0, 0.8)),
+        (own, rng.uniform(0, 1.2) * many),
+    ]
     value = sum((m * w for m, w in parts), np.zeros_like(noise)) / (sum(w for _, w in parts) + 1e-6)
     image = ramp(rng, palette(rng), stretch01(value) if chance(rng, 0.6) else value)
     if many:

@@ -1,9 +1,10 @@
-"""Make pocket's weights anew, from nothing: textures -> codec -> unet -> export.
+"""Make pocket's weights anew, from nothing, in four stages: textures, codec, unet, export.
 
-    python -m ad_service.pocket.train --out RUN --minutes-codec 15 --minutes-unet 90
+    python -m ad_service.pocket.train --out RUN --minutes-codec 14 --minutes-unet 110
 
-Every stage leaves its result in RUN and is skipped when that is there; a stage that was cut short goes on from its last
-checkpoint. What a step does depends on the seed and on the step's number alone.
+Each stage leaves its result in RUN and is passed over when that is there. Training writes checkpoints and goes on from the
+last one, whatever ended it. What a step does depends on the seed and on the step's number alone. A GPU takes the same
+command with `--device cuda` and larger settings.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,41 +23,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention
-from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ad_service.pocket.codec_start import FACTOR, PatchCode, analyse, build_codec, write_codec
 from ad_service.pocket.in_context import InContext
-from ad_service.pocket.textures import SIZE, write_textures
+from ad_service.pocket.textures import write_textures
 
-Textures = NDArray[np.uint8]
-Loss = Callable[[nn.Module, torch.Generator, float], tuple[Tensor, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """Everything that decides what comes out."""
-
-    out: Path
-    device: str = "cpu"
-    threads: int = 1
-    seed: int = 0
-    textures: int = 3072
-    workers: int = 2
-    channels: int = 16
-    codec_widths: tuple[int, int, int] = (32, 64, 96)
-    codec_batch: int = 8
-    codec_crop: int = 80
-    codec_rate: float = 2e-3
-    codec_budget: Budget | None = None
-    unet_widths: tuple[int, int, int] = (64, 128, 192)
-    unet_textures: int = 6
-    unet_each: int = 3
-    unet_crop: int = 32
-    unet_rate: float = 1e-3
-    unet_budget: Budget | None = None
-    save_every: float = 120.0
+Loss = Callable[[torch.Generator, float], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -73,6 +47,65 @@ class Budget:
         return min(1.0, seconds / 60 / max(1e-9, self.minutes or 0))
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What decides the weights; a run keeps these in RUN/settings.json and refuses others."""
+
+    seed: int = field(default=0, metadata={"help": "of the textures, the weights and every step"})
+    textures: int = field(default=2432, metadata={"help": "how many textures to make"})
+    channels: int = field(default=16, metadata={"help": "of the latents"})
+    codec_widths: tuple[int, ...] = field(default=(32, 64, 96), metadata={"help": "of the codec's three levels"})
+    codec_batch: int = field(default=8, metadata={"help": "crops a step"})
+    codec_crop: int = field(default=80, metadata={"help": "pixels a side, a multiple of 4"})
+    codec_rate: float = field(default=2e-3, metadata={"help": "highest learning rate"})
+    unet_widths: tuple[int, ...] = field(default=(48, 96, 160), metadata={"help": "of the UNet's three levels"})
+    unet_textures: int = field(default=4, metadata={"help": "textures a step"})
+    unet_each: int = field(default=3, metadata={"help": "noised crops of each texture, at least 2"})
+    unet_crop: int = field(
+        default=32, metadata={"help": "latents a side; a fifth of the later steps takes 1.5 times this"}
+    )
+    unet_rate: float = field(default=1e-3, metadata={"help": "highest learning rate"})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its folder, its settings, and how to carry it out here."""
+
+    folder: Path
+    settings: Settings = Settings()
+    codec_budget: Budget = Budget(minutes=14)
+    unet_budget: Budget = Budget(minutes=110)
+    device: torch.device = torch.device("cpu")
+    workers: int = 2
+    save_every: float = 180.0  # seconds
+
+    @property
+    def textures_file(self) -> Path:
+        """uint8 (n, side, side, 3)."""
+        return self.folder / "textures.npy"
+
+    @property
+    def code_file(self) -> Path:
+        """The codec's patch code, see PatchCode."""
+        return self.folder / "code.safetensors"
+
+
+def keep_settings(run: Run) -> None:
+    """Write the settings into a new run's folder; raise ValueError where an old run's differ."""
+    path = run.folder / "settings.json"
+    mine = json.loads(json.dumps(asdict(run.settings)))
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        for name, value in mine.items():
+            if theirs.get(name) != value:
+                raise ValueError(
+                    f"{path} was started with {name} = {theirs.get(name)}, not {value}: "
+                    "pass the same settings to go on, or another --out to start anew"
+                )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(mine, indent=2) + "\n")
+
+
 # -- crops ----------------------------------------------------------------------------------------------------------
 
 
@@ -86,17 +119,24 @@ def uniform(g: torch.Generator) -> float:
     return float(torch.rand((), generator=g))
 
 
-def crops(textures: Textures, g: torch.Generator, count: int, size: int) -> Tensor:
+def load_textures(run: Run) -> Tensor:
+    """uint8 (n, side, side, 3): read from the file as needed on a CPU, held by a GPU."""
+    textures = torch.from_numpy(np.load(run.textures_file, mmap_mode="c"))
+    return textures if run.device.type == "cpu" else textures.to(run.device)
+
+
+def as_images(pixels: Tensor) -> Tensor:
+    """uint8 (n, h, w, 3) -> (n, 3, h, w) in [-1, 1]."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def crops(textures: Tensor, g: torch.Generator, count: int, size: int) -> Tensor:
     """`count` crops of one random texture, turned, mirrored, scaled and recoloured alike: (count, 3, size, size)."""
     texture = textures[draw(g, 0, len(textures))]
-    zoom = 1.0 if uniform(g) < 0.6 else 1 + min(1.2, len(texture) / size - 1) * uniform(g)
-    side = round(size * zoom)
+    side = size if uniform(g) < 0.6 else round(size * (1 + min(1.2, len(texture) / size - 1) * uniform(g)))
     flip_x, flip_y, transpose = (uniform(g) < 0.5 for _ in range(3))
-    out = []
-    for _ in range(count):
-        y, x = draw(g, 0, len(texture) - side + 1), draw(g, 0, len(texture) - side + 1)
-        out.append(torch.from_numpy(texture[y : y + side, x : x + side].copy()))
-    images = torch.stack(out).permute(0, 3, 1, 2).float() / 127.5 - 1
+    corners = [(draw(g, 0, len(texture) - side + 1), draw(g, 0, len(texture) - side + 1)) for _ in range(count)]
+    images = as_images(torch.stack([texture[y : y + side, x : x + side] for y, x in corners]))
     images = images.flip(-1) if flip_x else images
     images = images.flip(-2) if flip_y else images
     images = images.transpose(-1, -2) if transpose else images
@@ -104,8 +144,8 @@ def crops(textures: Textures, g: torch.Generator, count: int, size: int) -> Tens
         images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     if uniform(g) < 0.4:
         images = images[:, torch.randperm(3, generator=g)]
-    gain = 1 + 0.25 * (2 * torch.rand(3, generator=g) - 1) if uniform(g) < 0.5 else torch.full((3,), 1.0)
-    return ((images + 1) * gain[:, None, None] - 1).clamp(-1, 1)
+    gain = 1 + 0.25 * (2 * torch.rand(3, generator=g) - 1) if uniform(g) < 0.5 else torch.ones(3)
+    return ((images + 1) * gain.to(images.device)[:, None, None] - 1).clamp(-1, 1)
 
 
 # -- one loop for both networks -------------------------------------------------------------------------------------
@@ -123,12 +163,13 @@ def rate_at(step: int, used: float, warm: int = 60) -> float:
     return min(1.0, (step + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used)))
 
 
-def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, o: Options) -> nn.Module:
-    """Train what requires a gradient until the budget is used; return the averaged model.
+def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, run: Run) -> None:
+    """Train whatever of the model requires a gradient until the budget is used, with AdamW and a moving average.
 
-    A checkpoint RUN/name.pt is written every `save_every` seconds and at the end, and read at the start.
+    loss(generator, used) gives the loss and numbers to report. The checkpoint RUN/name.pt is written every `save_every`
+    seconds and at the end, and read at the start.
     """
-    path = o.out / f"{name}.pt"
+    path = run.folder / f"{name}.pt"
     model.train()
     weights = [p for p in model.parameters() if p.requires_grad]
     average = copy.deepcopy(model).requires_grad_(False)
@@ -136,7 +177,7 @@ def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, o:
     optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
     step, seconds = 0, 0.0
     if path.exists():
-        state = torch.load(path, map_location=o.device, weights_only=True)
+        state = torch.load(path, map_location=run.device, weights_only=True)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
@@ -156,12 +197,12 @@ def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, o:
     seen: dict[str, list[float]] = {}
     saved = last = time.monotonic()
     while (used := budget.used(step, seconds)) < 1:
-        g = torch.Generator().manual_seed(o.seed * 1_000_003 + step)
+        g = torch.Generator().manual_seed(run.settings.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = rate * rate_at(step, used)
-        value, numbers = loss(model, g, used)
+        value, numbers = loss(g, used)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         step += 1
@@ -175,11 +216,10 @@ def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, o:
             means = "  ".join(f"{k} {np.mean(v):.4f}" for k, v in sorted(seen.items()))
             print(f"{name} step {step}  {seconds / 60:.1f} min  {means}", flush=True)
             seen.clear()
-        if now - saved > o.save_every:
+        if now - saved >= run.save_every:
             save()
             saved = now
     save()
-    return average
 
 
 # -- codec ----------------------------------------------------------------------------------------------------------
@@ -195,22 +235,26 @@ def pixel_loss(out: Tensor, target: Tensor) -> tuple[Tensor, dict[str, float]]:
     return loss, {"loss": float(loss.detach()), "psnr": float(psnr.mean())}
 
 
-def codec_loss(textures: Textures, code: PatchCode, o: Options) -> Loss:
-    """Decode slightly wrong latents of crops, some of which are pasted together from two places."""
-    device = torch.device(o.device)
-    analysis, bias = code.analysis.to(device), code.bias.to(device)
+def new_codec(settings: Settings) -> AutoencoderKL:
+    """The codec, nothing written into it yet."""
+    return build_codec(settings.channels, settings.codec_widths)
 
-    def loss(codec: nn.Module, g: torch.Generator, used: float) -> tuple[Tensor, dict[str, float]]:
+
+def codec_loss(codec: AutoencoderKL, textures: Tensor, code: PatchCode, run: Run) -> Loss:
+    """Decode slightly wrong latents of crops, some of which are pasted together from two places."""
+    size, device = run.settings.codec_crop, run.device
+
+    def loss(g: torch.Generator, used: float) -> tuple[Tensor, dict[str, float]]:
         images = []
-        for _ in range(o.codec_batch):
-            a, b = crops(textures, g, 2, o.codec_crop)
+        for _ in range(run.settings.codec_batch):
+            a, b = crops(textures, g, 2, size)
             if uniform(g) < 0.3:
-                y, x = draw(g, 0, o.codec_crop - 16), draw(g, 0, o.codec_crop - 16)
+                y, x = draw(g, 0, size - 16), draw(g, 0, size - 16)
                 h, w = draw(g, 16, 64), draw(g, 16, 64)
                 a[:, y : y + h, x : x + w] = b[:, y : y + h, x : x + w]
             images.append(a)
-        x0 = torch.stack(images).to(device)
-        z = F.conv2d(x0, analysis, bias, stride=FACTOR)
+        x0 = torch.stack(images)
+        z = code.encode(x0)
         wrong = 0.15 * torch.rand(len(z), 1, 1, 1, generator=g).square() * torch.randn(z.shape, generator=g)
         z = (z + wrong.to(device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
@@ -220,19 +264,26 @@ def codec_loss(textures: Textures, code: PatchCode, o: Options) -> Loss:
     return loss
 
 
-def train_codec(textures: Textures, o: Options) -> AutoencoderKL:
-    """Write the encoder, train the decoder."""
-    torch.manual_seed(o.seed)
-    n = min(len(textures), 400)
-    sample = torch.from_numpy(textures[:n, :256, :256].copy()).permute(0, 3, 1, 2).float() / 127.5 - 1
-    code = analyse(sample, o.channels)
-    codec = build_codec(o.channels, o.codec_widths)
+def train_codec(run: Run) -> None:
+    """Write the encoder, train the decoder: RUN/code.safetensors and RUN/codec.pt."""
+    textures = load_textures(run)
+    torch.manual_seed(run.settings.seed)
+    if not run.code_file.exists():
+        code = analyse(as_images(textures[:400, :256, :256]).cpu(), run.settings.channels)
+        save_file(asdict(code), run.code_file)
+    code = read_code(run)
+    codec = new_codec(run.settings)
     write_codec(codec, code)
-    codec = codec.to(o.device, memory_format=torch.channels_last)
-    codec.encoder.requires_grad_(False)
-    codec.quant_conv.requires_grad_(False)
-    codec.post_quant_conv.requires_grad_(False)
-    return fit("codec", codec, codec_loss(textures, code, o), o.codec_budget, o.codec_rate, o)
+    codec = codec.to(run.device, memory_format=torch.channels_last)
+    codec.requires_grad_(False)
+    codec.decoder.requires_grad_(True)
+    loss = codec_loss(codec, textures, code, run)
+    fit("codec", codec, loss, run.codec_budget, run.settings.codec_rate, run)
+
+
+def read_code(run: Run) -> PatchCode:
+    """The patch code of this run."""
+    return PatchCode(**load_file(run.code_file, device=str(run.device)))
 
 
 # -- unet -----------------------------------------------------------------------------------------------------------
@@ -251,14 +302,14 @@ def noise_schedule() -> DDIMScheduler:
     )
 
 
-def build_unet(channels: int, widths: tuple[int, int, int]) -> UNet2DModel:
+def new_unet(settings: Settings) -> UNet2DModel:
     """Three levels, attention on the two lower ones, six self-attention layers on the way up; predicts 0 at first."""
     unet = UNet2DModel(
         sample_size=128,
-        in_channels=channels,
-        out_channels=channels,
+        in_channels=settings.channels,
+        out_channels=settings.channels,
         layers_per_block=2,
-        block_out_channels=widths,
+        block_out_channels=settings.unet_widths,
         down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
         attention_head_dim=32,
@@ -270,9 +321,9 @@ def build_unet(channels: int, widths: tuple[int, int, int]) -> UNet2DModel:
 
 
 def damage(z: Tensor, g: torch.Generator) -> Tensor:
-    """What a quilt does to latents (c, h, w) from two crops (2, c, h, w) of a texture: the first one, spoilt.
+    """What a quilt does to latents: of two crops of a texture (2, c, h, w), the first one, spoilt: (c, h, w).
 
-    Either thin bands come from the second crop, or a block is shifted by a few latents; hard, or half blended.
+    Either thin bands come from the second crop, or blocks are shifted by a few latents; hard, or half blended.
     """
     clean, other = z
     _, h, w = clean.shape
@@ -288,8 +339,7 @@ def damage(z: Tensor, g: torch.Generator) -> Tensor:
             bh, bw = draw(g, 6, h // 2 + 1), draw(g, 6, w // 2 + 1)
             source = clean.roll((draw(g, -4, 5), draw(g, -4, 5)), (1, 2))
         y, x = draw(g, 0, h - bh + 1), draw(g, 0, w - bw + 1)
-        part = out[:, y : y + bh, x : x + bw]
-        part.lerp_(source[:, y : y + bh, x : x + bw], strength)
+        out[:, y : y + bh, x : x + bw].lerp_(source[:, y : y + bh, x : x + bw], strength)
     return out
 
 
@@ -300,43 +350,7 @@ def timestep(g: torch.Generator, damaged: bool) -> int:
     return draw(g, 0, 500) if uniform(g) < 0.65 else draw(g, 500, 1000)
 
 
-def unet_loss(textures: Textures, code: PatchCode, o: Options) -> Loss:
-    """Denoise crops of a texture beside one clean crop of it; some were damaged before the noise was added."""
-    device = torch.device(o.device)
-    alphas = noise_schedule().alphas_cumprod
-    analysis, bias = code.analysis.to(device), code.bias.to(device)
-
-    def loss(unet: nn.Module, g: torch.Generator, used: float) -> tuple[Tensor, dict[str, float]]:
-        size, count = o.unet_crop, o.unet_textures
-        if used > 0.3 and uniform(g) < 0.2:
-            size, count = size * 3 // 2, max(1, count // 2)
-        images = torch.stack([crops(textures, g, 1 + o.unet_each, FACTOR * size) for _ in range(count)]).to(device)
-        z = F.conv2d(images.flatten(0, 1), analysis, bias, stride=FACTOR).unflatten(0, images.shape[:2])
-        reference, clean = z[:, 0], z[:, 1:]
-        spoilt = torch.rand(clean.shape[:2], generator=g) < 0.45
-        start = clean.clone()
-        for i, j in spoilt.nonzero().tolist():
-            start[i, j] = damage(torch.stack([clean[i, j], clean[i, j - 1]]), g)
-        t = torch.tensor([[timestep(g, bool(s)) for s in row] for row in spoilt]).flatten()
-        clean, start = clean.flatten(0, 1), start.flatten(0, 1)
-        a = alphas[t].to(device)[:, None, None, None]
-        noised = a.sqrt() * start + (1 - a).sqrt() * torch.randn(start.shape, generator=g).to(device)
-        v = (a.sqrt() * noised - clean) / (1 - a).sqrt()  # the model's estimate of x0 is the undamaged crop
-        batch = torch.cat([reference, noised]).contiguous(memory_format=torch.channels_last)
-        times = torch.cat([torch.zeros(count, dtype=torch.long), t]).to(device)
-        set_references(unet, count)
-        with torch.autocast(device.type, torch.bfloat16):
-            out = unet(batch, times).sample[count:]
-        each = (out.float() - v).square().mean((1, 2, 3))
-        numbers: dict[str, list[float]] = {}
-        for e, ti, s in zip(each.tolist(), t.tolist(), spoilt.flatten().tolist(), strict=True):
-            numbers.setdefault("mend" if s else f"t{ti // 250 * 250:03d}", []).append(e)
-        return each.mean(), {k: float(np.mean(n)) for k, n in numbers.items()}
-
-    return loss
-
-
-def set_references(unet: nn.Module, count: int) -> None:
+def set_references(unet: UNet2DModel, count: int) -> None:
     """Tell the attention layers how many of the batch are clean references."""
     processor = InContext(count)
     for module in unet.modules():
@@ -344,8 +358,119 @@ def set_references(unet: nn.Module, count: int) -> None:
             module.set_processor(processor)
 
 
-def train_unet(textures: Textures, code: PatchCode, o: Options) -> UNet2DModel:
-    """Train the denoiser in context."""
-    torch.manual_seed(o.seed)
-    unet = build_unet(o.channels, o.unet_widths).to(o.device, memory_format=torch.channels_last)
-    return fit("unet", unet, unet_loss(textures, code, o), o.unet_budget, o.unet_rate, o)
+def unet_loss(unet: UNet2DModel, textures: Tensor, code: PatchCode, run: Run) -> Loss:
+    """Denoise crops of a texture beside one clean crop of it; some were damaged before the noise was added."""
+    settings, device = run.settings, run.device
+    alphas = noise_schedule().alphas_cumprod
+
+    def loss(g: torch.Generator, used: float) -> tuple[Tensor, dict[str, float]]:
+        size, count = settings.unet_crop, settings.unet_textures
+        if used > 0.3 and uniform(g) < 0.2:
+            size, count = size * 3 // 2, max(1, count // 2)
+        images = torch.stack([crops(textures, g, 1 + settings.unet_each, FACTOR * size) for _ in range(count)])
+        z = code.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        reference, clean = z[:, 0], z[:, 1:]
+        spoilt = torch.rand(clean.shape[:2], generator=g) < 0.45
+        start = clean.clone()
+        for i, j in spoilt.nonzero().tolist():
+            start[i, j] = damage(torch.stack([clean[i, j], clean[i, j - 1]]), g)
+        t = torch.tensor([[timestep(g, s) for s in row] for row in spoilt.tolist()]).flatten()
+        clean, start = clean.flatten(0, 1), start.flatten(0, 1)
+        a = alphas[t].to(device)[:, None, None, None]
+        noised = a.sqrt() * start + (1 - a).sqrt() * torch.randn(start.shape, generator=g).to(device)
+        v = (a.sqrt() * noised - clean) / (1 - a).sqrt()  # so that the estimate of x0 is the undamaged crop
+        batch = torch.cat([reference, noised]).contiguous(memory_format=torch.channels_last)
+        times = torch.cat([torch.zeros(count, dtype=torch.long), t]).to(device)
+        set_references(unet, count)
+        with torch.autocast(device.type, torch.bfloat16):
+            out = unet(batch, times).sample[count:]
+        errors = (out.float() - v).square().mean((1, 2, 3))
+        numbers: dict[str, list[float]] = {}
+        for error, at, damaged in zip(errors.tolist(), t.tolist(), spoilt.flatten().tolist(), strict=True):
+            numbers.setdefault("mend" if damaged else f"t{at // 250 * 250:03d}", []).append(error)
+        return errors.mean(), {k: float(np.mean(n)) for k, n in numbers.items()}
+
+    return loss
+
+
+def train_unet(run: Run) -> None:
+    """Train the denoiser in context: RUN/unet.pt."""
+    torch.manual_seed(run.settings.seed)
+    unet = new_unet(run.settings).to(run.device, memory_format=torch.channels_last)
+    loss = unet_loss(unet, load_textures(run), read_code(run), run)
+    fit("unet", unet, loss, run.unet_budget, run.settings.unet_rate, run)
+
+
+# -- the stages, and the command line -----------------------------------------------------------------------------
+
+
+def make_textures(run: Run) -> None:
+    """RUN/textures.npy, unless it is there."""
+    if not run.textures_file.exists():
+        write_textures(run.textures_file, run.settings.textures, run.settings.seed, run.workers)
+
+
+def export(run: Run, weights: Path) -> None:
+    """Write the averaged weights of the last checkpoints in fp16, as diffusers lays them out."""
+    models = {"codec": ("vae", new_codec(run.settings)), "unet": ("unet", new_unet(run.settings))}
+    for name, (folder, model) in models.items():
+        state = torch.load(run.folder / f"{name}.pt", map_location="cpu", weights_only=True)
+        model.load_state_dict(state["average"])
+        model.half().save_pretrained(weights / folder)
+        print(f"{folder}: step {state['step']}, {state['seconds'] / 60:.1f} minutes", flush=True)
+    noise_schedule().save_pretrained(weights / "scheduler")
+    for path in weights.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    size = sum(p.stat().st_size for p in weights.rglob("*.safetensors"))
+    print(f"{weights}: {size / 1e6:.1f} MB", flush=True)
+
+
+STAGES = ("textures", "codec", "unet", "export")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; every field of Settings is an option."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run")
+    parser.add_argument("--weights", type=Path, help="where to export to; RUN/weights unless given")
+    parser.add_argument("--stage", choices=STAGES, help="do this stage alone; export works while a run trains")
+    parser.add_argument("--device", default="cpu", type=torch.device)
+    parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
+    parser.add_argument("--workers", type=int, default=2, help="processes that make textures")
+    for name, minutes in (("codec", 14.0), ("unet", 110.0)):
+        parser.add_argument(f"--minutes-{name}", type=float, default=minutes, help="training time")
+        parser.add_argument(f"--steps-{name}", type=int, help="number of steps, instead of minutes")
+    for f in fields(Settings):
+        default = f.default
+        many = {"nargs": 3, "type": int} if isinstance(default, tuple) else {"type": type(default)}
+        text = f"{f.metadata['help']} (default {default})"
+        parser.add_argument(f"--{f.name.replace('_', '-')}", default=default, help=text, **many)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Carry out the stages that are not done."""
+    args = parse(argv)
+    torch.set_num_threads(args.threads)
+    values = {f.name: getattr(args, f.name) for f in fields(Settings)}
+    run = Run(
+        folder=args.out,
+        settings=Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}),
+        codec_budget=Budget(args.steps_codec, args.minutes_codec),
+        unet_budget=Budget(args.steps_unet, args.minutes_unet),
+        device=args.device,
+        workers=args.workers,
+    )
+    keep_settings(run)
+    do = {
+        "textures": lambda: make_textures(run),
+        "codec": lambda: train_codec(run),
+        "unet": lambda: train_unet(run),
+        "export": lambda: export(run, args.weights or run.folder / "weights"),
+    }
+    for stage in [args.stage] if args.stage else STAGES:
+        do[stage]()
+
+
+if __name__ == "__main__":
+    main()
