@@ -58,7 +58,7 @@ class Jobs:
     def __init__(self, file: Path) -> None:
         self._lock = threading.RLock()
         self._listeners: set[Listener] = set()
-        self._file = file
+        self.file = file
         with _disk_full(file):
             self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
@@ -225,7 +225,7 @@ class Jobs:
     def _change(self) -> Iterator[list[str]]:
         """One transaction. The jobs put into the list are announced after the commit."""
         changed: list[str] = []
-        with self._lock, _disk_full(self._file):
+        with self._lock, _disk_full(self.file):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield changed
