@@ -111,6 +111,7 @@ def _scheduler(family: str) -> DDIMScheduler:
         beta_schedule="scaled_linear",
         clip_sample=False,
         set_alpha_to_one=False,
+        steps_offset=1,
         prediction_type="v_prediction" if family == "sd2" else "epsilon",
     )
 

@@ -48,12 +48,14 @@ _NOT_SAFETENSORS = (
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one safetensors file: every tensor's number format and shape, and the free-form metadata."""
+    """The header of one safetensors file: every tensor's number format, shape and place (first byte, byte after the
+    last), and the free-form metadata."""
 
     path: Path
     size: int
     dtypes: Mapping[str, str]
     shapes: Shapes
+    extents: Mapping[str, tuple[int, int]]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,8 +92,8 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
 
 def _parsed(path: Path, size: int, data_start: int, document: dict[str, Any]) -> Header:
     metadata = document.pop("__metadata__", None) or {}
-    end = data_start
-    for name, row in document.items():
+    end, rows = data_start, document.items()
+    for name, row in rows:
         first, last = row["data_offsets"]
         item = _ITEM_SIZE.get(row["dtype"])
         if first < 0 or last < first or (item is not None and last - first != math.prod(row["shape"]) * item):
@@ -104,8 +106,9 @@ def _parsed(path: Path, size: int, data_start: int, document: dict[str, Any]) ->
     return Header(
         path,
         size,
-        {name: row["dtype"] for name, row in document.items()},
-        {name: tuple(row["shape"]) for name, row in document.items()},
+        {name: row["dtype"] for name, row in rows},
+        {name: tuple(row["shape"]) for name, row in rows},
+        {name: (data_start + row["data_offsets"][0], data_start + row["data_offsets"][1]) for name, row in rows},
         {str(name): str(value) for name, value in metadata.items()},
     )
 
@@ -411,21 +414,21 @@ def file_schedule(header: Header) -> Config:
 
 # ---------------------------------------------------------------------------------------------- identity
 
-_SAMPLES = 16
-_SAMPLE_SIZE = 1 << 16
+_SAMPLE = 256
+"""Bytes of each tensor that the digest reads."""
 
 
-def digest(paths: Sequence[Path]) -> str:
+def digest(headers: Sequence[Header]) -> str:
     """sha256 that tells checkpoints apart in milliseconds: a key for caches, no proof that a file is whole.
 
-    Hashes each file's name, size, first 64 KiB (its header) and 16 more blocks of 64 KiB, evenly spread to the end.
+    Hashes every tensor's name, number format and shape, and 256 bytes from its middle. Training or merging moves every
+    number of a tensor, so these bytes move with it.
     """
     sha = hashlib.sha256()
-    for path in paths:
-        size = path.stat().st_size
-        sha.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            for i in range(_SAMPLES + 1):
-                file.seek(max(0, size - _SAMPLE_SIZE) * i // _SAMPLES)
-                sha.update(file.read(_SAMPLE_SIZE))
+    for header in headers:
+        with header.path.open("rb") as file:
+            for name, (first, last) in header.extents.items():
+                sha.update(f"{name}\0{header.dtypes[name]}\0{header.shapes[name]}\0".encode())
+                file.seek(max(first, (first + last - _SAMPLE) // 2))
+                sha.update(file.read(min(_SAMPLE, last - first)))
     return sha.hexdigest()
