@@ -1,0 +1,195 @@
+"""The supervised worker: whatever an engine does to its process, each job ends in one way and the next one runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, LiveService
+
+from blender_addon import wire
+
+Start = Callable[..., LiveService]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started (Linux)."""
+    text = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in text for child in file.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs: neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def worker_of(live: LiveService) -> int:
+    live.wait_until_ready()
+    (worker,) = children(live.process.pid)
+    return worker
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def test_a_worker_that_dies_once_does_not_cost_the_job(start: Start) -> None:
+    live = start("dies_once")
+    status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
+    assert (status["state"], status["attempt"]) == ("succeeded", 2)
+
+
+def test_a_job_that_kills_its_worker_fails_and_the_next_one_gets_its_turn(start: Start) -> None:
+    live = start("dies")
+    jobs = [live.submit(seed=i) for i in range(2)]
+    for job in jobs:
+        status = live.wait_for_state(job, *wire.FINAL_STATES)
+        assert (status["state"], status["attempt"]) == ("failed", 2)
+        assert status["problem"]["type"] == "worker-crashed"
+        assert "exit code 3" in status["problem"]["detail"]
+        assert status["problem"]["retryable"]
+    live.wait_until_ready()
+
+
+@linux
+def test_a_worker_killed_in_mid_job_is_started_again_and_the_job_with_it(start: Start) -> None:
+    live = start("sleeps")
+    job = live.submit()
+    worker = worker_of(live)
+    live.wait(job, lambda status: status["message"] == "Sleeping")
+    os.kill(worker, signal.SIGKILL)
+    status = live.wait(job, lambda status: status["attempt"] == 2 and status["message"] == "Sleeping")
+    assert status["state"] == "running"
+    assert worker_of(live) != worker
+    live.cancel(job)
+    live.wait_for_state(job, "canceled")
+
+
+def test_a_running_job_ends_soon_after_cancel(start: Start) -> None:
+    live = start("sleeps")
+    job, next_job = live.submit(seed=1), live.submit(seed=2)
+    live.wait(job, lambda status: status["message"] == "Sleeping")
+    began = time.monotonic()
+    assert live.cancel(job)["state"] == "cancelling"
+    live.wait_for_state(job, "canceled")
+    assert time.monotonic() - began < 2
+    live.wait_for_state(next_job, "running")
+    assert live.cancel(job)["state"] == "canceled"
+
+
+def test_a_worker_that_is_deaf_is_killed_when_its_job_is_canceled(start: Start) -> None:
+    live = start("is_deaf")
+    job = live.submit()
+    live.wait(job, lambda status: status["message"] == "Not listening")
+    began = time.monotonic()
+    live.cancel(job)
+    live.wait_for_state(job, "canceled")
+    assert 8 < time.monotonic() - began < 13
+    live.wait_until_ready()
+
+
+def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(start: Start) -> None:
+    live = start("raises")
+    status = live.wait_for_state(live.submit(seed=0), *wire.FINAL_STATES)
+    assert status["problem"]["type"] == "internal"
+    assert "ZeroDivisionError" in status["problem"]["detail"]
+    assert "Traceback" in (live.data_dir / "worker.log").read_text()
+    assert live.wait_for_state(live.submit(seed=1), *wire.FINAL_STATES)["state"] == "succeeded"
+
+
+def test_an_error_of_the_closed_list_arrives_as_it_is(start: Start) -> None:
+    live = start("refuses")
+    status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
+    expected = wire.WireError("invalid-image", "swatch is 3x3 pixels; it must be at least 32x32").problem()
+    assert (status["state"], status["problem"]) == ("failed", expected)
+
+
+def test_what_an_engine_prints_does_not_get_among_the_events(start: Start) -> None:
+    live = start("babbles")
+    status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
+    assert status["state"] == "succeeded"
+    assert "Loading pipeline components" in (live.data_dir / "worker.log").read_text()
+
+
+def test_a_worker_that_never_starts_is_told_with_its_last_words(start: Start) -> None:
+    live = start("never_starts")
+    job = live.submit()
+    status = live.wait_for_state(job, *wire.FINAL_STATES)
+    assert status["problem"]["type"] == "device-unavailable"
+    assert "no kernel image" in status["problem"]["detail"]
+    answer = live.get("/v1/ready")
+    assert (answer.status_code, answer.json()["type"]) == (503, "device-unavailable")
+
+
+def test_a_service_that_is_killed_runs_its_job_again_when_it_starts(start: Start, tmp_path: Path) -> None:
+    live = start("sleeps", data_dir=tmp_path / "data")
+    running, waiting = live.submit(seed=1), live.submit(seed=2)
+    live.wait(running, lambda status: status["message"] == "Sleeping")
+    live.stop(signal.SIGKILL)
+    (tmp_path / "data" / "runtime.json").unlink()
+    again = start("echoes", data_dir=tmp_path / "data")
+    assert again.wait_for_state(running, *wire.FINAL_STATES)["attempt"] == 2
+    assert again.wait_for_state(waiting, *wire.FINAL_STATES)["attempt"] == 1
+
+
+@linux
+def test_the_worker_dies_with_a_service_that_is_killed(start: Start) -> None:
+    live = start("is_deaf")
+    job = live.submit()
+    live.wait(job, lambda status: status["message"] == "Not listening")
+    worker = worker_of(live)
+    live.stop(signal.SIGKILL)
+    wait_until(lambda: not is_alive(worker))
+
+
+@linux
+def test_the_worker_ends_with_a_service_that_is_stopped(start: Start) -> None:
+    live = start("sleeps")
+    worker = worker_of(live)
+    live.stop(signal.SIGINT)
+    assert not is_alive(worker)
+
+
+def test_the_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "ad_service.worker",
+        "--data-dir",
+        str(tmp_path),
+        "--engine",
+        "tests.engines:sleeps",
+    ]
+    worker = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert worker.stdin and worker.stdout
+    assert isinstance(wire.decode_event(worker.stdout.readline()), wire.Ready)
+    document = {"kind": "synthesize", "inputs": {"swatch": "0" * 64}}
+    worker.stdin.write(wire.encode_command(wire.Run("a", document)) + "\n")
+    worker.stdin.flush()
+    assert json.loads(worker.stdout.readline())["message"] == "Sleeping"
+    worker.stdin.close()
+    assert worker.wait(timeout=5) == 0
+    worker.stdout.close()
