@@ -1,0 +1,136 @@
+"""Image datablocks <-> picture bytes. The state of an image that counts is the one the artist sees.
+
+Pixels here are uint8 arrays (height, width, 4), top row first, in sRGB, as in a PNG file.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+import numpy as np
+from bpy.types import Image
+
+from . import wire
+
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+"""How files begin whose bytes the service reads itself (wire.PICTURE_FORMATS)."""
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 pixels (height, width, 3 or 4)."""
+    height, width, channels = pixels.shape
+    rows = np.zeros((height, 1 + width * channels), np.uint8)  # every row begins with its filter: 0, none
+    rows[:, 1:] = pixels.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 2)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def check_usable(image: Image | None, what: str) -> Image:
+    """The image itself; raises WireError `invalid-image` with one sentence when it has no pixels to give."""
+    if image is None:
+        raise _unusable(f"No {what} is chosen")
+    name = f"The {what} “{image.name}”"
+    if image.type in {"RENDER_RESULT", "COMPOSITING"}:
+        raise _unusable(f"{name} is a render that has not been saved as an image")
+    if image.source == "TILED":
+        raise _unusable(f"{name} has UDIM tiles; use one of its tiles as an image of its own")
+    if image.source in {"MOVIE", "SEQUENCE"}:
+        raise _unusable(f"{name} is a movie or a sequence; use one of its frames as an image of its own")
+    if min(image.size) == 0:
+        path = file_of(image)
+        if image.source == "FILE" and image.packed_file is None and path is not None and not path.exists():
+            raise _unusable(f"{name} has no pixels: its file {path} is missing")
+        raise _unusable(f"{name} has no pixels")
+    if max(image.size) > wire.MAX_PICTURE_SIDE:
+        raise _unusable(f"{name} is {image.size[0]} x {image.size[1]}; {wire.MAX_PICTURE_SIDE} is the most on a side")
+    return image
+
+
+def file_of(image: Image) -> Path | None:
+    """The file an image was loaded from, there or not."""
+    return Path(bpy.path.abspath(image.filepath, library=image.library)) if image.filepath else None
+
+
+def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
+    """A function that gives the picture's bytes and may be called on any thread; raises as `check_usable`.
+
+    An image that is as its file (or packed file) says gives those bytes; one that was painted on or generated gives
+    its pixels.
+    """
+    image = check_usable(image, what)
+    if image.source == "FILE" and not image.is_dirty:
+        if image.packed_file is not None:
+            data = bytes(image.packed_file.data)
+            if data.startswith(_MAGIC):
+                return lambda: data
+        else:
+            path = file_of(image)
+            if path is not None and path.is_file():
+                with path.open("rb") as file:
+                    readable = file.read(4).startswith(_MAGIC)
+                if readable:
+                    return path.read_bytes
+    finish = _grab(image)
+    return lambda: encode_png(finish()[..., :3])
+
+
+def pixels_of(image: Image | None, what: str) -> np.ndarray:
+    """The pixels as the artist sees them: uint8 (height, width, 4), top row first, sRGB."""
+    return _grab(check_usable(image, what))()
+
+
+def _grab(image: Image) -> Callable[[], np.ndarray]:
+    """Copies the pixels now, gives the function that turns them into uint8 sRGB, which any thread may call."""
+    width, height = image.size
+    channels = image.channels
+    values = np.empty(width * height * channels, np.float32)
+    image.pixels.foreach_get(values)
+    linear = image.is_float and image.colorspace_settings.name not in {"Non-Color", "Raw", "sRGB"}
+
+    def finish() -> np.ndarray:
+        picture = np.clip(values.reshape(height, width, channels)[::-1], 0.0, 1.0)
+        rgba = np.ones((height, width, 4), np.float32)
+        rgba[..., :3] = picture[..., :3] if channels >= 3 else picture[..., :1]
+        if channels in (2, 4):
+            rgba[..., 3] = picture[..., -1]
+        if linear:
+            rgb = rgba[..., :3]
+            rgba[..., :3] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
+        return (rgba * 255.0 + 0.5).astype(np.uint8)
+
+    return finish
+
+
+def new_image(name: str, png: bytes, data: bool = False) -> Image:
+    """A new packed image of a PNG file's bytes. `data` is for maps that are no colours (normals, roughness)."""
+    image = bpy.data.images.new(name, 8, 8, alpha=False)
+    image.pack(data=png, data_len=len(png))
+    image.source = "FILE"
+    if data:
+        image.colorspace_settings.name = "Non-Color"
+    return image
+
+
+def replace_pixels(image: Image, pixels: np.ndarray) -> Image:
+    """A new image in the place of another, with its name, properties and users.
+
+    Undo cannot bring back pixels that were overwritten, but it brings back a datablock that was replaced.
+    """
+    name = image.name
+    image.name = f"{name} (before)"
+    replacement = new_image(name, encode_png(pixels))
+    for key in image.keys():  # noqa: SIM118 - an ID has keys but is no mapping
+        replacement[key] = image[key]
+    image.user_remap(replacement)
+    return replacement
+
+
+def _unusable(sentence: str) -> wire.WireError:
+    return wire.WireError("invalid-image", sentence)

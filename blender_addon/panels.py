@@ -1,0 +1,355 @@
+"""The tab “Distill” in the sidebars of the 3D View and the Image Editor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import bpy
+from bpy.types import Context, Menu, Panel, PropertyGroup, UILayout, UIList
+
+from . import nodes, properties, running, wire
+from .records import Record, duration
+
+SPACES = ("VIEW_3D", "IMAGE_EDITOR")
+SIZES = (512, 1024, 2048, 4096)
+SHOWN_RESULTS = 8
+
+
+def _sentence(layout: UILayout, text: str, width: int, icon: str = "NONE") -> None:
+    """A sentence in as many lines as it needs; labels do not break lines."""
+    letters = max(20, int(width / (6.4 * bpy.context.preferences.system.ui_scale)) - 6)
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    line = ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > letters:
+            column.label(text=line, icon=icon)
+            line, icon = "", "BLANK1" if icon != "NONE" else "NONE"
+        line = f"{line} {word}" if line else word
+    column.label(text=line, icon=icon)
+
+
+# ---------------------------------------------------------------------------------------------- sub-panels
+
+
+def draw_service(layout: UILayout, context: Context) -> None:
+    desk = running.desk
+    row = layout.row(align=True)
+    if desk.status is not None:
+        row.label(text=desk.status.device or "Connected", icon="CHECKMARK" if desk.status.ready else "SORTTIME")
+        row.operator("distill.connect", text="", icon="FILE_REFRESH")
+    elif desk.connecting or desk.note:
+        row.label(text=desk.note, icon="SORTTIME")
+    else:
+        row.operator("distill.connect", text="Connect", icon="LINKED")
+    row.operator("distill.preferences", text="", icon="PREFERENCES")
+    if desk.error is not None:
+        box = layout.box()
+        _sentence(box, desk.error.sentence, context.region.width, "ERROR")
+        row = box.row(align=True)
+        for operator, text, settings in _remedies(desk.error):
+            button = row.operator(operator, text=text)
+            for name, value in settings.items():
+                setattr(button, name, value)
+        row.operator("distill.dismiss_error", text="Dismiss")
+
+
+def _remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
+    """The buttons that may mend an error: operator, text, settings."""
+    if error.code in ("service-unreachable", "unauthorized", "version-mismatch", "device-unavailable"):
+        return [("distill.connect", "Start" if error.code == "service-unreachable" else "Reconnect", {})]
+    if error.code == "invalid-labels":
+        picture = "regions" if "of the region map" in error.detail else "layout"
+        return [("distill.clean", "Clean Up", {"picture": picture})]
+    return []
+
+
+def draw_swatch(layout: UILayout, context: Context) -> None:
+    settings = context.scene.distill
+    if len(wire.KINDS) > 1:
+        layout.prop(settings, "kind", text="")
+    for picture in properties.kind_of(settings).pictures:
+        if picture.name in ("regions", "layout"):
+            continue
+        column = layout.column(align=True)
+        if picture.name != "swatch":
+            column.label(text=settings.bl_rna.properties[f"image_{picture.name}"].name)
+            column.template_ID(settings, f"image_{picture.name}", open="image.open")
+            continue
+        column.template_ID(settings, "image_swatch", open="image.open")
+        row = column.row(align=True)
+        row.operator("distill.swatch_from_material", icon="MATERIAL")
+        row.operator("distill.swatch_from_file", icon="FILE_FOLDER")
+        if (image := settings.image_swatch) is not None:
+            _show_image(layout, image, 6.0)
+            painted = ", painted on" if image.is_dirty else ""
+            layout.label(text=f"{image.size[0]} x {image.size[1]}{painted}")
+
+
+def _show_image(layout: UILayout, image: bpy.types.Image, scale: float) -> None:
+    preview = image.preview_ensure()
+    if preview is not None and preview.icon_id:
+        layout.template_icon(preview.icon_id, scale=scale)
+
+
+class DISTILL_UL_regions(UIList):  # noqa: N801
+    """Regions: colour and name."""
+
+    def draw_item(
+        self,
+        _context: Context,
+        layout: UILayout,
+        settings: PropertyGroup,
+        region: PropertyGroup,
+        _icon: int,
+        _active: PropertyGroup,
+        _name: str,
+        _index: int = 0,
+        _flag: int = 0,
+    ) -> None:
+        row = layout.row(align=True)
+        color = row.row()
+        color.scale_x = 0.4
+        color.enabled = settings.image_regions is None and settings.image_layout is None
+        color.prop(region, "color", text="")
+        row.prop(region, "name", text="", emboss=False)
+
+
+def draw_layout(layout: UILayout, context: Context) -> None:
+    settings = context.scene.distill
+    layout.active = settings.use_layout
+    row = layout.row()
+    row.template_list("DISTILL_UL_regions", "", settings, "regions", settings, "region_index", rows=3)
+    column = row.column(align=True)
+    column.operator("distill.region_add", text="", icon="ADD")
+    column.operator("distill.region_remove", text="", icon="REMOVE")
+    column.operator("distill.regions_from_map", text="", icon="EYEDROPPER")
+
+    column = layout.column(align=True)
+    column.label(text="Region Map over the Swatch")
+    column.prop(settings, "image_regions", text="")
+    row = column.row(align=True)
+    row.operator("distill.region_map_new", text="Paint", icon="IMAGE_DATA").method = "OVER"
+    row.operator("distill.region_map_new", text="By Color", icon="COLOR").method = "COLOR"
+    _paint_button(row, "regions", "EDITOR", "Edit", "GREASEPENCIL", settings.image_regions is not None)
+
+    column = layout.column(align=True)
+    column.label(text="Layout of the Texture")
+    column.prop(settings, "image_layout", text="")
+    row = column.row(align=True)
+    row.operator("distill.layout_new", text="New", icon="IMAGE_DATA")
+    row.operator("distill.clean", text="Clean Up", icon="BRUSH_DATA").picture = "layout"
+    row = column.row(align=True)
+    there = settings.image_layout is not None
+    _paint_button(row, "layout", "EDITOR", "Paint", "GREASEPENCIL", there)
+    _paint_button(row, "layout", "MODEL", "Paint on Model", "TPAINT_HLT", there)
+
+
+def _paint_button(row: UILayout, picture: str, where: str, text: str, icon: str, there: bool) -> None:
+    part = row.row(align=True)
+    part.enabled = there
+    button = part.operator("distill.paint", text=text, icon=icon)
+    button.picture, button.where = picture, where
+
+
+def draw_output(layout: UILayout, context: Context) -> None:
+    settings = context.scene.distill
+    kind = properties.kind_of(settings)
+    names = [p.name for p in kind.parameters]
+    if "width" in names and "height" in names:
+        row = layout.row(align=True)
+        for size in SIZES:
+            button = row.operator("distill.output_size", text=str(size))
+            button.width = button.height = size
+    column = layout.column()
+    column.use_property_split = True
+    column.use_property_decorate = False
+    for parameter in kind.parameters:
+        if parameter.advanced:
+            continue
+        if parameter.name == "seed":
+            row = column.row(align=True)
+            row.prop(properties.parameters_of(settings), "seed")
+            row.operator("distill.random_seed", text="", icon="FILE_REFRESH")
+            column.prop(settings, "variations")
+        elif parameter.name == "model" and running.desk.status is not None:
+            row = column.row(align=True)
+            row.prop(properties.parameters_of(settings), "model")
+            row.menu("DISTILL_MT_models", text="", icon="DOWNARROW_HLT")
+        elif parameter.name == "preset":
+            column.row().prop(properties.parameters_of(settings), "preset", expand=True)
+        else:
+            column.prop(properties.parameters_of(settings), parameter.name)
+
+
+class DISTILL_MT_models(Menu):  # noqa: N801
+    """The models that the service has."""
+
+    bl_label = "Models"
+
+    def draw(self, _context: Context) -> None:
+        status = running.desk.status
+        for name in status.models if status else ():
+            self.layout.operator("distill.choose_model", text=name).name = name
+
+
+def draw_advanced(layout: UILayout, context: Context) -> None:
+    settings = context.scene.distill
+    layout.use_property_split = True
+    layout.use_property_decorate = False
+    for parameter in properties.kind_of(settings).parameters:
+        if parameter.advanced:
+            layout.prop(properties.parameters_of(settings), parameter.name)
+
+
+def draw_run(layout: UILayout, context: Context) -> None:
+    desk = running.desk
+    settings = context.scene.distill
+    row = layout.row()
+    row.scale_y = 1.6
+    count = settings.variations
+    row.operator("distill.run", text="Distill" if count == 1 else f"Distill {count} Variations", icon="RENDER_STILL")
+    layout.prop(settings, "use_at_once")
+    active = [r for r in reversed(desk.of_this_file()) if r.active]
+    for record in active:
+        _draw_active(layout, record)
+    if len(active) > 1:
+        layout.operator("distill.cancel", text="Cancel All", icon="X").job = ""
+    for record in desk.of_other_files():
+        row = layout.box().row()
+        row.label(text=f"{record.title} (another file): {record.progress_text()}", icon="FILE_BLEND")
+        if record.job in desk.arrived:
+            row.operator("distill.fetch_result", text="Bring In").job = record.job
+
+
+def _draw_active(layout: UILayout, record: Record) -> None:
+    box = layout.box()
+    row = box.row()
+    row.label(text=record.title, icon="SORTTIME")
+    row.operator("distill.cancel", text="", icon="X", emboss=False).job = record.job
+    if record.state == "queued":
+        box.label(text=record.progress_text())
+        return
+    icon = running.desk.preview_icon(record.job)
+    if icon:
+        box.template_icon(icon, scale=8.0)
+    box.progress(factor=record.fraction, type="BAR", text=record.progress_text())
+
+
+def draw_results(layout: UILayout, context: Context) -> None:
+    ended = [r for r in running.desk.of_this_file() if not r.active and r.job not in running.desk.arrived]
+    material = running.active_material()
+    if material is not None and nodes.PREVIOUS in material:
+        layout.operator("distill.restore_previous", icon="LOOP_BACK")
+    if not ended:
+        layout.label(text="Nothing has been made in this file yet")
+    for record in ended[:SHOWN_RESULTS]:
+        _draw_ended(layout.box(), record, context)
+    if len(ended) > SHOWN_RESULTS:
+        layout.label(text=f"and {len(ended) - SHOWN_RESULTS} more")
+
+
+def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
+    image = running.image_of(record.job)
+    row = box.row()
+    row.label(text=record.title, icon={"succeeded": "TEXTURE", "failed": "ERROR"}.get(record.state, "CANCEL"))
+    if record.parameters:
+        row.operator("distill.reuse_parameters", text="", icon="COPYDOWN", emboss=False).job = record.job
+    row.operator("distill.dismiss", text="", icon="X", emboss=False).job = record.job
+    if record.state == "failed" and record.error is not None:
+        _sentence(box, record.error.sentence, context.region.width)
+        if record.request:
+            box.operator("distill.fetch_result", text="Try Again", icon="FILE_REFRESH").job = record.job
+    if record.state != "succeeded":
+        return
+    if image is None:
+        box.operator("distill.fetch_result", text="Fetch Again", icon="IMPORT").job = record.job
+        return
+    split = box.split(factor=0.35)
+    _show_image(split, image, 4.0)
+    column = split.column(align=True)
+    column.scale_y = 0.8
+    for text in _facts(record):
+        column.label(text=text)
+    for note in record.notes:
+        _sentence(box, note, context.region.width, "INFO")
+    row = box.row(align=True)
+    if nodes.in_use(running.active_material(), record.job):
+        row.label(text="In use", icon="CHECKMARK")
+    else:
+        row.operator("distill.use_result", icon="MATERIAL").job = record.job
+    row.operator("distill.show_result", icon="IMAGE_DATA").job = record.job
+
+
+def _facts(record: Record) -> list[str]:
+    """What the panel says of a result: size, seed, how long it took, its figures."""
+    facts = [record.size(), f"Seed {record.seed}", f"Took {duration(record.seconds)}" if record.seconds else ""]
+    facts += [f"{name.replace('_', ' ').capitalize()} {value:.3g}" for name, value in record.metrics.items()]
+    return [fact for fact in facts if fact]
+
+
+# ---------------------------------------------------------------------------------------------- one tab, two editors
+
+
+def _draw_layout_header(self: Panel, context: Context) -> None:
+    self.layout.prop(context.scene.distill, "use_layout", text="")
+
+
+def _draw_service_header(self: Panel, _context: Context) -> None:
+    desk = running.desk
+    icon = "ERROR" if desk.error else "CHECKMARK" if desk.status else "UNLINKED"
+    self.layout.label(text="", icon=icon)
+
+
+_SECTIONS = (
+    # name, label, draw, draw_header, parent, closed
+    ("service", "Service", draw_service, _draw_service_header, "", False),
+    ("swatch", "Swatch", draw_swatch, None, "", False),
+    ("layout", "Regions and Layout", draw_layout, _draw_layout_header, "", True),
+    ("output", "Output", draw_output, None, "", False),
+    ("advanced", "Advanced", draw_advanced, None, "output", True),
+    ("run", "Run", draw_run, None, "", False),
+    ("results", "Results", draw_results, None, "", False),
+)
+
+
+def _as_method(draw: Callable[[UILayout, Context], None]) -> Callable[[Panel, Context], None]:
+    def method(self: Panel, context: Context) -> None:
+        draw(self.layout, context)
+
+    return method
+
+
+def _panels(space: str) -> list[type[Panel]]:
+    """The sections as panels of one editor."""
+    made = []
+    for name, label, draw, draw_header, parent, closed in _SECTIONS:
+        members = {
+            "__doc__": f"{label}.",
+            "bl_label": label,
+            "bl_idname": f"DISTILL_PT_{name}_{space.lower()}",
+            "bl_space_type": space,
+            "bl_region_type": "UI",
+            "bl_category": "Distill",
+            "bl_options": {"DEFAULT_CLOSED"} if closed else set(),
+            "draw": _as_method(draw),
+        }
+        if parent:
+            members["bl_parent_id"] = f"DISTILL_PT_{parent}_{space.lower()}"
+        if draw_header:
+            members["draw_header"] = draw_header
+        made.append(type(members["bl_idname"], (Panel,), members))
+    return made
+
+
+classes = (DISTILL_UL_regions, DISTILL_MT_models, *(panel for space in SPACES for panel in _panels(space)))
+
+
+def register() -> None:
+    for cls in classes:
+        bpy.utils.register_class(cls)
+
+
+def unregister() -> None:
+    for cls in reversed(classes):
+        bpy.utils.unregister_class(cls)

@@ -1,0 +1,88 @@
+"""What is known of a job, and the journal by which a file finds its results again. No bpy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from . import wire
+
+
+@dataclass
+class Record:
+    """A job as the panel shows it and as the file keeps it. Datablocks are named, never referred to."""
+
+    job: str
+    kind: str
+    title: str
+    parameters: Mapping[str, Any]
+    document: str
+    """The file that it belongs to."""
+    material: str = ""
+    state: str = "queued"
+    fraction: float = 0.0
+    message: str = ""
+    seconds_left: float | None = None
+    code: str = ""
+    """The error's type in wire.ERRORS, when it failed."""
+    detail: str = ""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    landed: bool = False
+    """Whether its pictures have been in the file (they may have been removed since)."""
+
+    @property
+    def active(self) -> bool:
+        return self.state not in wire.FINAL_STATES
+
+    @property
+    def seed(self) -> int:
+        return int(self.parameters.get("seed", 0))
+
+    @property
+    def error(self) -> wire.WireError | None:
+        return wire.WireError(self.code, self.detail) if self.code in wire.ERRORS else None
+
+    def fail(self, error: wire.WireError) -> None:
+        self.state, self.code, self.detail = "failed", error.code, error.detail
+
+    def size(self) -> str:
+        """`1024 x 512`, or nothing for a kind without a size."""
+        width, height = self.parameters.get("width"), self.parameters.get("height")
+        return f"{width} x {height}" if width and height else ""
+
+    def progress_text(self) -> str:
+        """`Step 12 of 50, 8 s left`."""
+        parts = [self.message or self.state.capitalize()]
+        if self.state == "running" and self.seconds_left is not None:
+            parts.append(f"{duration(self.seconds_left)} left")
+        return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min`, `1.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def write_journal(document: str, records: Iterable[Record]) -> str:
+    """The text that a file keeps."""
+    return json.dumps({"document": document, "jobs": [asdict(r) for r in records]})
+
+
+def read_journal(text: str) -> tuple[str, list[Record]]:
+    """The document's name and its jobs; ("", []) for a text that is no journal."""
+    try:
+        journal = json.loads(text)
+        known = {f.name for f in fields(Record)}
+        jobs = [Record(**{k: v for k, v in job.items() if k in known}) for job in journal["jobs"]]
+        return str(journal["document"]), jobs
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", []
