@@ -258,8 +258,10 @@ def check_blender(blender: Path) -> str:
 # -- the commands ---------------------------------------------------------------------------------------------------
 
 
-def setup() -> int:
-    service_environment()
+def setup(torch_index: str | None) -> int:
+    service = service_environment()
+    if torch_index:
+        service.add("torch", "torch from that index", ["--upgrade", "--extra-index-url", torch_index, "torch"], "3 GB")
     say(f"The service is ready. Next: {_python()} install.py blender, or see it work: {_python()} install.py demo")
     return 0
 
@@ -286,7 +288,7 @@ def blender(path: Path | None) -> int:
     launch = data / "launch.json"
     launch.write_text(json.dumps({"executable": str(service.tool("ad-service"))}), encoding="utf-8")
     say(f"Told the add-on where the service is: {launch}")
-    say("Done. In Blender: 3D viewport or image editor, sidebar (N), tab Distiller.")
+    say("Done. In Blender: 3D viewport or image editor, sidebar (N), tab Distill.")
     return 0
 
 
@@ -374,6 +376,9 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="install.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    top.add_argument(
+        "--torch-index", metavar="URL", help="take torch from here, such as a build for your GPU that pip does not find"
+    )
     commands = top.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     install = commands.add_parser("blender", help="put the add-on into Blender and tell it where the service is")
     install.add_argument("path", type=Path, nargs="?", help="Blender's program; looked for when not given")
@@ -405,7 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "packages":
             say(" ".join(missing_packages()))
             return 0
-        return setup()
+        return setup(given.torch_index)
     except SetupError as error:
         print(f"install.py: {error}", file=sys.stderr)
         return 1
