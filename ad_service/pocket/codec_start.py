@@ -1,4 +1,4 @@
-"""The analytic start of pocket's codec: an AutoencoderKL whose encoder is an exact linear map of 4x4 pixel patches.
+"""The analytic start of pocket's codec: an AutoencoderKL whose encoder is an exact linear map of 4x4 patches.
 
 An autoencoder of this size does not learn to carry colour within minutes. So its encoder is written down instead of
 trained: space-to-depth and a PCA of the patches in a luma-chroma space, spelt in the stock layers of diffusers. The
@@ -8,6 +8,7 @@ decoder starts as a smooth upsampling of the colour that the latents carry, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from diffusers import AutoencoderKL
@@ -67,8 +68,8 @@ def analyse(images: Tensor, channels: int) -> PatchCode:
 def patch_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (48,) and covariance (48, 48) of all patches, in double precision, a few images at a time."""
     total, square, count = torch.zeros(PATCH).double(), torch.zeros(PATCH, PATCH).double(), 0
-    for some in images.split(16):
-        p = patches(some).double()
+    for first in range(0, len(images), 16):
+        p = patches(images[first : first + 16]).double()
         total, square, count = total + p.sum(0), square + p.T @ p, count + len(p)
     mean = total / count
     return mean, square / count - torch.outer(mean, mean)
@@ -94,62 +95,53 @@ def write_codec(codec: AutoencoderKL, code: PatchCode) -> None:
     """Write the patch code into the encoder exactly, and a smooth colour upsampling into the decoder."""
     for module in codec.modules():
         if isinstance(module, ResnetBlock2D):  # a residual block that adds nothing, yet
-            clear(module.conv2)
+            cleared(module.conv2)
     write_encoder(codec, code)
     write_decoder(codec, code)
 
 
-def clear(layer: nn.Conv2d) -> nn.Conv2d:
-    """Set a layer to zero; return it."""
-    layer.weight.zero_()
-    if layer.bias is not None:
-        layer.bias.zero_()
-    return layer
-
-
-def identity(layer: nn.Conv2d, n: int) -> None:
-    """Pass the first n channels through a 1x1 layer, and nothing else."""
-    clear(layer).weight[range(n), range(n), 0, 0] = 1
+def cleared(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Set a layer to zero; return its weight and bias."""
+    assert layer.bias is not None
+    return layer.weight.zero_(), layer.bias.zero_()
 
 
 def write_encoder(codec: AutoencoderKL, code: PatchCode) -> None:
     """Two strided convolutions gather the pixels of a patch, the second one applies the analysis.
 
-    The last norm and SiLU stand in the way of a linear map. Constant channels of +-KEEP in every group make the norm a
-    fixed scale, which its weight undoes; each latent travels as a pair (z, -z), and silu(z) - silu(-z) = z.
+    The last norm and SiLU stand in the way of a linear map. Constant channels of +-KEEP in every group make the norm
+    a fixed scale, which its weight undoes; each latent travels as a pair (z, -z), and silu(z) - silu(-z) = z.
     """
     encoder, channels = codec.encoder, len(code.analysis)
-    clear(encoder.conv_in).weight[range(3), range(3), 1, 1] = 1
+    copy, _ = cleared(encoder.conv_in)
+    copy[range(3), range(3), 1, 1] = 1
 
-    gather = clear(encoder.down_blocks[0].downsamplers[0].conv)  # pads right and below: taps 0, 1 are the two pixels
-    for c in range(3):
-        for y in range(2):
-            for x in range(2):
-                gather.weight[4 * c + 2 * y + x, c, y, x] = 1
-    identity(encoder.down_blocks[1].resnets[0].conv_shortcut, 12)
+    gather, _ = cleared(encoder.down_blocks[0].downsamplers[0].conv)  # padded right and below: taps 0, 1 are the pixels
+    for c, y, x in product(range(3), range(2), range(2)):
+        gather[4 * c + 2 * y + x, c, y, x] = 1
+    copy, _ = cleared(encoder.down_blocks[1].resnets[0].conv_shortcut)
+    copy[range(12), range(12), 0, 0] = 1
 
-    analyse_conv = clear(encoder.down_blocks[1].downsamplers[0].conv)
-    for c in range(3):
-        for y in range(FACTOR):
-            for x in range(FACTOR):
-                analyse_conv.weight[:channels, 4 * c + 2 * (y % 2) + x % 2, y // 2, x // 2] = code.analysis[:, c, y, x]
-    analyse_conv.bias[:channels] = code.bias
+    weight, bias = cleared(encoder.down_blocks[1].downsamplers[0].conv)
+    for c, y, x in product(range(3), range(FACTOR), range(FACTOR)):
+        weight[:channels, 4 * c + 2 * (y % 2) + x % 2, y // 2, x // 2] = code.analysis[:, c, y, x]
+    bias[:channels] = code.bias
 
     norm, groups = encoder.conv_norm_out, encoder.conv_norm_out.num_groups
     size = norm.num_channels // groups
-    spread = clear(encoder.down_blocks[2].resnets[0].conv_shortcut)
-    gather_out = clear(encoder.conv_out)
-    for g in range(groups):
-        spread.bias[g * size], spread.bias[g * size + 1] = KEEP, -KEEP
     norm.weight.fill_(KEEP * (2 / size) ** 0.5)
     norm.bias.zero_()
+    spread, constant = cleared(encoder.down_blocks[2].resnets[0].conv_shortcut)
+    constant[0::size], constant[1::size] = KEEP, -KEEP
+    unite, moments = cleared(encoder.conv_out)
     for k in range(channels):
-        at = (k % groups) * size + 2 + 2 * (k // groups)
-        spread.weight[at, k], spread.weight[at + 1, k] = 1, -1
-        gather_out.weight[k, at, 1, 1], gather_out.weight[k, at + 1, 1, 1] = 1, -1
-    gather_out.bias[channels:] = -20  # log variance: none to speak of
-    clear(codec.quant_conv).weight[range(2 * channels), range(2 * channels), 0, 0] = 1
-    clear(codec.post_quant_conv).weight[range(channels), range(channels), 0, 0] = 1
+        pair = (k % groups) * size + 2 + 2 * (k // groups)
+        spread[pair, k], spread[pair + 1, k] = 1, -1
+        unite[k, pair, 1, 1], unite[k, pair + 1, 1, 1] = 1, -1
+    moments[channels:] = -20  # log variance: none to speak of
+    for layer in (codec.quant_conv, codec.post_quant_conv):
+        copy, _ = cleared(layer)
+        copy[range(len(copy)), range(len(copy)), 0, 0] = 1
 
 
 def write_decoder(codec: AutoencoderKL, code: PatchCode) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def velocity(unet: UNet2DModel, z: Tensor, t: int, reference: Tensor) -> Tensor:
     """v of latents (1, c, h, w) at t beside a clean reference of the same size."""
     times = torch.tensor([0, t], device=z.device)
     with torch.autocast(z.device.type, torch.bfloat16), in_context(unet, 1):
-        return unet(torch.cat([reference, z]), times).sample[1:].float()
+        out: Tensor = unet(torch.cat([reference, z]), times).sample[1:]
+    return out.float()
 
 
 def noised(z: Tensor, noise: Tensor, a: Tensor) -> Tensor:
@@ -66,8 +68,8 @@ def noised(z: Tensor, noise: Tensor, a: Tensor) -> Tensor:
 def ddim(unet: UNet2DModel, z: Tensor, reference: Tensor, alphas: Tensor, start: int, steps: int) -> Tensor:
     """Deterministic DDIM from noised latents at `start` to clean ones."""
     times = np.linspace(start, 0, steps + 1).round().astype(int)
-    for t, after in zip(times[:-1], times[1:], strict=True):
-        v = velocity(unet, z, int(t), reference)
+    for t, after in pairwise(times.tolist()):
+        v = velocity(unet, z, t, reference)
         a, b = alphas[t], alphas[after] if after > 0 else torch.tensor(1.0)
         x0, noise = a.sqrt() * z - (1 - a).sqrt() * v, a.sqrt() * v + (1 - a).sqrt() * z
         z = noised(x0, noise, b)

@@ -14,8 +14,8 @@ SHARPNESS = 12.0  # attention scores are SHARPNESS * cos(q, k)
 class InContext:
     """An attention processor for batches of `references` clean crops, followed by the noised crops of each.
 
-    A clean crop attends to itself. A noised crop attends to itself and to its texture's clean crop. Queries and keys
-    are normalised in each head; everything else is as in diffusers.
+    A clean crop attends to itself. A noised crop attends to itself and to its texture's clean crop. Queries and
+    keys are normalised in each head; everything else is as in diffusers.
     """
 
     def __init__(self, references: int) -> None:
@@ -43,13 +43,16 @@ class InContext:
             both = (torch.cat([t[r:], repeat(t[:r], "r ... -> (r each) ...", each=each)], 2) for t in (k, v))
             out = torch.cat([out, attend(q[r:], *both)])
         out = attn.to_out[0](rearrange(out, "n heads l d -> n l (heads d)"))
-        return (rearrange(out, "n (h w) c -> n c h w", h=h) + hidden_states) / attn.rescale_output_factor
+        result: Tensor = (rearrange(out, "n (h w) c -> n c h w", h=h) + hidden_states) / attn.rescale_output_factor
+        return result
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(SHARPNESS q k^T) v, for (n, heads, l, d). Written out: with short sequences on a CPU it takes half the
-    time of the fused kernel, whose backward pass is slow there."""
-    n = len(q)
-    q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+    """softmax(SHARPNESS q k^T) v, for (n, heads, l, d).
+
+    Written out: with short sequences on a CPU it takes half the time of the fused kernel, slow in its backward pass.
+    """
+    heads = q.shape[1]
+    q, k, v = (rearrange(t, "n heads l d -> (n heads) l d") for t in (q, k, v))
     scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=SHARPNESS)
-    return torch.bmm(scores.softmax(-1), v).unflatten(0, (n, -1))
+    return rearrange(torch.bmm(scores.softmax(-1), v), "(n heads) l d -> n heads l d", heads=heads)

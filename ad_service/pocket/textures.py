@@ -6,18 +6,17 @@ palette, worn, lit from the side and given a camera's grain. No photograph and n
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Ints = NDArray[np.int32]
 Rng = np.random.Generator
 
@@ -51,13 +50,13 @@ def chance(rng: Rng, p: float) -> bool:
 def stretch01(a: Array) -> Array:
     """Scale to [0, 1] between the 1st and the 99th percentile, clipped."""
     low, high = np.percentile(a[::4, ::4], (1, 99))
-    return np.clip((a - low) / (high - low + 1e-6), 0, 1).astype(np.float32)
+    return np.asarray(np.clip((a - low) / (high - low + 1e-6), 0, 1), np.float32)
 
 
 def smoothstep(low: float, high: float, a: Array) -> Array:
     """0 below low, 1 above high, a cubic between."""
     x = np.clip((a - low) / (high - low), 0, 1)
-    return (x * x * (3 - 2 * x)).astype(np.float32)
+    return np.asarray(x * x * (3 - 2 * x), np.float32)
 
 
 def fractal(
@@ -113,6 +112,13 @@ def lookup(table: Array, u: Array, v: Array) -> Array:
     top = table[j, i] * (1 - a) + table[j, i1] * a
     low = table[j1, i] * (1 - a) + table[j1, i1] * a
     return (top * (1 - b) + low * b).astype(np.float32)
+
+
+def p_norm(u: Array, v: Array, p: float) -> Array:
+    """(|u|^p + |v|^p)^(1/p): a circle for 2, a diamond near 1, a square above."""
+    if p == 2:
+        return np.sqrt(u * u + v * v)
+    return (np.abs(u) ** p + np.abs(v) ** p) ** (1 / p)
 
 
 def per_element(rng: Rng, element: Ints) -> Array:
@@ -181,10 +187,7 @@ def voronoi(rng: Rng, x: Array, y: Array, jitter: float, norm: float = 2.0) -> t
     for dx, dy in neighbours():
         i, j = (ix + dx) % 64, (iy + dy) % 64
         du, dv = fx - dx - px[j, i], fy - dy - py[j, i]
-        if norm == 2:
-            d = np.sqrt(du * du + dv * dv)
-        else:
-            d = (np.abs(du) ** norm + np.abs(dv) ** norm) ** (1 / norm)
+        d = p_norm(du, dv, norm)
         closer = d < f1
         f2 = np.where(closer, f1, np.minimum(f2, d))
         f1 = np.where(closer, d, f1)
@@ -236,7 +239,7 @@ def overlapping(rng: Rng, x: Array, y: Array, s: Shape) -> tuple[Array, Array, I
         scale = 1 - s.variation * d
         u = (du * cos + dv * sin) / (s.length * scale)
         v = (dv * cos - du * sin) / (s.width * scale * (1 - 0.5 * s.variation * e))
-        rho = np.sqrt(u * u + v * v) if s.norm == 2 else (np.abs(u) ** s.norm + np.abs(v) ** s.norm) ** (1 / s.norm)
+        rho = p_norm(u, v, s.norm)
         if s.lobes:
             rho = rho * (1 + s.lobe_depth * (1 + np.cos(s.lobes * np.arctan2(v, u) + np.pi)) / 2)
         rank = f if s.order == "random" else (0.5 - dy / 3) * 0.9 + 0.1 * f
@@ -607,7 +610,8 @@ def any_relief(rng: Rng) -> Relief:
 def hsv_to_rgb(hue: Array, saturation: Array, value: Array) -> Array:
     """HSV in [0, 1] to RGB, on the last axis."""
     k = (np.array([5.0, 3.0, 1.0]) + hue[..., None] * 6) % 6
-    return (value[..., None] * (1 - saturation[..., None] * np.clip(np.minimum(k, 4 - k), 0, 1))).astype(np.float32)
+    chroma = saturation[..., None] * np.clip(np.minimum(k, 4 - k), 0, 1)
+    return np.asarray(value[..., None] * (1 - chroma), np.float32)
 
 
 def palette(rng: Rng, colours: int | None = None) -> Array:
@@ -629,7 +633,7 @@ def ramp(rng: Rng, colours: Array, value: Array) -> Array:
     """Colour a map in [0, 1] through a ramp with the given colours at random places."""
     stops = np.sort(np.r_[0, rng.uniform(0, 1, len(colours) - 2), 1])
     table = np.stack([np.interp(np.linspace(0, 1, 512), stops, colours[:, c]) for c in range(3)], 1)
-    return table.astype(np.float32)[np.clip(value * 511, 0, 511).astype(np.int32)]
+    return np.asarray(table[np.clip(value * 511, 0, 511).astype(np.int32)], np.float32)
 
 
 def colour(rng: Rng, relief: Relief) -> Array:
@@ -732,7 +736,7 @@ def camera(rng: Rng, image: Array) -> NDArray[np.uint8]:
     if chance(rng, 0.5):
         channels = 3 if chance(rng, 0.3) else 1
         out = out + rng.standard_normal((SIZE, SIZE, channels)).astype(np.float32) * rng.uniform(1, 10)
-    return np.uint8(np.clip(out, 0, 255) + 0.499)
+    return np.asarray(np.clip(out, 0, 255) + 0.499, np.uint8)
 
 
 def texture(seed: int) -> NDArray[np.uint8]:

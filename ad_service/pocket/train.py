@@ -2,9 +2,9 @@
 
     python -m ad_service.pocket.train --out RUN --minutes-codec 14 --minutes-unet 110
 
-Each stage leaves its result in RUN and is passed over when that is there. Training writes checkpoints and goes on from the
-last one, whatever ended it. What a step does depends on the seed and on the step's number alone. A GPU takes the same
-command with `--device cuda` and larger settings.
+Each stage leaves its result in RUN and is passed over when that is there. Training writes checkpoints and goes on from
+the last one, whatever ended it. What a step does depends on the seed and on the step's number alone. A GPU takes the
+same command with `--device cuda` and larger settings.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention
+from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -75,7 +77,7 @@ class Run:
     settings: Settings = Settings()
     codec_budget: Budget = Budget(minutes=14)
     unet_budget: Budget = Budget(minutes=110)
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 2
     save_every: float = 180.0  # seconds
 
@@ -144,8 +146,10 @@ def crops(textures: Tensor, g: torch.Generator, count: int, size: int) -> Tensor
         images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     if uniform(g) < 0.4:
         images = images[:, torch.randperm(3, generator=g)]
-    gain = 1 + 0.25 * (2 * torch.rand(3, generator=g) - 1) if uniform(g) < 0.5 else torch.ones(3)
-    return ((images + 1) * gain.to(images.device)[:, None, None] - 1).clamp(-1, 1)
+    if uniform(g) < 0.5:
+        gain = 1 + 0.25 * (2 * torch.rand(3, 1, 1, generator=g) - 1)
+        images = ((images + 1) * gain.to(images.device) - 1).clamp(-1, 1)
+    return images
 
 
 # -- one loop for both networks -------------------------------------------------------------------------------------
@@ -171,9 +175,11 @@ def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, ru
     """
     path = run.folder / f"{name}.pt"
     model.train()
-    weights = [p for p in model.parameters() if p.requires_grad]
+    weights: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     average = copy.deepcopy(model).requires_grad_(False)
-    averaged = [a for a, p in zip(average.parameters(), model.parameters(), strict=True) if p.requires_grad]
+    averaged: list[Tensor] = [
+        a for a, p in zip(average.parameters(), model.parameters(), strict=True) if p.requires_grad
+    ]
     optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
     step, seconds = 0, 0.0
     if path.exists():
@@ -325,7 +331,7 @@ def damage(z: Tensor, g: torch.Generator) -> Tensor:
 
     Either thin bands come from the second crop, or blocks are shifted by a few latents; hard, or half blended.
     """
-    clean, other = z
+    clean, other = z[0], z[1]
     _, h, w = clean.shape
     out = clean.clone()
     strength = 0.5 if uniform(g) < 0.25 else 1.0
@@ -346,8 +352,16 @@ def damage(z: Tensor, g: torch.Generator) -> Tensor:
 def timestep(g: torch.Generator, damaged: bool) -> int:
     """Mostly the range in which a quilt is mended; a damaged crop is never nearly clean."""
     if damaged:
-        return draw(g, 120, 600)
+        return draw(g, 180, 650)
     return draw(g, 0, 500) if uniform(g) < 0.65 else draw(g, 500, 1000)
+
+
+def soften(images: Tensor, g: torch.Generator) -> Tensor:
+    """Half of the time, blur (n, 3, h, w) a little: photographs are softer than rendered textures."""
+    if uniform(g) < 0.5:
+        return images
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return images.lerp(blurred, uniform(g))
 
 
 def set_references(unet: UNet2DModel, count: int) -> None:
@@ -362,13 +376,15 @@ def unet_loss(unet: UNet2DModel, textures: Tensor, code: PatchCode, run: Run) ->
     """Denoise crops of a texture beside one clean crop of it; some were damaged before the noise was added."""
     settings, device = run.settings, run.device
     alphas = noise_schedule().alphas_cumprod
+    weight = 1 / code.analysis.flatten(1).norm(dim=1)  # an error in structure weighs more than one in grain
+    weight = (weight / weight.mean())[:, None, None]
 
     def loss(g: torch.Generator, used: float) -> tuple[Tensor, dict[str, float]]:
         size, count = settings.unet_crop, settings.unet_textures
         if used > 0.3 and uniform(g) < 0.2:
             size, count = size * 3 // 2, max(1, count // 2)
-        images = torch.stack([crops(textures, g, 1 + settings.unet_each, FACTOR * size) for _ in range(count)])
-        z = code.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        sets = [soften(crops(textures, g, 1 + settings.unet_each, FACTOR * size), g) for _ in range(count)]
+        z = rearrange(code.encode(torch.cat(sets)), "(n crops) c h w -> n crops c h w", n=count)
         reference, clean = z[:, 0], z[:, 1:]
         spoilt = torch.rand(clean.shape[:2], generator=g) < 0.45
         start = clean.clone()
@@ -384,7 +400,7 @@ def unet_loss(unet: UNet2DModel, textures: Tensor, code: PatchCode, run: Run) ->
         set_references(unet, count)
         with torch.autocast(device.type, torch.bfloat16):
             out = unet(batch, times).sample[count:]
-        errors = (out.float() - v).square().mean((1, 2, 3))
+        errors = (weight * (out.float() - v).square()).mean((1, 2, 3))
         numbers: dict[str, list[float]] = {}
         for error, at, damaged in zip(errors.tolist(), t.tolist(), spoilt.flatten().tolist(), strict=True):
             numbers.setdefault("mend" if damaged else f"t{at // 250 * 250:03d}", []).append(error)
@@ -442,7 +458,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--steps-{name}", type=int, help="number of steps, instead of minutes")
     for f in fields(Settings):
         default = f.default
-        many = {"nargs": 3, "type": int} if isinstance(default, tuple) else {"type": type(default)}
+        many: dict[str, Any] = {"nargs": 3, "type": int} if isinstance(default, tuple) else {"type": type(default)}
         text = f"{f.metadata['help']} (default {default})"
         parser.add_argument(f"--{f.name.replace('_', '-')}", default=default, help=text, **many)
     return parser.parse_args(argv)
@@ -452,10 +468,11 @@ def main(argv: list[str] | None = None) -> None:
     """Carry out the stages that are not done."""
     args = parse(argv)
     torch.set_num_threads(args.threads)
-    values = {f.name: getattr(args, f.name) for f in fields(Settings)}
+    values: dict[str, Any] = {f.name: getattr(args, f.name) for f in fields(Settings)}
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
     run = Run(
         folder=args.out,
-        settings=Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}),
+        settings=Settings(**values),
         codec_budget=Budget(args.steps_codec, args.minutes_codec),
         unet_budget=Budget(args.steps_unet, args.minutes_unet),
         device=args.device,
