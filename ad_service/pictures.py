@@ -96,20 +96,25 @@ def job_document(name: str, data: bytes) -> Any:
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Whatever Pillow raises at a damaged file, and that is almost anything, becomes `invalid-image`."""
+    """Whatever Pillow raises at a damaged file, and that is almost anything, becomes `invalid-image`.
+
+    Pillow's own limit, which is lower than ours, is off inside: `_check_size` takes its place.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except (WireError, MemoryError):
         raise
-    except Image.DecompressionBombError as error:
-        raise WireError("invalid-image", f"{name} is too large: {error}") from error
     except UnidentifiedImageError as error:
         formats = ", ".join(wire.PICTURE_FORMATS)
         raise WireError("invalid-image", f"{name} is no picture in one of the formats {formats}") from error
     except Exception as error:
         raise WireError("invalid-image", f"{name} is damaged: {error}") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _check_size(name: str, width: int, height: int) -> None:
