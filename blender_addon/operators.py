@@ -96,7 +96,6 @@ class DISTILL_OT_run(Operator):
 
     def execute(self, context: Context) -> Done:
         running.pump()
-        settings = context.scene.distill
         material = running.active_material()
         try:
             orders = ordering.collect(context.scene, material.name if material else "")

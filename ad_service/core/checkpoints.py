@@ -134,11 +134,12 @@ TEXT_WEIGHTS = "model"
 
 def weight_files(folder: Path, stem: str) -> list[Path]:
     """The safetensors files of one component: one, or the shards of an index. Full precision before a variant."""
-    for name in _preferred(path.name for path in folder.glob(f"{stem}*.safetensors*")):
-        if name.endswith(".json"):
-            shards = read_config(folder / name).get("weight_map", {})
-            return sorted({folder / Path(str(shard)).name for shard in shards.values()})
-        return [folder / name]
+    names = whole_weights((path.name for path in folder.glob(f"{stem}*")), stem)
+    if names and names[0].endswith(".json"):
+        shards = read_config(folder / names[0]).get("weight_map", {})
+        return sorted({folder / Path(str(shard)).name for shard in shards.values()})
+    if names:
+        return [folder / names[0]]
     if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")):
         raise CheckpointError(
             f"{folder} holds pickled weights only, which could run any code and are never opened; get its safetensors"
@@ -146,10 +147,16 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     raise CheckpointError(f"{folder / stem}.safetensors is missing; download the whole model folder again")
 
 
-def _preferred(names: Iterable[str]) -> list[str]:
-    """The names that stand for a whole component, best first: no shard by itself, `non_ema` last, plain before fp16."""
-    whole = [name for name in names if not re.search(r"-\d{5}-of-\d{5}", name)]
-    return sorted(whole, key=lambda name: ("non_ema" in name, bool(re.search(r"\.(fp16|bf16)\b", name)), name))
+def whole_weights(names: Iterable[str], stem: str, *, half_first: bool = False) -> list[str]:
+    """Those names that stand for all weights of a component (a file, or the index of its shards), best first.
+
+    Weights without EMA are worse for pictures, and come last. Names such as diffusion_pytorch_model_old are no weights.
+    """
+    pattern = re.compile(rf"{stem}(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?")
+    variants = {name: match[1] or match[2] or "" for name in names if (match := pattern.fullmatch(name))}
+    order = ["fp16", "", "bf16"] if half_first else ["", "fp16", "bf16"]
+    rank = {variant: i for i, variant in enumerate(order)}
+    return sorted(variants, key=lambda name: (rank.get(variants[name], len(rank)), name))
 
 
 def component_headers(folder: Path, stem: str) -> list[Header]:

@@ -92,11 +92,10 @@ class Tape:
         run = _Run((zs.shape[2], zs.shape[3]), frozenset(layers))
         with torch.no_grad():
             self._predict(zs, t, run)
-        side_by_side = {
-            i: Layer(*(rearrange(u, "r n l d -> 1 n (r l) d") for u in (x.Q, x.K, x.V)), grid=x.grid)
-            for i, x in run.layers.items()
+        layers_of_swatch = {
+            i: Layer(_side_by_side(x.Q), _side_by_side(x.K), _side_by_side(x.V), x.grid) for i, x in run.layers.items()
         }
-        return Reference(side_by_side, labels)
+        return Reference(layers_of_swatch, labels)
 
     def observe(
         self, z: Tensor, t: int, reference: Reference | None = None, layout: Labels | None = None
@@ -181,6 +180,10 @@ class _Processor:
             out = out + residual
         result: Tensor = out / attn.rescale_output_factor
         return result
+
+
+def _side_by_side(crops: Tensor) -> Tensor:
+    return rearrange(crops, "r n l d -> 1 n (r l) d")
 
 
 def token_grid(latents: tuple[int, int], count: int) -> tuple[int, int]:

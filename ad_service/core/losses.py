@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ad_service.core.labels import used
+
 
 def attend(Q: Tensor, K: Tensor, V: Tensor, similarity: float | None = None) -> Tensor:
     """Attn(Q, K, V): (B, heads, L, d)."""
@@ -31,7 +33,7 @@ def attend_by_label(
     out = torch.empty_like(Q)
     for b in range(len(Q)):
         k = min(b, len(K) - 1)
-        for label in wanted[b].unique().tolist():
+        for label in used(wanted[b]):
             queries = (wanted[b] == label).nonzero()[:, 0]
             keys = member[label].nonzero()[:, 0]
             out[b, :, queries] = attend(

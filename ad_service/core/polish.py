@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ad_service.core.labels import used
+
 SIDE = 7
 QUANTILES = 128
 SAMPLES = 32768
@@ -92,7 +94,7 @@ def _iteration(
     gain = torch.tensor(gains).clamp_max(8.0) * passes.damping / SIDE**2
     at = torch.linspace(0, 1, QUANTILES)
     tables = {}
-    for label in [None] if our_labels is None or their_labels is None else our_labels.unique().tolist():
+    for label in [None] if our_labels is None or their_labels is None else used(our_labels):
         mine = ours if label is None else ours[our_labels == label]
         other = theirs if label is None else theirs[their_labels == label]
         if len(mine) >= 64 and len(other) >= 64:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ad_service.core.canvas import Shape
+from ad_service.core.labels import used
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class QuiltOptions:
 
     block: int = 32
     overlap: int = 8
-    tolerance: float = 0.1
-    reuse: float = 0.3
-    mends: float = 3.0
+    tolerance: float = 0.02
+    reuse: float = 0.1
+    mends: float = 20.0
     label_price: float = 4.0
 
 
@@ -51,11 +53,20 @@ def fill(swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.G
         return torch.randint(cells, (shape.height, shape.width), generator=generator)
     out = torch.zeros(shape.height, shape.width, dtype=torch.long)
     flat = swatch.labels.flatten()
-    for label in layout.unique():
+    for label in used(layout):
         where = layout == label
         pool = (flat == label).nonzero()[:, 0]
         out[where] = pool[torch.randint(len(pool), (int(where.sum()),), generator=generator)]
     return out
+
+
+def looks(picture: Tensor, cell: int, most: int = 12) -> Tensor:
+    """What a quilt compares: the leading principal components (most, h, w) of a picture's cell x cell blocks."""
+    blocks = F.pixel_unshuffle(picture[None], cell)[0]
+    flat = blocks.flatten(1).t()
+    flat = flat - flat.mean(0)
+    basis = torch.linalg.eigh(flat.t() @ flat)[1].flip(1)[:, :most]
+    return (flat @ basis).t().reshape(-1, *blocks.shape[1:])
 
 
 def apply(source: Tensor, picture: Tensor) -> Tensor:
@@ -94,11 +105,15 @@ class _Quilt:
         self.features = swatch.features.float()
         self.h, self.w = self.features.shape[1:]
         self.flat = self.features.flatten(1).t().contiguous()  # (h w, C)
-        self.energy = self.features.square().sum(0)[None, None]
+        self.feature_spectra = self._spectrum(self.features)
+        self.energy_spectrum = self._spectrum(self.features.square().sum(0))
         self.spread = float(self.features.var((1, 2)).sum())
         self.labels = swatch.labels
         self.shape = shape
         self.layout = layout if swatch.labels is not None else None
+        self.label_spectra = {}
+        if swatch.labels is not None and self.layout is not None:
+            self.label_spectra = {i: self._spectrum((swatch.labels == i).float()) for i in used(self.layout)}
         self.generator = generator
         self.options = options
         self.source = torch.zeros(shape.height, shape.width, dtype=torch.long)
@@ -140,22 +155,32 @@ class _Quilt:
         columns = (torch.arange(size) + x) % self.shape.width
         return rows[:, None], columns[None, :]
 
-    def _draw(self, target: Tensor, mask: Tensor, wanted: Tensor | None) -> int | None:
+    def _spectrum(self, picture: Tensor) -> Tensor:
+        return torch.fft.rfft2(picture, s=(self.h, self.w))
+
+    def _correlate(self, swatch: Tensor, piece: Tensor, size: int) -> Tensor:
+        """Sum of products of a piece and the swatch, for each place where the piece lies inside, from their spectra."""
+        product = swatch * piece.conj()
+        if product.ndim == 3:
+            product = product.sum(0)
+        full = torch.fft.irfft2(product, s=(self.h, self.w))
+        return full[: self.h - size + 1, : self.w - size + 1].clone()
+
+    def _draw(self, target: Tensor, mask: Tensor, wanted: Tensor | None) -> int:
         """The flat index of the top left cell of a piece that fits `target` (C, b, b) where `mask` (b, b) is set."""
         size = mask.shape[0]
-        weight = mask.float()[None, None]
-        error = (
-            F.conv2d(self.energy, weight)[0, 0] - 2 * F.conv2d(self.features[None], (target * weight[0])[None])[0, 0]
-        )
-        error = (error + (target.square() * weight[0]).sum()).clamp_min(0) / weight.sum().clamp_min(1)
-        if wanted is not None and self.labels is not None:
-            wrong = torch.zeros_like(error)
-            for label in wanted.unique():
-                here = (wanted == label).float()[None, None]
-                wrong += F.conv2d((self.labels != label).float()[None, None], here)[0, 0]
-            error = error + self.options.label_price * self.spread * wrong / size**2
-        reuse = F.avg_pool2d(self.used[None, None], size, stride=1)[0, 0]
-        error = error + self.options.reuse * self.spread * reuse
+        weight = mask.float()
+        spectrum = self._spectrum(target * weight)
+        error = self._correlate(self.energy_spectrum, self._spectrum(weight), size)
+        error -= 2 * self._correlate(self.feature_spectra, spectrum, size)
+        error = (error + (target.square() * weight).sum()).clamp_min(0) / weight.sum().clamp_min(1)
+        if wanted is not None:
+            right = torch.zeros_like(error)
+            for label in used(wanted):
+                here = self._spectrum((wanted == label).float())
+                right += self._correlate(self.label_spectra[label], here, size)
+            error += self.options.label_price * self.spread * (1 - right / size**2).clamp_min(0)
+        error += self.options.reuse * self.spread * _box_sum(self.used, size) / size**2
         bound = error.min() * (1 + self.options.tolerance) + 1e-6 * self.spread
         good = (error <= bound).flatten().nonzero()[:, 0]
         pick = int(good[torch.randint(len(good), (1,), generator=self.generator)])
@@ -280,17 +305,23 @@ def _coarse(cost: Tensor) -> Tensor:
     return F.avg_pool2d(padded[None, None], 4)[0, 0] + 1e-12
 
 
+def _box_sum(picture: Tensor, size: int) -> Tensor:
+    """Sums over all size x size boxes that lie inside a picture (h, w), from its integral image."""
+    total = F.pad(picture.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    return (total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]).float()
+
+
 def least_path(error: Tensor) -> Tensor:
     """The column in each row of the connected top-to-bottom path of least summed error through (rows, columns)."""
-    rows, columns = error.shape
-    total = error.clone()
+    total = error.numpy().copy()
+    rows, columns = total.shape
+    above = np.full(columns + 2, np.inf, total.dtype)
     for i in range(1, rows):
-        above = F.pad(total[i - 1][None, None], (1, 1), value=float("inf"))[0, 0]
-        total[i] += torch.stack([above[:-2], above[1:-1], above[2:]]).amin(0)
-    path = torch.empty(rows, dtype=torch.long)
+        above[1:-1] = total[i - 1]
+        total[i] += np.minimum(np.minimum(above[:-2], above[1:-1]), above[2:])
+    path = np.empty(rows, np.int64)
     path[-1] = total[-1].argmin()
     for i in range(rows - 2, -1, -1):
-        left = max(int(path[i + 1]) - 1, 0)
-        right = min(int(path[i + 1]) + 2, columns)
-        path[i] = left + total[i, left:right].argmin()
-    return path
+        left = max(path[i + 1] - 1, 0)
+        path[i] = left + total[i, left : path[i + 1] + 2].argmin()
+    return torch.from_numpy(path)

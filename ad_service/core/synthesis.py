@@ -79,12 +79,11 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
     generator = torch.Generator().manual_seed(request.seed)
     exemplar = _prepare(request, family)
     latents = codec.encode(backbone, exemplar.picture)
-    subject, start_shape = _subject(request, family, exemplar, latents)
     subject, visible = _subject(request, family, exemplar, latents)
     paint = _painter(latents, exemplar.picture, family.factor)
     start = _choose_start(request, family, exemplar)
     canvas = torch.empty(0)
-    for fraction, canvas in _start(start, subject, latents, exemplar, generator):  # noqa: B007
+    for fraction, canvas in _start(start, subject, latents, exemplar, generator):
         yield Step(0.15 * fraction, "laying out", _preview(paint, canvas, visible))
     plan = _plan(request, family, start, layout=exemplar.layout is not None)
     if start != "noise":
@@ -92,7 +91,7 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
     method = family.method if request.method == "auto" else request.method
     with capture(backbone) as tape:
         steps = SAMPLERS[method](tape, subject, canvas, plan, generator)
-        for i, canvas in enumerate(steps, 1):  # noqa: B020
+        for i, canvas in enumerate(steps, 1):
             yield Step(0.15 + 0.65 * i / plan.steps, f"step {i} of {plan.steps}", _preview(paint, canvas, visible))
         passes = {"unet_forwards": float(tape.forwards), "unet_backwards": float(tape.backwards)}
     image = yield from _finish(backbone, request, exemplar, canvas, subject.shape, generator)
@@ -214,11 +213,12 @@ def _start(
         yield 1.0, torch.randn(len(latents), shape.height, shape.width, generator=generator)
         return
     regions = None if exemplar.regions is None else _latent_regions(exemplar, latents)
-    swatch = starts.Swatch(latents, regions)
+    cell = exemplar.picture.shape[1] // latents.shape[1]
+    swatch = starts.Swatch(starts.looks(exemplar.picture, cell), regions)
     if start == "fill":
         yield 1.0, starts.apply(starts.fill(swatch, shape, subject.layout, generator), latents)
         return
-    block = max(8, min(48, min(latents.shape[1:]) // 4))
+    block = max(8, min(40, min(latents.shape[1:]) // 3))
     options = starts.QuiltOptions(block=block, overlap=max(2, block // 4))
     for fraction, source in starts.quilt(swatch, shape, subject.layout, generator, options):
         yield fraction, starts.apply(source, latents)

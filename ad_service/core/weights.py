@@ -194,7 +194,7 @@ def _folder_parts(folder: Path, family: str) -> Parts:
         family,
         _network(folder / "unet", "UNet", network, unet),
         _network(folder / "vae", "VAE", AutoencoderKL, vae),
-        tuple(_folder_text(folder / name) for name in names),
+        tuple(_folder_text(folder / name, projects=name == "text_encoder_2") for name in names),
         checkpoints.read_config(folder / "scheduler" / "scheduler_config.json"),
     )
 
@@ -204,11 +204,10 @@ def _network(folder: Path, title: str, kind: type[nn.Module], config: Config) ->
     return Part(title, tuple(headers), lambda: kind.from_config(config), _renamed_attention)  # type: ignore[attr-defined]
 
 
-def _folder_text(folder: Path) -> Part:
+def _folder_text(folder: Path, projects: bool) -> Part:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing: the model has no text encoder; download the whole folder again")
     config = checkpoints.read_config(folder / "config.json")
-    projects = "CLIPTextModelWithProjection" in config.get("architectures", ())
     headers = tuple(checkpoints.component_headers(folder, checkpoints.TEXT_WEIGHTS))
     return _text_part(headers, "", config, projects, _without_wrapper)
 
@@ -248,7 +247,7 @@ def _file_text(header: Header, prefix: str, family: str) -> Part:
         raise CheckpointError(
             f"{header.path} lacks {error.args[0]} of the text encoder {prefix}; use a full checkpoint"
         ) from None
-    return _text_part((header,), prefix, config, "text_projection.weight" in shapes and family == "sdxl", rename)
+    return _text_part((header,), prefix, config, open_clip and family == "sdxl", rename)
 
 
 # ---------------------------------------------------------------------------------------------- names
