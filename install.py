@@ -359,9 +359,8 @@ def test() -> int:
     check("tests of the service", python, "-m", "pytest", "tests", "--ignore", "tests/addon")
     with tempfile.TemporaryDirectory() as folder:
         for version, bpy in bpys.items():
-            with running_service(service, Path(folder) / version) as place:
-                title = f"tests of the add-on in Blender {version}"
-                check(title, bpy.tool("python"), "-m", "pytest", "tests/addon", env=place)
+            title = f"tests of the add-on in Blender {version}"
+            check(title, bpy.tool("python"), "-m", "pytest", "tests/addon", env={"AD_SERVICE_PYTHON": str(python)})
             out = Path(folder) / f"demo-{version}"
             title = f"demo in Blender {version}"
             check(title, python, "install.py", "demo", "--out", out, "--blender", version, "--size", "128")
