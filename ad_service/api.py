@@ -18,7 +18,7 @@ from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from ad_service import __version__
+from ad_service import __version__, models
 from ad_service.jobs import Jobs
 from ad_service.openapi import (
     BYTES_BODY,
@@ -106,8 +106,6 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     @app.get("/v1/capabilities")
     def capabilities() -> Capabilities:
-        from ad_service import models
-
         found = tuple(Model(m.name, m.title, m.family, m.licence) for m in models.available(settings.data_dir))
         return Capabilities(__version__, wire.VERSION, found, tuple(wire.KINDS.values()), Limits())
 

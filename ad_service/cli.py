@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -226,7 +226,7 @@ def _follow(job: JobFile, data_dir: Path) -> Outcome:
 
     from ad_service.runner import Runner
 
-    steps = Runner(data_dir).run(job.request, job.read, job.files)
+    steps = Runner(data_dir, allow_paths=True).run(job.request, job.read, job.files)
     layout = "{desc:<32.32} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     with closing(steps), tqdm(total=1.0, disable=not sys.stderr.isatty(), bar_format=layout, leave=False) as bar:
         while True:
@@ -254,14 +254,15 @@ def _list_models(options: argparse.Namespace) -> int:
 
     for model in models.available(options.data_dir):
         print(f"{model.name:<24} {model.family:<8} {model.title} ({model.licence})")
+    for stray in models.strays(options.data_dir):
+        print(f"{stray.name:<24} cannot be used: {stray.reason}")
     return DONE
 
 
 def _fetch_model(options: argparse.Namespace) -> int:
     from ad_service import models
 
-    with _model_errors():
-        model = models.fetch(options.name, options.data_dir)
+    model = models.fetch(options.name, options.data_dir)
     print(f"{model.name}: {model.path}")
     return DONE
 
@@ -269,22 +270,13 @@ def _fetch_model(options: argparse.Namespace) -> int:
 def _check_model(options: argparse.Namespace) -> int:
     from ad_service import models
 
-    with _model_errors():
-        models.check(models.find(options.name, options.data_dir))
-    print(f"{options.name}: whole")
+    model = models.find(options.name, options.data_dir, allow_paths=True)
+    models.check(model, values=True)
+    print(f"{model.name}: whole, {model.family}, {model.path}")
     return DONE
 
 
-@contextmanager
-def _model_errors() -> Iterator[None]:
-    from ad_service import models
-
-    try:
-        yield
-    except models.ModelMissing as error:
-        raise WireError("model-missing", str(error)) from error
-    except models.ModelCorrupt as error:
-        raise WireError("model-corrupt", str(error)) from error
+# ---------------------------------------------------------------------------------------------- doctor
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -103,6 +103,8 @@ def _models(data_dir: Path) -> Finding:
         return Finding("models", "none", "Run install.py again: the pocket model comes with it.")
     for model in found:
         models.check(model)
+    for stray in models.strays(data_dir):
+        return Finding("models", f"{stray.name} cannot be used: {stray.reason}", "Repair it, or take it away.")
     return Finding("models", ", ".join(model.name for model in found))
 
 

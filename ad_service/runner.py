@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ad_service import __version__, models
 from ad_service.core import backbones, labels, samplers, synthesis
+from ad_service.core.checkpoints import CheckpointError
 from ad_service.engine import Outcome, Read, Step, Steps
 from ad_service.pictures import Decoded, Pixels, check_swatch, decode, encode_png, encode_preview
 from blender_addon import wire
@@ -32,10 +33,14 @@ Pictures = Mapping[str, Pixels]
 
 
 class Runner:
-    """The engine that makes textures. Keeps the models it loaded last, for the next job."""
+    """The engine that makes textures. Keeps the models it loaded last, for the next job.
 
-    def __init__(self, data_dir: Path) -> None:
+    Only with `allow_paths`, which is for the command line, may a job name its model by a path.
+    """
+
+    def __init__(self, data_dir: Path, *, allow_paths: bool = False) -> None:
         self._data_dir = data_dir
+        self._allow_paths = allow_paths
         self._device = backbones.choose_device()
         self._resident: OrderedDict[tuple[str, str], backbones.Backbone] = OrderedDict()
 
@@ -69,7 +74,7 @@ class Runner:
         """The model, loaded if it is not at hand. The ones used longest ago make room for it."""
         key = (name, precision)
         if key not in self._resident:
-            model = models.find(name, self._data_dir)
+            model = models.find(name, self._data_dir, allow_paths=self._allow_paths)
             free, total = _memory(self._device)
             most = MOST_RESIDENT if free > ROOM_FOR_ANOTHER * total else 1
             while len(self._resident) >= most:
@@ -181,9 +186,7 @@ def core_errors() -> Iterator[None]:
     """What the core and torch raise becomes an error of the closed list; what is none of these is a defect."""
     try:
         yield
-    except models.ModelMissing as error:
-        raise WireError("model-missing", str(error)) from error
-    except (models.ModelCorrupt, backbones.CheckpointError) as error:
+    except CheckpointError as error:
         raise WireError("model-corrupt", str(error)) from error
     except labels.LabelError as error:
         raise WireError("invalid-labels", str(error)) from error

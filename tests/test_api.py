@@ -16,6 +16,7 @@ import pytest
 import requests
 from conftest import ROOT, LiveService
 
+from ad_service import models
 from blender_addon import wire
 
 NOWHERE = "3f1f1f60-0000-4000-8000-000000000000"
@@ -52,7 +53,7 @@ def test_capabilities_say_every_parameter_once(service: LiveService) -> None:
     assert [kind["name"] for kind in said["kinds"]] == list(wire.KINDS)
     names = [parameter["name"] for parameter in said["kinds"][0]["parameters"]]
     assert names == [parameter.name for parameter in wire.SYNTHESIZE.parameters]
-    assert "pocket" in [model["name"] for model in said["models"]]
+    assert [model["name"] for model in said["models"]] == [m.name for m in models.available(service.data_dir)]
     assert said["limits"]["max_blob_bytes"] == wire.MAX_BLOB_BYTES
 
 
