@@ -129,7 +129,7 @@ class Environment:
         if stamp.is_file() and stamp.read_text() == state:
             say(f"{what}: ready in {self.folder.name}")
             return
-        say(f"{what}: installing into {self.folder.name} ({size} to download)")
+        say(f"{what}: installing into {self.folder.name} (the first time {size} to download)")
         pip = [str(self.tool("python")), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += ["--constraint", str(self.pins)]
         quietly([*pip, "pip", "setuptools"])  # the versions in the pins, which know dependency groups
@@ -272,11 +272,11 @@ def _python() -> str:
 
 def blender(path: Path | None) -> int:
     """Put the add-on into Blender, and write down where the service is, so that the add-on can start it."""
-    service = service_environment()
     program = path or find_blender()
     if program.is_dir():
         program = program / ("Contents/MacOS/Blender" if program.suffix == ".app" else "blender")
     say(f"{check_blender(program)}: {program}")
+    service = service_environment()
     with tempfile.TemporaryDirectory() as folder:
         say("Building the extension")
         archive = build_extension([program, "--command", "extension"], Path(folder))
@@ -288,7 +288,7 @@ def blender(path: Path | None) -> int:
     launch = data / "launch.json"
     launch.write_text(json.dumps({"executable": str(service.tool("ad-service"))}), encoding="utf-8")
     say(f"Told the add-on where the service is: {launch}")
-    say("Done. In Blender: 3D viewport or image editor, sidebar (N), tab Distill.")
+    say("Done. In Blender: the sidebar (N) of the 3D View or the Image Editor, tab Distill.")
     return 0
 
 
