@@ -148,7 +148,7 @@ def service_environment() -> Environment:
 def tools_environment() -> Environment:
     """The service's environment with the test tools in it."""
     environment = service_environment()
-    environment.add("tools", "The test tools", ["--group", f"{ROOT / 'pyproject.toml'}:dev"], "40 MB")
+    environment.add("tools", "The test tools", ["--group", "dev"], "40 MB")
     return environment
 
 
