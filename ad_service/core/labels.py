@@ -61,7 +61,7 @@ def snap(picture: Pixels) -> LabelMap:
         chosen, noisy = _hard_colours(colours, counts, solid), False
     else:
         noisy = _is_noisy(colours, counts)
-        chosen = _soft_colours(picture, colours, index, counts, NOISY_REACH if noisy else CLEAN_REACH)
+        chosen = _soft_colours(picture, colours, index, noisy)
     nearest, distance = _nearest(colours, colours[chosen])
     labels = torch.from_numpy(nearest[index])
     if len(values) > len(chosen):
@@ -209,38 +209,46 @@ def _is_noisy(colours: Colours, counts: Ints) -> bool:
     return bool(counts[(distance > 0) & (distance <= CLEAN_REACH)].sum() > 0.25 * missed)
 
 
-def _soft_colours(picture: Pixels, colours: Colours, index: Ints, counts: Ints, reach: float) -> list[int]:
+def _soft_colours(picture: Pixels, colours: Colours, index: Ints, noisy: bool) -> list[int]:
     """Peaks of the colour histogram, where flat pixels weigh more and a peak outweighs its surroundings.
 
-    Along a ramp the surroundings within `reach` of a colour hold more pixels than its own ball, so that a ramp has no
-    peak but at its ends.
+    Along a ramp the surroundings of a colour hold more pixels than its own ball, so that a ramp has no peak but at its
+    ends. A soft stroke has one at its ridge, which does not count unless it is flat somewhere.
     """
-    flat = 1 / (1 + (_local_range(picture) / 16) ** 2)
-    mass = np.bincount(index.ravel(), weights=flat.ravel(), minlength=len(colours))
-    least = max(24.0, 2e-4 * index.size)
-    alive = mass > 0
+    reach = NOISY_REACH if noisy else CLEAN_REACH
     ball = 0.4 * reach
-    chosen: list[int] = []
-    # candidates are seeded by coarse cells of the histogram, heaviest first
-    cell = (colours // max(1, int(ball))) @ np.array([1 << 16, 1 << 8, 1])
-    cells, inverse = np.unique(cell, return_inverse=True)
-    inverse = inverse.reshape(-1)
-    for _ in range(4 * MAX_LABELS):
+    spread = _local_range(picture)
+    mass = np.bincount(index.ravel(), weights=(1 / (1 + (spread / 16) ** 2)).ravel(), minlength=len(colours))
+    quiet = 1 if np.median(spread) <= 1 else 10
+    level = np.bincount(index[spread <= quiet], minlength=len(colours))
+    least = max(24.0, 2e-4 * index.size)
+    # peaks are looked for in coarse cells of the histogram, heaviest first
+    cells = (colours // int(ball)) @ np.array([1 << 16, 1 << 8, 1])
+    cells = np.unique(cells, return_inverse=True)[1].reshape(-1)
+    alive = mass > 0
+    peaks: list[int] = []
+    flat: list[bool] = []
+    for _ in range(8 * MAX_LABELS):
         live = np.where(alive, mass, 0)
-        weight = np.bincount(inverse, weights=live, minlength=len(cells))
+        weight = np.bincount(cells, weights=live)
         heaviest = int(weight.argmax())
-        if weight[heaviest] < 0.25 * least or len(chosen) == MAX_LABELS:
+        if weight[heaviest] < 0.25 * least or len(peaks) == 2 * MAX_LABELS:
             break
-        seed = int(np.where(inverse == heaviest, live, 0).argmax())
+        seed = int(np.where(cells == heaviest, live, 0).argmax())
         distance = np.linalg.norm(colours - colours[seed], axis=1)
-        own = mass[distance <= ball].sum()
-        around = mass[(distance > ball) & (distance <= reach)].sum()
+        inner, outer = distance <= ball, distance <= reach
+        own, around = mass[inner].sum(), mass[outer & ~inner].sum()
         if own >= least and own > around:
-            chosen.append(seed)
-            alive &= distance > reach
+            peaks.append(seed)
+            flat.append(bool(level[inner].sum() >= max(24, 0.15 * own) or own > 10 * around + 100))
+            alive &= ~outer
         else:
-            alive &= distance > ball
-    return sorted(chosen) or [int(counts.argmax())]
+            alive &= ~inner
+    chosen = [p for p, solid in zip(peaks, flat, strict=True) if solid]
+    for p, solid in zip(peaks, flat, strict=True):
+        if not solid and (not chosen or not _on_ramp(colours[p], colours[chosen], reach)):
+            chosen.append(p)
+    return sorted(chosen[:MAX_LABELS]) or [int(np.bincount(index.ravel()).argmax())]
 
 
 def _local_range(picture: Pixels) -> Floats:

@@ -242,7 +242,8 @@ def _features(image: Tensor) -> Tensor:
     for side in (3, 7, 15, 31):
         local = fine
         for _ in range(2):
-            local = F.avg_pool2d(local[None], side, 1, side // 2, count_include_pad=False)[0]
+            local = F.avg_pool2d(local[None], (side, 1), 1, (side // 2, 0), count_include_pad=False)[0]
+            local = F.avg_pool2d(local[None], (1, side), 1, (0, side // 2), count_include_pad=False)[0]
         mean, square = local[:3], local[3:6]
         deviation = (square - mean.square()).clamp_min(0).sqrt()
         out += [mean, deviation, local[6:7] - grey, local[7:].sqrt()]
