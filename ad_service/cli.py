@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except WireError as error:
-        print(f"ad-service: {error.sentence}", file=sys.stderr)
+        told = error.detail if error.code == "invalid-request" else error.sentence  # its remedy is for the add-on
+        print(f"ad-service: {told}", file=sys.stderr)
         return BAD_INPUT if error.code in BAD_INPUT_ERRORS else FAILED
 
 
@@ -235,8 +236,8 @@ def _follow(job: JobFile, data_dir: Path) -> Outcome:
             except StopIteration as end:
                 outcome: Outcome = end.value
                 return outcome
-            bar.set_description_str(step.message, refresh=False)
-            bar.update(max(0.0, step.fraction - bar.n))
+            bar.n = step.fraction
+            bar.set_description_str(step.message)
 
 
 def _print_figures(metrics: Mapping[str, float], notes: Sequence[str]) -> None:

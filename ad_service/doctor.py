@@ -98,13 +98,13 @@ def _disk(data_dir: Path) -> Finding:
 def _models(data_dir: Path) -> Finding:
     from ad_service import models
 
-    found = models.available(data_dir)
-    if not found:
-        return Finding("models", "none", "Run install.py again: the pocket model comes with it.")
-    for model in found:
-        models.check(model)
     for stray in models.strays(data_dir):
         return Finding("models", f"{stray.name} cannot be used: {stray.reason}", "Repair it, or take it away.")
+    found = models.available(data_dir)
+    if "pocket" not in [model.name for model in found]:
+        return Finding("models", "the pocket model is not there", "Run install.py again: it comes with the service.")
+    for model in found:
+        models.check(model)
     return Finding("models", ", ".join(model.name for model in found))
 
 

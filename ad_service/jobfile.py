@@ -44,9 +44,11 @@ def load(path: Path, store: Store) -> JobFile:
         raise WireError("invalid-request", f"{path} holds {type(document).__name__}, not a job")
     names = document.get("files")
     names = names if isinstance(names, Mapping) else {}
-    inputs = document.get("inputs")
+    inputs = document.get("inputs", {})
+    if not isinstance(inputs, Mapping):
+        raise WireError("invalid-request", f"{path}: inputs is {inputs!r}, not an object of picture names and files")
     found: dict[str, tuple[str, bytes]] = {}
-    for picture, named in (inputs if isinstance(inputs, Mapping) else {}).items():
+    for picture, named in inputs.items():
         found[str(picture)] = _find(str(picture), str(named), str(names.get(picture, "")), path.parent, store)
     return assemble(document, found)
 

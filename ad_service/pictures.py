@@ -84,13 +84,13 @@ def encode_preview(pixels: Pixels) -> bytes:
 
 
 def job_document(name: str, data: bytes) -> Any:
-    """The document that a result's PNG carries; raises WireError `invalid-image` if it carries none."""
+    """The document that a result's PNG carries; raises WireError `invalid-request` if it carries none."""
     with _reading(name), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         _check_size(name, *image.size)
         image.load()  # a text chunk may come after the pixels
         text = image.info.get(JOB_CHUNK)
     if text is None:
-        raise WireError("invalid-image", f"{name} carries no job; only pictures made by this program do")
+        raise WireError("invalid-request", f"{name} carries no job; only pictures made by this program do")
     return json.loads(text)
 
 
