@@ -23,6 +23,7 @@ Colours = npt.NDArray[np.int64]
 
 NOISY_REACH = 40.0  # colours nearer than this are one where a map is noisy
 CLEAN_REACH = 12.0  # and where it is clean but for soft edges
+NEAR, LEAST_NEAR = 24.0, 0.3  # a map with fewer pixels than this so near to its colours is a photograph
 FAR = 64.0  # a layout colour farther than this from every region colour is none of them
 
 
@@ -49,6 +50,7 @@ def snap(picture: Pixels) -> LabelMap:
 
     A colour is real if it has an area of its own: colours along the ramp between two others, and the noise around a
     colour, belong to their nearest real one. Hard maps of at most 16 colours come back exactly.
+    Raises LabelError for a picture that has no such colours.
     """
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise LabelError(f"a label map is an RGB picture (h, w, 3): got {picture.shape}")
@@ -63,6 +65,12 @@ def snap(picture: Pixels) -> LabelMap:
         noisy = _is_noisy(colours, counts)
         chosen = _soft_colours(picture, colours, index, noisy)
     nearest, distance = _nearest(colours, colours[chosen])
+    near = counts[distance <= NEAR].sum() / counts.sum()
+    if near < LEAST_NEAR:
+        raise LabelError(
+            f"only {near:.0%} of the label map's pixels are near a colour that it has areas of, expected at least "
+            f"{LEAST_NEAR:.0%}: it looks like a photograph; paint each region in one plain colour"
+        )
     labels = torch.from_numpy(nearest[index])
     if len(values) > len(chosen):
         labels = _mend_edges(labels, torch.from_numpy((distance == 0)[index]), picture, colours[chosen], noisy)

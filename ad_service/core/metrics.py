@@ -165,6 +165,18 @@ def halves_distance(swatch: Tensor, seed: int = 0) -> float:
     return (across + down) / 2
 
 
+def sharpness(image: Tensor) -> float:
+    """Root mean square of what a 3 x 3 binomial blur takes away from the picture: its finest grain, in pixel values.
+
+    The patch distance hardly sees a slight blur, the eye does: a result's sharpness over the swatch's is 1 where both
+    are as crisp, and falls with blur.
+    """
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=image.device) / 4
+    x = image.float()[:, None]
+    blurred = F.conv2d(F.conv2d(x, kernel[None, None, None, :]), kernel[None, None, :, None])
+    return float((x[:, :, 1:-1, 1:-1] - blurred).square().mean().sqrt())
+
+
 # Labels -------------------------------------------------------------------------------------------------------------
 
 
@@ -288,42 +300,41 @@ def _folds(labels: Tensor, blocks: int = 8) -> Tensor:
 # Copies and repetition ----------------------------------------------------------------------------------------------
 
 
-def copy_share(result: Tensor, swatch: Tensor, size: int = 32, likeness: float = 0.9, most: int = 512) -> float:
+def copy_share(result: Tensor, swatch: Tensor, size: int = 32, likeness: float = 0.95, most: int = 256) -> float:
     """The share of `size` x `size` pieces of a result that are found pixel by pixel in the swatch.
 
     A piece is a copy if some place of the swatch correlates with it by at least `likeness` (normalised
     cross-correlation over its pixels and channels, its mean colour removed). Up to `most` pieces on an even grid are
     looked up, by their coarse look first and pixel by pixel at the eight best places. Pieces with nearly no contrast
-    could be anywhere and are left out. 0 to 1; a real photograph holds few of its own pieces twice: `copy_share` of one
-    half of the swatch against the other is what chance gives.
+    could be anywhere and are left out. 0 to 1; a photograph holds few of its own pieces twice: `copy_share` of one half
+    of the swatch against the other is what chance gives, and more than 0 only for smooth or very regular pictures.
     """
-    cell = max(1, size // 8)
     if min(*result.shape[1:], *swatch.shape[1:]) < size:
         return 0.0
-    look = _coarse_patches(swatch, size, cell)  # (k, h, w)
-    height, width = look.shape[1:]
-    look = look.flatten(1)
-    ys, xs = _even(result.shape[1] - size, result.shape[2] - size, most)
-    found, counted = 0, 0
-    floor = 0.1 * float(swatch.float().flatten(1).std(1).square().mean().sqrt())
-    for y, x in zip(ys, xs, strict=True):
-        piece = result[:, y : y + size, x : x + size].float()
-        piece = piece - piece.mean((1, 2), keepdim=True)
-        if float(piece.square().mean().sqrt()) < max(floor, 0.01):
-            continue
-        counted += 1
-        coarse = F.avg_pool2d(piece[None], cell)[0].flatten()
-        places = (coarse @ look).topk(min(8, height * width)).indices
-        best = max(_likeness(piece, swatch, int(p) // width, int(p) % width) for p in places)
-        found += best >= likeness
-    return found / counted if counted else 0.0
+    result, swatch = result.float(), swatch.float()
+    contrast = float(swatch.flatten(1).var(1).mean().sqrt())
+    spots = _even(result.shape[1] - size, result.shape[2] - size, most)
+    pieces = torch.stack([result[:, y : y + size, x : x + size] for y, x in spots])  # (n, 3, size, size)
+    pieces = pieces - pieces.mean((2, 3), keepdim=True)
+    pieces = pieces[pieces.square().mean((1, 2, 3)).sqrt() > max(0.1 * contrast, 0.01)]
+    if len(pieces) == 0:
+        return 0.0
+    cell = max(1, size // 8)
+    look = _coarse_patches(swatch, size, cell)
+    width = look.shape[2]
+    look = look.flatten(1)  # (3 * 8 * 8, places)
+    found = 0
+    for group in pieces.split(32):
+        places = (F.avg_pool2d(group, cell).flatten(1) @ look).topk(min(8, look.shape[1])).indices
+        for piece, candidates in zip(group, places.tolist(), strict=True):
+            found += any(_likeness(piece, swatch, *divmod(place, width)) >= likeness for place in candidates)
+    return found / len(pieces)
 
 
-def _even(height: int, width: int, most: int) -> tuple[list[int], list[int]]:
+def _even(height: int, width: int, most: int) -> list[tuple[int, int]]:
     """Rows and columns of at most `most` places on an even grid over 0..height by 0..width."""
-    n = max(1, math.isqrt(most))
-    spots = [(i * height // max(1, n - 1), j * width // max(1, n - 1)) for i in range(n) for j in range(n)]
-    return [y for y, _ in spots], [x for _, x in spots]
+    n = max(2, math.isqrt(most))
+    return sorted({(i * height // (n - 1), j * width // (n - 1)) for i in range(n) for j in range(n)})
 
 
 def _coarse_patches(swatch: Tensor, size: int, cell: int) -> Tensor:
