@@ -1,0 +1,167 @@
+"""Fixtures inside bpy: the add-on enabled, a fresh file for each test, live services with the engines of engines.py.
+
+Run with a Python that has bpy. The service runs in another Python: AD_SERVICE_PYTHON, or the project's .venv.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICE_PYTHON = os.environ.get("AD_SERVICE_PYTHON") or str(ROOT / ".venv" / "bin" / "python")
+PACKAGE = "blender_addon"
+
+if importlib.util.find_spec("bpy") is None:
+    collect_ignore_glob = ["test_*.py"]
+else:
+    os.environ["BLENDER_USER_RESOURCES"] = tempfile.mkdtemp(prefix="distill-blender-")
+    sys.path.insert(0, str(ROOT))
+
+
+@dataclass
+class LiveService:
+    """A running `ad-service serve` with an engine of the tests."""
+
+    data_dir: Path
+    process: subprocess.Popen[bytes]
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        self.process.wait(timeout=20)
+
+
+def command_of(data_dir: Path, engine: str) -> list[str]:
+    command = [SERVICE_PYTHON, "-m", "ad_service", "serve", "--data-dir", str(data_dir), "--port", "0"]
+    return [*command, "--engine", f"tests.addon.engines:{engine}"]
+
+
+def launch(data_dir: Path, engine: str) -> LiveService:
+    """Starts a service and returns once it has announced itself."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    (data_dir / "runtime.json").unlink(missing_ok=True)
+    with (data_dir / "serve.out").open("ab") as out:
+        process = subprocess.Popen(command_of(data_dir, engine), cwd=ROOT, stdout=out, stderr=out, env=environment())
+    wait_until(lambda: (data_dir / "runtime.json").exists() or process.poll() is not None, 60)
+    assert process.poll() is None, (data_dir / "serve.out").read_text()
+    return LiveService(data_dir, process)
+
+
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"PYTHONPATH": str(ROOT)}
+
+
+def wait_until(true: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Waits for something to come true; fails when it does not."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., LiveService]]:
+    """Starts services by the name of an engine; all end with the test."""
+    with ExitStack() as stack:
+
+        def starter(engine: str = "quick", data_dir: Path | None = None) -> LiveService:
+            live = launch(data_dir or tmp_path / "data", engine)
+            stack.callback(live.stop, signal.SIGKILL)
+            use_folder(live.data_dir)
+            return live
+
+        yield starter
+
+
+@pytest.fixture(scope="module")
+def quick_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
+    live = launch(tmp_path_factory.mktemp("service"), "quick")
+    yield live
+    live.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def service(quick_service: LiveService, blender: Any) -> LiveService:
+    """A service for the tests that do not break it."""
+    use_folder(quick_service.data_dir)
+    return quick_service
+
+
+def preferences() -> Any:
+    import bpy
+
+    return bpy.context.preferences.addons[PACKAGE].preferences
+
+
+def use_folder(data_dir: Path) -> None:
+    preferences().data_dir = str(data_dir)
+
+
+@pytest.fixture
+def blender(tmp_path: Path) -> Iterator[Any]:
+    """The add-on enabled in Blender's start-up file, looking for its service where there is none."""
+    import addon_utils
+    import bpy
+
+    bpy.ops.wm.read_homefile(use_factory_startup=True)
+    addon_utils.enable(PACKAGE, default_set=True)
+    chosen = preferences()
+    chosen.executable, chosen.url, chosen.token, chosen.start_automatically = "", "", "", False
+    use_folder(tmp_path / "nobody")
+    yield bpy
+    addon_utils.disable(PACKAGE, default_set=True)
+    assert not [t for t in threading.enumerate() if t.name == "texture-distiller"], "the thread was not joined"
+
+
+# ---------------------------------------------------------------------------------------------- a service that errs
+
+
+@contextmanager
+def fake(answer: Callable[[str, str], tuple[int, str, bytes]]) -> Iterator[str]:
+    """An HTTP service; `answer` maps (method, path) to status, content type and body. Yields its url."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_any(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, kind, body = answer(self.command, self.path)
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = do_HEAD = handle_any  # noqa: N815 - http.server's names
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def as_json(document: Any, status: int = 200, kind: str = "application/json") -> tuple[int, str, bytes]:
+    return status, kind, json.dumps(document).encode()

@@ -1,0 +1,85 @@
+"""Engines for the add-on's tests, run in the service's worker: quick ones, slow ones, and ones that fail."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ad_service.engine import Outcome, Read, Step, Steps
+from blender_addon import wire
+
+
+class Tiles:
+    """Repeats the swatch over the canvas, tinted by the layout where one is given. `pause` is the time of each step."""
+
+    def __init__(self, pause: float, steps: int = 5, maps: tuple[str, ...] = ()) -> None:
+        self.pause, self.steps, self.maps = pause, steps, maps
+
+    def ready(self) -> wire.Ready:
+        return wire.Ready("cpu", "Test device", 8_000_000_000, 6_000_000_000)
+
+    def run(self, request: wire.JobRequest, read: Read) -> Steps:
+        p = request.parameters
+        swatch = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
+        rows = (np.arange(p["height"]) + p["seed"]) % swatch.shape[0]
+        canvas = swatch[rows][:, np.arange(p["width"]) % swatch.shape[1]]
+        if "layout" in request.inputs:
+            layout = Image.open(io.BytesIO(read(request.inputs["layout"]))).convert("RGB")
+            canvas = canvas // 2 + np.asarray(layout.resize((p["width"], p["height"]), 0)) // 2
+        for step in range(self.steps):
+            part = (step + 1) / self.steps
+            yield Step(part, f"Step {step + 1} of {self.steps}", lambda part=part: _png(canvas[:: int(2 / part)]))
+            time.sleep(self.pause)
+        pictures = {"image": _png(canvas)} | {name: _png(canvas) for name in self.maps}
+        return Outcome(pictures, {"seam": 1.02}, ("A note for the artist.",))
+
+
+class Dies(Tiles):
+    """Takes its worker down at the second step."""
+
+    def run(self, request: wire.JobRequest, read: Read) -> Steps:
+        for step in super().run(request, read):
+            yield step
+            os._exit(1)
+        raise AssertionError
+
+
+class Fails(Tiles):
+    def run(self, request: wire.JobRequest, read: Read) -> Steps:
+        yield Step(0.1, "Step 1 of 5")
+        raise wire.WireError("out-of-memory", "512 x 512 does not fit into 1 GB")
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+    return file.getvalue()
+
+
+def quick(_data_dir: Path) -> Tiles:
+    return Tiles(0.0)
+
+
+def slow(_data_dir: Path) -> Tiles:
+    return Tiles(0.4, steps=100)
+
+
+def brisk(_data_dir: Path) -> Tiles:
+    return Tiles(0.2, steps=10)
+
+
+def material(_data_dir: Path) -> Tiles:
+    return Tiles(0.0, maps=("normal", "roughness", "height"))
+
+
+def dies(_data_dir: Path) -> Dies:
+    return Dies(0.0)
+
+
+def fails(_data_dir: Path) -> Fails:
+    return Fails(0.0)

@@ -1,0 +1,75 @@
+"""The extension as a zip: it is valid, installs, registers and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import bpy
+import pytest
+from conftest import ROOT
+
+EXTENSION_TOOL = Path(bpy.utils.system_resource("SCRIPTS")) / "addons_core" / "bl_pkg" / "cli" / "blender_ext.py"
+
+INSTALL = """
+import sys, threading, bpy
+sys.modules.pop("blender_addon", None)
+import addon_utils
+addon_utils.enable("bl_pkg")
+assert bpy.ops.extensions.package_install_files(filepath=sys.argv[1], repo="user_default", enable_on_install=True) == {"FINISHED"}
+name = "bl_ext.user_default.texture_distiller"
+assert name in bpy.context.preferences.addons, list(bpy.context.preferences.addons.keys())
+assert bpy.context.preferences.addons[name].preferences.start_automatically
+assert bpy.ops.distill.region_add(name="Moss") == {"FINISHED"}
+import importlib
+running = importlib.import_module(name + ".running")
+running.pump()
+for _ in range(2):
+    addon_utils.disable(name, default_set=True)
+    assert not hasattr(bpy.types.Scene, "distill") and not hasattr(bpy.types, "DISTILL_OT_run")
+    assert not running._on_load in bpy.app.handlers.load_post and not running._on_save in bpy.app.handlers.save_pre
+    addon_utils.enable(name, default_set=True)
+    assert hasattr(bpy.types.Scene, "distill")
+assert [m for m in sys.modules if m.partition(".")[0] in ("torch", "ad_service", "blender_addon")] == []
+print("all well")
+"""
+
+
+def extension(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXTENSION_TOOL), *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("package")
+    extension("build", "--source-dir", str(ROOT / "blender_addon"), "--output-dir", str(folder))
+    return next(folder.glob("texture_distiller-*.zip"))
+
+
+def test_the_package_is_valid_and_holds_what_belongs_to_it(package: Path) -> None:
+    extension("validate", str(package))
+    names = zipfile.ZipFile(package).namelist()
+    assert {"blender_manifest.toml", "__init__.py", "wire.py", "panels.py"} <= set(names)
+    assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".zip"))]
+
+
+def test_the_package_installs_and_can_be_disabled_twice(package: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", INSTALL, str(package)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=tmp_path,
+        timeout=120,
+    )
+    assert "all well" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr

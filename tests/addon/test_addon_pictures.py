@@ -1,0 +1,241 @@
+"""Images in and out: what counts is what the artist sees; what cannot be used is said in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bpy
+import numpy as np
+import pytest
+import scenes
+
+from blender_addon import image_io, regions, wire
+
+
+def saved(path: Path, pixels: np.ndarray) -> Any:
+    path.write_bytes(image_io.encode_png(pixels))
+    return bpy.data.images.load(str(path))
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return image_io.pixels_of(image_io.new_image("decoded", png), "picture")[..., :3]
+
+
+def paint(image: Any, value: float) -> None:
+    image.pixels.foreach_set(np.full(len(image.pixels), value, np.float32))
+    image.update()
+
+
+@pytest.mark.usefixtures("blender")
+def test_pixels_come_back_as_they_went_in() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (17, 31, 3), np.uint8)
+    assert (decoded(image_io.encode_png(pixels)) == pixels).all()
+
+
+def test_an_image_that_was_not_touched_gives_its_file(blender: Any, tmp_path: Path) -> None:
+    image = saved(tmp_path / "a.png", scenes.checks())
+    assert image_io.source_of(image, "swatch")() == (tmp_path / "a.png").read_bytes()
+    image.pack()
+    (tmp_path / "a.png").unlink()
+    assert (decoded(image_io.source_of(image, "swatch")()) == scenes.checks()).all()
+
+
+def test_an_image_that_was_painted_on_gives_what_was_painted(blender: Any, tmp_path: Path) -> None:
+    image = saved(tmp_path / "a.png", scenes.checks())
+    paint(image, 0.2)
+    assert image.is_dirty
+    assert (decoded(image_io.source_of(image, "swatch")()) == 51).all()
+
+
+def test_a_generated_image_gives_its_pixels(blender: Any) -> None:
+    image = blender.data.images.new("generated", 16, 8)
+    image.generated_color = (1.0, 0.0, 0.0, 1.0)
+    assert (decoded(image_io.source_of(image, "swatch")()) == (255, 0, 0)).all()
+
+
+def test_a_float_image_is_turned_into_srgb(blender: Any) -> None:
+    image = blender.data.images.new("float", 8, 8, float_buffer=True)
+    paint(image, 0.5)
+    assert (decoded(image_io.source_of(image, "swatch")()) == 188).all()
+
+
+def test_a_file_in_another_format_gives_its_pixels(blender: Any, tmp_path: Path) -> None:
+    image = saved(tmp_path / "a.png", scenes.checks())
+    assert min(image.size) > 0
+    image.filepath_raw, image.file_format = str(tmp_path / "a.tga"), "TARGA"
+    image.save()
+    targa = blender.data.images.load(str(tmp_path / "a.tga"))
+    assert (decoded(image_io.source_of(targa, "swatch")()) == scenes.checks()).all()
+
+
+def no_image(_tmp_path: Path) -> Any:
+    return None
+
+
+def udim(_tmp_path: Path) -> Any:
+    return bpy.data.images.new("tiles", 8, 8, tiled=True)
+
+
+def movie(_tmp_path: Path) -> Any:
+    image = bpy.data.images.new("movie", 8, 8)
+    image.source = "MOVIE"
+    return image
+
+
+def lost_file(tmp_path: Path) -> Any:
+    image = saved(tmp_path / "gone.png", scenes.checks())
+    (tmp_path / "gone.png").unlink()
+    image.reload()
+    return image
+
+
+def empty(_tmp_path: Path) -> Any:
+    image = bpy.data.images.new("empty", 8, 8)
+    image.source = "FILE"
+    return image
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (no_image, "No swatch"),
+        (udim, "UDIM"),
+        (movie, "a movie"),
+        (lost_file, "is missing"),
+        (empty, "no pixels"),
+    ],
+)
+def test_what_has_no_pixels_is_said_in_one_sentence(blender: Any, tmp_path: Path, make: Any, words: str) -> None:
+    with pytest.raises(wire.WireError, match=words) as caught:
+        image_io.source_of(make(tmp_path), "swatch")
+    assert caught.value.code == "invalid-image"
+
+
+def test_undo_brings_back_pixels_that_were_replaced(blender: Any) -> None:
+    scenes.swatch()
+    scenes.two_regions()
+    blender.ops.distill.layout_new()
+    blender.ops.ed.undo_push(message="before")
+    before = image_io.pixels_of(blender.context.scene.distill.image_layout, "layout")
+    blender.ops.distill.fill(picture="layout", region=1)
+    blender.ops.ed.undo_push(message="fill")
+    layout = blender.context.scene.distill.image_layout
+    assert (image_io.pixels_of(layout, "layout") != before).any()
+    assert layout.name == "Layout"
+    blender.ops.ed.undo()
+    layout = blender.context.scene.distill.image_layout
+    assert (image_io.pixels_of(layout, "layout") == before).all()
+    assert layout.name == "Layout"
+
+
+# ---------------------------------------------------------------------------------------------- regions
+
+
+def labels(picture: str) -> np.ndarray:
+    colors = regions.colors_of(bpy.context.scene)
+    image = getattr(bpy.context.scene.distill, f"image_{picture}")
+    return regions.labels_in(image_io.pixels_of(image, picture), colors)
+
+
+def test_regions_are_told_apart_by_colour(blender: Any) -> None:
+    scenes.swatch()
+    scenes.two_regions()
+    blender.ops.distill.region_map_new(method="COLOR")
+    found = labels("regions")
+    assert found.shape == (64, 64)
+    assert len(np.unique(found[8:, 4:28])) == len(np.unique(found[8:, 36:60])) == 1
+    assert found[32, 10] != found[32, 50]
+
+
+def test_what_stays_grey_over_the_swatch_is_the_first_region(blender: Any) -> None:
+    scenes.swatch()
+    scenes.two_regions()
+    blender.ops.distill.region_map_new(method="OVER")
+    blender.ops.distill.fill(picture="regions", region=1, box=(0.0, 0.0, 0.5, 0.25))
+    blender.ops.distill.layout_new()
+    sent = {name: decoded(source()) for name, source in regions.label_sources(blender.context.scene).items()}
+    first, second = regions.colors_of(blender.context.scene)
+    assert (sent["regions"][48:, :32] == second).all()
+    assert (sent["regions"][:48] == first).all()
+    assert (sent["regions"][:, 32:] == first).all()
+
+
+def test_a_layout_has_the_aspect_of_the_output(blender: Any) -> None:
+    scenes.two_regions()
+    scenes.small_output(4096, 1024)
+    blender.ops.distill.layout_new()
+    assert tuple(blender.context.scene.distill.image_layout.size) == (1024, 256)
+
+
+def test_fill_counts_from_the_bottom_left(blender: Any) -> None:
+    scenes.two_regions()
+    scenes.small_output(128, 64)
+    blender.ops.distill.layout_new()
+    blender.ops.distill.fill(picture="layout", region=1, box=(0.0, 0.0, 0.25, 0.5))
+    found = labels("layout")
+    assert (found[32:, :32] == 1).all()
+    assert found.sum() == 32 * 32
+
+
+def with_layout() -> None:
+    scenes.swatch()
+    scenes.two_regions()
+    scenes.small_output()
+    bpy.ops.distill.region_map_new(method="COLOR")
+    bpy.ops.distill.layout_new()
+    bpy.context.scene.distill.use_layout = True
+
+
+def refusal() -> str:
+    with pytest.raises(RuntimeError) as caught:
+        bpy.ops.distill.run()
+    return str(caught.value)
+
+
+def test_colours_that_no_region_has_are_told_and_can_be_cleaned_up(blender: Any) -> None:
+    with_layout()
+    layout = blender.context.scene.distill.image_layout
+    paint(layout, 0.5)
+    assert "#808080" in refusal()
+    assert "have no region's colour" in refusal()
+    blender.ops.distill.clean(picture="layout")
+    assert (labels("layout") >= 0).all()
+    assert regions.label_sources(blender.context.scene)
+
+
+def test_a_region_without_a_pixel_in_the_swatch_is_told_by_name(blender: Any) -> None:
+    with_layout()
+    blender.ops.distill.fill(picture="regions", region=0)
+    blender.ops.distill.fill(picture="layout", region=1, box=(0.0, 0.0, 0.5, 0.5))
+    assert "Moss" in refusal()
+
+
+def test_two_regions_of_one_colour_are_told(blender: Any) -> None:
+    with_layout()
+    both = blender.context.scene.distill.regions
+    both[1].color = both[0].color
+    assert "Moss" in refusal()
+
+
+def test_a_layout_that_is_missing_is_told(blender: Any) -> None:
+    with_layout()
+    blender.context.scene.distill.image_layout = None
+    assert "No layout" in refusal()
+
+
+def test_regions_are_found_in_a_noisy_map(blender: Any) -> None:
+    noise = np.random.default_rng(1).integers(-4, 5, (64, 64, 3))
+    pixels = np.clip(scenes.checks().astype(int) + noise, 0, 255).astype(np.uint8)
+    blender.context.scene.distill.image_regions = image_io.new_image("map", image_io.encode_png(pixels))
+    blender.ops.distill.regions_from_map(picture="regions")
+    assert len(blender.context.scene.distill.regions) == 3
+    blender.ops.distill.clean(picture="regions")
+    assert set(np.unique(labels("regions"))) == {0, 1, 2}
+
+
+def test_every_region_gets_a_colour_of_its_own(blender: Any) -> None:
+    for _ in range(20):
+        blender.ops.distill.region_add()
+    colors = regions.colors_of(blender.context.scene)
+    assert len(set(colors)) == 20
