@@ -125,8 +125,8 @@ def order_texture(regions: ModuleType, size: int) -> None:
     for region in settings.regions:
         region.name = "Moss" if region.color[1] > region.color[0] else "Stone"
     stone = next(index for index, region in enumerate(settings.regions) if region.name == "Stone")
-    settings.parameters.width = settings.parameters.height = size
-    settings.parameters.seed = 7
+    output = settings.parameters_synthesize
+    output.width, output.height, output.seed = size, size, 7
     bpy.ops.distill.layout_new()
     labels = path_layout(settings.image_layout.size[0])
     regions.assign(bpy.context.scene, "layout", np.where(labels == 0, stone, 1 - stone))
