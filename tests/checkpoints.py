@@ -26,6 +26,7 @@ SD15: dict[str, Any] = {
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 1, 1, 1),
     "attention_head_dim": 8,
     "cross_attention_dim": WIDTH,
 }
@@ -66,6 +67,36 @@ def tiny(family: str, **unet_changes: Any) -> Tiny:
         return Tiny(family, unet, _vae(family), _texts(family), _scheduler(family))
 
 
+REAL = {
+    "sd15": {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
+    "sd2": {
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
+    },
+    "sdxl": {
+        "block_out_channels": (320, 640, 1280),
+        "cross_attention_dim": 2048,
+        "attention_head_dim": (5, 10, 20),
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+
+
+def real(family: str) -> Tiny:
+    """The networks in their real size, without weights: on the meta device."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**(UNETS[family] | REAL[family]))
+        clip = _text_config("quick_gelu", "CLIPTextModel", width=768, layers=12)
+        open_clip = _text_config("gelu", "CLIPTextModelWithProjection", width=1280, layers=32)
+        texts: dict[str, nn.Module] = {"text_encoder": CLIPTextModel(clip)}
+        if family == "sd2":
+            texts = {"text_encoder": CLIPTextModel(_text_config("gelu", "CLIPTextModel", width=1024, layers=23))}
+        if family == "sdxl":
+            texts["text_encoder_2"] = CLIPTextModelWithProjection(open_clip)
+        return Tiny(family, unet, _vae(family, (128, 256, 512, 512)), texts, _scheduler(family))
+
+
 def _tiny_pocket() -> Tiny:
     unet = UNet2DModel(
         sample_size=128,
@@ -92,9 +123,9 @@ def _tiny_pocket() -> Tiny:
     return Tiny("pocket", unet, vae, {}, scheduler)
 
 
-def _vae(family: str) -> AutoencoderKL:
+def _vae(family: str, channels: tuple[int, ...] = (32, 32, 32, 32)) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
+        block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
@@ -124,14 +155,14 @@ def _texts(family: str) -> dict[str, nn.Module]:
     return {"text_encoder": clip, "text_encoder_2": open_clip}
 
 
-def _text_config(activation: str, name: str) -> CLIPTextConfig:
+def _text_config(activation: str, name: str, width: int = WIDTH, layers: int = 3) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=WORDS,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=3,
-        num_attention_heads=1,
-        projection_dim=WIDTH,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 64),
+        projection_dim=width,
         hidden_act=activation,
         bos_token_id=49406,
         eos_token_id=49407,
@@ -328,7 +359,7 @@ def ldm_open_clip(encoder: nn.Module, *, unused_layer: bool) -> dict[str, Tensor
             renamed[_replaced(name.replace("q_proj.", "in_proj_"), _OPEN_CLIP)] = stacked
         elif ".k_proj." not in name and ".v_proj." not in name:
             renamed[_replaced(name, _OPEN_CLIP)] = tensor.T if "text_projection" in name else tensor
-    renamed.setdefault("text_projection", torch.eye(WIDTH))
+    renamed.setdefault("text_projection", torch.eye(encoder.config.hidden_size))
     renamed["logit_scale"] = torch.tensor(4.6)
     if unused_layer:
         last = max(int(name.split(".")[2]) for name in renamed if "resblocks" in name)

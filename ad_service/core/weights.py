@@ -48,11 +48,11 @@ class Part:
 
     def check(self) -> None:
         """Raise CheckpointError unless every tensor that the network needs is there in its shape. Reads no weights."""
-        self._fitted(self._module(), self._shells())
+        self._fitted(self.build_on_meta(), self._shells())
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Any:
         """The network in evaluation mode, its parameters frozen; raises CheckpointError."""
-        module = self._module()
+        module = self.build_on_meta()
         module.load_state_dict(self._fitted(module, dict(self._tensors(device, dtype))), assign=True)
         _fill_position_ids(module, device)
         return module.requires_grad_(False).eval()
@@ -63,7 +63,8 @@ class Part:
             if not bool(torch.isfinite(tensor).all()):
                 yield name
 
-    def _module(self) -> nn.Module:
+    def build_on_meta(self) -> Any:
+        """The network without memory; raises CheckpointError if its config is of no known kind."""
         try:
             with META:
                 return self.build()
@@ -171,7 +172,7 @@ def open_parts(path: Path, family: str | None = None) -> Parts:
     header = checkpoints.read_header(path)
     found = checkpoints.file_family(header)
     _expect(path, found, family)
-    return _file_parts(header, found)
+    return file_parts(header, found)
 
 
 def _expect(path: Path, found: str, expected: str | None) -> None:
@@ -212,7 +213,8 @@ def _folder_text(folder: Path, projects: bool) -> Part:
     return _text_part(headers, "", config, projects, _without_wrapper)
 
 
-def _file_parts(header: Header, family: str) -> Parts:
+def file_parts(header: Header, family: str) -> Parts:
+    """The networks of a single file in LDM layout, their configs read off the header."""
     unet = checkpoints.unet_config(header, family)
     vae = checkpoints.vae_config(header, family)
     unet_part = Part(
