@@ -29,6 +29,28 @@ def encode(backbone: Backbone, picture: Tensor) -> Tensor:
     return ((z - (config.get("shift_factor") or 0.0)) * config.scaling_factor)[0].cpu()
 
 
+def encode_canvas(backbone: Backbone, picture: Tensor, shape: Shape, side: int = 64) -> Tensor:
+    """Latents (C, H, W) of a canvas' picture (3, H * factor, W * factor), in tiles that see their neighbours."""
+    factor = backbone.family.factor
+    canvas = torch.empty(0)
+    for y in range(0, shape.height, side):
+        for x in range(0, shape.width, side):
+            h, w = min(side, shape.height - y), min(side, shape.width - x)
+            rows, top = _reach(y, h, shape.height, shape.tile_y)
+            columns, left = _reach(x, w, shape.width, shape.tile_x)
+            patch = picture[:, _pixels(rows, factor)][:, :, _pixels(columns, factor)]
+            z = encode(backbone, patch)
+            if canvas.numel() == 0:
+                canvas = torch.empty(len(z), shape.height, shape.width)
+            canvas[:, y : y + h, x : x + w] = z[:, top : top + h, left : left + w]
+    return canvas
+
+
+def _pixels(cells: Tensor, factor: int) -> Tensor:
+    """The pixels of latents along one axis."""
+    return (cells[:, None] * factor + torch.arange(factor)).flatten()
+
+
 def decode_tile(backbone: Backbone, z: Tensor) -> Tensor:
     """The decoder's bare output (B, 3, H, W), about [0, 1], for latents (B, C, h, w)."""
     config = backbone.vae.config

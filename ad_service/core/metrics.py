@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+POINTS = 128  # label_agreement reads about so many points a side
+
 # Seams --------------------------------------------------------------------------------------------------------------
 
 
@@ -81,19 +83,29 @@ def seam_at(image: Tensor, positions: Sequence[int], axis: int, band: int = 8) -
     Each is held against all inside borders that are not among `positions`; a band border also not against those whose
     bands reach over one of them.
     """
-    x = image.double() if axis == 1 else image.double().transpose(1, 2)
+    x = image if axis == 1 else image.transpose(1, 2)
     length = x.shape[2]
+    if length < 4:
+        raise ValueError(f"a seam needs at least 4 pixels along its axis: got {length}")
     band = max(1, min(band, length // 4))
     asked = {p % length for p in positions} | {0}
-    singles = (x - x.roll(1, 2)).abs().mean((0, 1))  # (length,), entry p is the border before p
-    means = F.avg_pool1d(F.pad(x, (band, band), mode="circular"), band, 1)  # entry p is the mean of p-band .. p-1
-    bands = (means[..., band : band + length] - means[..., :length]).abs().mean((0, 1))
+    parts = [_borders(part.double(), band) for part in x.split(256, 1)]
+    singles, bands = torch.stack(parts).sum(0) / (x.shape[0] * x.shape[1])  # each (length,)
     far = [p for p in range(length) if all(min((p - a) % length, (a - p) % length) >= band for a in asked)]
     near = [p for p in range(length) if p not in asked]
     return [
         AxisSeam(_edge(singles[p % length], singles[near]), _edge(bands[p % length], bands[far or near]))
         for p in positions
     ]
+
+
+def _borders(x: Tensor, band: int) -> Tensor:
+    """Summed differences (2, length) over the border before each column of x (C, h, length): of pixels, of bands."""
+    length = x.shape[2]
+    single = (x - x.roll(1, 2)).abs().sum((0, 1))
+    means = F.avg_pool1d(F.pad(x, (band, band), mode="circular"), band, 1)  # entry p is the mean of p-band .. p-1
+    bands = (means[..., band : band + length] - means[..., :length]).abs().sum((0, 1))
+    return torch.stack([single, bands])
 
 
 def _edge(border: Tensor, inside: Tensor) -> Edge:
@@ -203,17 +215,16 @@ def label_agreement(result: Tensor, layout: Tensor, swatch: Tensor, regions: Ten
     of about 128 x 128.
     """
     count = int(max(layout.max(), regions.max())) + 1
-    x, y = _points(swatch, regions)
+    x, y, fold = _points(swatch, regions)
     mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
     generator = torch.Generator().manual_seed(seed)
     lift = _Lift(mean, std, generator)
     z = lift(x)
-    fold = _folds(regions).to(z.device)
     read = torch.empty_like(y)
     for part in (0, 1):
         held = fold == part
         read[held] = _read(z[held], _fit(z[~held], y[~held], count))
-    u, wanted = _points(result, layout)
+    u, wanted, _ = _points(result, layout)
     got = _read(lift(u), _fit(z, y, count))
     return Agreement(
         float((got == wanted).double().mean()),
@@ -227,20 +238,23 @@ def _recall(got: Tensor, wanted: Tensor, count: int) -> tuple[float, ...]:
     return tuple(float((got[wanted == i] == i).double().mean()) for i in range(count))
 
 
-def _grid(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the points that are read."""
+def _points(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (n, 36), labels (n,) and fold (n,) of a picture's grid points; folds are a checkerboard of 8 x 8 blocks.
+
+    A picture of more than 2048 x 2048 pixels is read in 8 x 8 pieces of 512, at the same scale.
+    """
     h, w = labels.shape
-    step = max(1, round(math.sqrt(h * w) / 128))
-    return (
-        torch.arange(step // 2, h, step, device=labels.device)[:, None],
-        torch.arange(step // 2, w, step, device=labels.device)[None, :],
-    )
-
-
-def _points(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (n, 36) and labels (n,) of a picture's grid points."""
-    rows, columns = _grid(labels)
-    return _features(image)[:, rows, columns].flatten(1).T, labels[rows, columns].flatten()
+    whole = h * w <= 2048**2
+    side_y, side_x = (h, w) if whole else (min(512, h), min(512, w))
+    step = max(1, round(math.sqrt(side_y * side_x) / (POINTS if whole else POINTS // 8)))
+    found = []
+    for y, x in [(0, 0)] if whole else _even(h - side_y, w - side_x, 64):
+        rows = torch.arange(step // 2, side_y, step, device=labels.device)[:, None]
+        columns = torch.arange(step // 2, side_x, step, device=labels.device)[None, :]
+        features = _features(image[:, y : y + side_y, x : x + side_x])[:, rows, columns]
+        fold = ((rows + y) * 8 // h + (columns + x) * 8 // w) % 2
+        found.append((features.flatten(1).T, labels[rows + y, columns + x].flatten(), fold.flatten()))
+    return torch.cat([f for f, _, _ in found]), torch.cat([y for _, y, _ in found]), torch.cat([k for _, _, k in found])
 
 
 def _features(image: Tensor) -> Tensor:
@@ -288,13 +302,6 @@ def _fit(z: Tensor, y: Tensor, count: int) -> Tensor:
 
 def _read(z: Tensor, weights: Tensor) -> Tensor:
     return (z.double() @ weights).argmax(1)
-
-
-def _folds(labels: Tensor, blocks: int = 8) -> Tensor:
-    """Which half of a checkerboard of blocks each grid point lies on."""
-    rows, columns = _grid(labels)
-    h, w = labels.shape
-    return ((rows * blocks // h + columns * blocks // w) % 2).flatten()
 
 
 # Copies and repetition ----------------------------------------------------------------------------------------------
@@ -372,11 +379,12 @@ def repetition(image: Tensor, nearest: int = 8) -> Repetition:
     The luminance is freed of its trend (a quadratic in x and y); the correlation at a lag is taken over the pixels that
     both have (zero-padded FFT, Wiener-Khinchin, normalised by the energy of the overlap), for lags up to half the
     picture. A peak is a local maximum at least `nearest` pixels from the centre. 1 for exact repetition; a result is
-    held against the swatch's own, since a basket repeats by nature.
+    held against the swatch's own, since a basket repeats by nature. A picture of more than 2048 pixels a side is first
+    shrunk by a whole number, and lags are given in its own pixels.
     """
-    grey = image.double().mean(0)
+    shrink = -(-max(image.shape[1:]) // 2048)
+    grey = _detrended(F.avg_pool2d(image[None], shrink)[0].double().mean(0))
     h, w = grey.shape
-    grey = _detrended(grey)
     ones = torch.ones_like(grey)
     size = (2 * h, 2 * w)
     f, f2, m = (torch.fft.rfft2(v, s=size) for v in (grey, grey.square(), ones))
@@ -395,7 +403,7 @@ def repetition(image: Tensor, nearest: int = 8) -> Repetition:
     candidates = torch.where(far & top, value, -1.0)
     best = int(candidates.argmax())
     y, x = best // value.shape[1], best % value.shape[1]
-    return Repetition(float(candidates.max()), (int(down[y]), int(right[x])))
+    return Repetition(float(candidates.max()), (int(down[y]) * shrink, int(right[x]) * shrink))
 
 
 def _detrended(grey: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Where a canvas starts: noise, random swatch cells of the right label, or a quilt of swatch pieces.
+"""What a canvas starts from: random swatch pixels of the right label, or a quilt of swatch pieces.
 
-The last two are *source maps*: for each cell of the canvas the cell of the swatch that it shows. What is gathered
-through one (latents, pixels, other channels of the material) fits together.
+Both are *source maps*: for each cell of the canvas the cell of the swatch that it shows. `paint` makes the picture of
+one; what is painted through the same map (colours, other channels of the material) fits together.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class QuiltOptions:
 def fill(swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator) -> Tensor:
     """A source map (H, W) of random cells, each of the label that the layout has there.
 
-    A source map holds flat indices y * w + x into the swatch.
+    A source map holds flat indices y * w + x into the swatch's cells.
     """
     if layout is None or swatch.labels is None:
         cells = swatch.features.shape[1] * swatch.features.shape[2]
@@ -69,8 +69,44 @@ def looks(picture: Tensor, cell: int, most: int = 12) -> Tensor:
     return (flat @ basis).t().reshape(-1, *blocks.shape[1:])
 
 
-def apply(source: Tensor, picture: Tensor) -> Tensor:
-    """What a source map (H, W) shows of a picture (C, h, w): (C, H, W)."""
+def paint(source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
+    """The picture (C, H * cell, W * cell) of a source map (H, W) of cell x cell pixels of a picture (C, h, w).
+
+    Around each pixel lie the middles of four cells. Where they come from one place of the swatch it is copied;
+    along a border they are blended, so that a cut runs smoothly over the corners of cells.
+    """
+    H, W = source.shape
+    columns = picture.shape[2] // cell
+    flat = picture.flatten(1)
+    offset = torch.arange(cell)
+    low = (offset < cell / 2).long()  # the upper left of the four cells is the one before, for the first half
+    share = ((offset + 0.5) / cell + 0.5) % 1.0  # weight of the lower right one, along one axis
+    out = torch.zeros(picture.shape[0], H * cell, W * cell)
+    total = torch.zeros(H * cell, W * cell)
+    for down in (0, 1):
+        for right in (0, 1):
+            rows, dy = _neighbours(H, cell, down - low, tiles[0])
+            cols, dx = _neighbours(W, cell, right - low, tiles[1])
+            place = source[rows[:, None], cols[None, :]]
+            y = (place // columns * cell + dy[:, None]).clamp(0, picture.shape[1] - 1)
+            x = (place % columns * cell + dx[None, :]).clamp(0, picture.shape[2] - 1)
+            wy, wx = (share if side else 1 - share for side in (down, right))
+            weight = (wy.repeat(H)[:, None] * wx.repeat(W)[None, :]) ** 2
+            out += flat[:, (y * picture.shape[2] + x).flatten()].view(out.shape) * weight
+            total += weight
+    return out / total
+
+
+def _neighbours(length: int, cell: int, step: Tensor, tile: bool) -> tuple[Tensor, Tensor]:
+    """For each pixel along an axis of `length` cells: the cell `step` (cell,) further, and the pixel counted from there."""
+    index = torch.arange(length).repeat_interleave(cell) + step.repeat(length)
+    inside = index % length if tile else index.clamp(0, length - 1)
+    pixel = torch.arange(cell).repeat(length) - cell * step.repeat(length)
+    return inside, pixel + cell * (index - inside) * (not tile)
+
+
+def show(source: Tensor, picture: Tensor) -> Tensor:
+    """What a source map (H, W) shows of a picture with one value a cell (C, h, w): (C, H, W)."""
     return picture.flatten(1)[:, source.flatten()].view(picture.shape[0], *source.shape)
 
 
@@ -91,9 +127,15 @@ def quilt(
         layout = F.pad(
             layout[None, None].float(), (0, padded.width - shape.width, 0, padded.height - shape.height), "replicate"
         )[0, 0].long()
+    roll = [
+        int(torch.randint(n, (1,), generator=generator)) if tile else 0
+        for n, tile in ((shape.height, shape.tile_y), (shape.width, shape.tile_x))
+    ]  # a torus has no first piece: the laying begins, and closes, anywhere
+    if layout is not None:
+        layout = layout.roll((-roll[0], -roll[1]), (0, 1))
     work = _Quilt(swatch, padded, layout, generator, options)
     for fraction in work.run():
-        yield fraction, work.source[: shape.height, : shape.width].clone()
+        yield fraction, work.source.roll((roll[0], roll[1]), (0, 1))[: shape.height, : shape.width]
 
 
 class _Quilt:
@@ -194,7 +236,7 @@ class _Quilt:
             return
         old = self.source[rows, columns]
         wanted = None if self.layout is None else self.layout[rows, columns]
-        corner = self._draw(apply(old, self.features), laid, wanted)
+        corner = self._draw(show(old, self.features), laid, wanted)
         new = self._piece(corner, size)
         take = self._cut(old, new, laid, overlap)
         if wanted is not None and self.labels is not None:
@@ -270,7 +312,7 @@ class _Quilt:
         ring[overlap:-overlap, overlap:-overlap] = False
         old = self.source[rows, columns]
         wanted = None if self.layout is None else self.layout[rows, columns]
-        corner = self._draw(apply(old, self.features), ring, wanted)
+        corner = self._draw(show(old, self.features), ring, wanted)
         new = self._piece(corner, size)
         take = self._cut(old, new, ring, overlap)
         if wanted is not None and self.labels is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -16,6 +16,9 @@ from ad_service.core.canvas import Shape, round_up
 from ad_service.core.features import capture
 from ad_service.core.polish import polish
 from ad_service.core.samplers import SAMPLERS, Plan, Subject
+
+CELL = 4
+"""Pixels along the side of the squares that a start is made of."""
 
 MAX_CROPS = 4
 """Crops of a swatch larger than the window whose keys and values stand side by side."""
@@ -82,11 +85,13 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
     subject, visible = _subject(request, family, exemplar, latents)
     paint = _painter(latents, exemplar.picture, family.factor)
     start = _choose_start(request, family, exemplar)
-    canvas = torch.empty(0)
-    for fraction, canvas in _start(start, subject, latents, exemplar, generator):
-        yield Step(0.15 * fraction, "laying out", _preview(paint, canvas, visible))
     plan = _plan(request, family, start, layout=exemplar.layout is not None)
-    if start != "noise":
+    if start == "noise":
+        canvas = torch.randn(len(latents), subject.shape.height, subject.shape.width, generator=generator)
+    else:
+        laying = _start(start, subject.shape, exemplar, subject.layout, family.factor, generator)
+        picture = yield from _map(laying, 0.0, 0.15, "laying out")
+        canvas = codec.encode_canvas(backbone, picture, subject.shape)
         subject = replace(subject, content=canvas)
     method = family.method if request.method == "auto" else request.method
     with capture(backbone) as tape:
@@ -190,7 +195,7 @@ def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Ten
     if layout is not None and exemplar.regions is not None:
         pad = (0, work.width - shape.width, 0, work.height - shape.height)
         layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
-        small = _latent_regions(exemplar, latents)
+        small = _small_regions(exemplar, (latents.shape[1], latents.shape[2]))
         regions = torch.stack([small[y : y + h, x : x + w] for y, x, h, w in crops])
     return Subject(zs, work, layout, regions, exemplar.count), shape
 
@@ -205,29 +210,28 @@ def _crops(latents: Tensor, side: int) -> list[tuple[int, int, int, int]]:
 
 
 def _start(
-    start: str, subject: Subject, latents: Tensor, exemplar: _Exemplar, generator: torch.Generator
-) -> Iterator[tuple[float, Tensor]]:
-    """The canvas (C, H, W) that the sampler begins with, in the making."""
-    shape = subject.shape
-    if start == "noise":
-        yield 1.0, torch.randn(len(latents), shape.height, shape.width, generator=generator)
-        return
-    regions = None if exemplar.regions is None else _latent_regions(exemplar, latents)
-    cell = exemplar.picture.shape[1] // latents.shape[1]
-    swatch = starts.Swatch(starts.looks(exemplar.picture, cell), regions)
-    if start == "fill":
-        yield 1.0, starts.apply(starts.fill(swatch, shape, subject.layout, generator), latents)
-        return
-    block = max(8, min(40, min(latents.shape[1:]) // 3))
-    options = starts.QuiltOptions(block=block, overlap=max(2, block // 4))
-    for fraction, source in starts.quilt(swatch, shape, subject.layout, generator, options):
-        yield fraction, starts.apply(source, latents)
+    start: str, shape: Shape, exemplar: _Exemplar, layout: Tensor | None, factor: int, generator: torch.Generator
+) -> Generator[float, None, Tensor]:
+    """The picture (3, H, W) that the canvas begins with, made in cells of CELL pixels; yields the fraction done."""
+    h, w = (side // CELL for side in exemplar.picture.shape[1:])
+    cells = replace(shape, height=shape.height * factor // CELL, width=shape.width * factor // CELL)
+    regions = None if exemplar.regions is None else _small_regions(exemplar, (h, w))
+    swatch = starts.Swatch(starts.looks(exemplar.picture, CELL), regions)
+    if layout is not None:
+        layout = labels.resize(layout, cells.height, cells.width)
+    tiles = (shape.tile_y, shape.tile_x)
+    source = starts.fill(swatch, cells, layout, generator)
+    if start == "quilt":
+        block = max(8, min(40, min(h, w) // 3))
+        options = starts.QuiltOptions(block=block, overlap=max(2, block // 4))
+        for fraction, source in starts.quilt(swatch, cells, layout, generator, options):  # noqa: B007
+            yield fraction
+    return starts.paint(source, exemplar.picture, CELL, tiles)
 
 
-def _latent_regions(exemplar: _Exemplar, latents: Tensor) -> Tensor:
-    """The regions at the latents' size; one that is too thin for it keeps the cell that shows most of it."""
+def _small_regions(exemplar: _Exemplar, grid: tuple[int, int]) -> Tensor:
+    """The regions on a coarse grid; one that is too thin for it keeps the cell that shows most of it."""
     assert exemplar.regions is not None
-    grid = (latents.shape[1], latents.shape[2])
     small = labels.resize(exemplar.regions, *grid)
     for label, cells in enumerate(labels.membership(exemplar.regions, grid, exemplar.count)):
         if not bool((small == label).any()):
