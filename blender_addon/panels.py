@@ -36,7 +36,7 @@ def draw_service(layout: UILayout, context: Context) -> None:
     desk = running.desk
     row = layout.row(align=True)
     if desk.status is not None:
-        row.label(text=desk.status.device or "Connected", icon="CHECKMARK" if desk.status.ready else "SORTTIME")
+        row.label(text=desk.status.device or "Connected")
         row.operator("distill.connect", text="", icon="FILE_REFRESH")
     elif desk.connecting or desk.note:
         row.label(text=desk.note, icon="SORTTIME")
@@ -154,32 +154,47 @@ def _paint_button(row: UILayout, picture: str, where: str, text: str, icon: str,
 
 def draw_output(layout: UILayout, context: Context) -> None:
     settings = context.scene.distill
-    kind = properties.kind_of(settings)
-    names = [p.name for p in kind.parameters]
-    if "width" in names and "height" in names:
-        row = layout.row(align=True)
-        for size in SIZES:
-            button = row.operator("distill.output_size", text=str(size))
-            button.width = button.height = size
     column = layout.column()
     column.use_property_split = True
     column.use_property_decorate = False
-    for parameter in kind.parameters:
-        if parameter.advanced:
-            continue
-        if parameter.name == "seed":
-            row = column.row(align=True)
-            row.prop(properties.parameters_of(settings), "seed")
-            row.operator("distill.random_seed", text="", icon="FILE_REFRESH")
-            column.prop(settings, "variations")
-        elif parameter.name == "model" and running.desk.status is not None:
-            row = column.row(align=True)
-            row.prop(properties.parameters_of(settings), "model")
-            row.menu("DISTILL_MT_models", text="", icon="DOWNARROW_HLT")
-        elif parameter.name == "preset":
-            column.row().prop(properties.parameters_of(settings), "preset", expand=True)
-        else:
-            column.prop(properties.parameters_of(settings), parameter.name)
+    for parameter in properties.kind_of(settings).parameters:
+        if not parameter.advanced:
+            _DRAWN_APART.get(parameter.name, _draw_plainly)(column, settings, parameter.name)
+
+
+def _draw_plainly(column: UILayout, settings: PropertyGroup, name: str) -> None:
+    column.prop(properties.parameters_of(settings), name)
+
+
+def _draw_width(column: UILayout, settings: PropertyGroup, name: str) -> None:
+    row = column.row(align=True)
+    for size in SIZES:
+        button = row.operator("distill.output_size", text=str(size))
+        button.width = button.height = size
+    _draw_plainly(column, settings, name)
+
+
+def _draw_model(column: UILayout, settings: PropertyGroup, name: str) -> None:
+    row = column.row(align=True)
+    _draw_plainly(row, settings, name)
+    if running.desk.status is not None:
+        row.menu("DISTILL_MT_models", text="", icon="DOWNARROW_HLT")
+
+
+def _draw_seed(column: UILayout, settings: PropertyGroup, name: str) -> None:
+    row = column.row(align=True)
+    _draw_plainly(row, settings, name)
+    row.operator("distill.random_seed", text="", icon="FILE_REFRESH")
+    column.prop(settings, "variations")
+
+
+def _draw_preset(column: UILayout, settings: PropertyGroup, name: str) -> None:
+    row = column.row()
+    row.use_property_split = False
+    row.prop(properties.parameters_of(settings), name, expand=True)
+
+
+_DRAWN_APART = {"model": _draw_model, "width": _draw_width, "seed": _draw_seed, "preset": _draw_preset}
 
 
 class DISTILL_MT_models(Menu):  # noqa: N801
@@ -297,7 +312,7 @@ def _draw_layout_header(self: Panel, context: Context) -> None:
 
 def _draw_service_header(self: Panel, _context: Context) -> None:
     desk = running.desk
-    icon = "ERROR" if desk.error else "CHECKMARK" if desk.status else "UNLINKED"
+    icon = "ERROR" if desk.error else "SORTTIME" if desk.connecting else "CHECKMARK" if desk.status else "UNLINKED"
     self.layout.label(text="", icon=icon)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 import uuid
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class Desk:
         self.error: wire.WireError | None = None
         self.note = ""
         self.connecting = False
+        self._preview_keys: dict[str, str] = {}
         self._previews: bpy.utils.previews.ImagePreviewCollection | None = None
 
     # ---------------------------------------------------------------------- orders
@@ -108,8 +110,8 @@ class Desk:
 
     def preview_icon(self, job: str) -> int:
         """The icon of a job's newest preview, or 0."""
-        preview = self._previews.get(job) if self._previews is not None else None
-        return preview.icon_id if preview else 0
+        key = self._preview_keys.get(job)
+        return self._previews[key].icon_id if self._previews is not None and key else 0
 
     # ---------------------------------------------------------------------- news
 
@@ -161,9 +163,15 @@ class Desk:
             return
         if self._previews is None:
             self._previews = bpy.utils.previews.new()
-        path = Path(bpy.app.tempdir) / f"distill_{job}.png"
+        if len(self._previews) > 200:  # they cannot be removed one by one
+            self._previews.clear()
+            self._preview_keys.clear()
+        key = f"{job} {len(self._previews)}"
+        path = Path(bpy.app.tempdir) / f"distill {key}.png"
         path.write_bytes(png)
-        self._previews.load(job, str(path), "IMAGE", force_reload=True)
+        self._previews.load(key, str(path), "IMAGE").icon_size  # noqa: B018 - reads the file now
+        path.unlink()
+        self._preview_keys[job] = key
 
     # ---------------------------------------------------------------------- results
 
@@ -326,7 +334,11 @@ def push_undo(message: str) -> None:
 
 
 def _tick() -> float:
-    pump()
+    try:
+        pump()
+    except Exception as error:  # a timer that raises is never called again, and no result would arrive any more
+        traceback.print_exc()
+        desk.complain(wire.WireError("internal", f"The add-on stumbled: {type(error).__name__}: {error}"))
     return 0.2 if desk.busy() or desk.of_other_files() else 1.0
 
 
