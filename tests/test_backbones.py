@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import shutil
@@ -58,8 +59,11 @@ def tensors(shelf: Path) -> dict[str, Tensor]:
     return load_file(shelf / "sd15.safetensors")
 
 
-def load_cpu(path: Path, family: str) -> Backbone:
+def load_fresh(path: Path, family: str) -> Backbone:
     return load(path, family, device="cpu", precision="fp32")
+
+
+load_cpu = functools.cache(load_fresh)
 
 
 def noise(channels: int = 4, side: int = 8) -> Tensor:
@@ -115,7 +119,7 @@ def test_loading_touches_no_network(shelf: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     for path in (shelf / "sd15", shelf / "sd15.safetensors"):
-        load_cpu(path, "sd15")
+        load_fresh(path, "sd15")
 
 
 def test_the_file_may_change_after_loading(shelf: Path, tmp_path: Path) -> None:
@@ -249,7 +253,7 @@ def test_nothing_of_the_text_encoders_stays(shelf: Path, path: str) -> None:
 
     gc.collect()
     before = len(remains())
-    backbone = load_cpu(shelf / path, "sdxl")
+    backbone = load_fresh(shelf / path, "sdxl")
     assert len(remains()) == before
     assert backbone.predict(noise(), 5).isfinite().all()
 
@@ -271,7 +275,7 @@ def test_the_real_architectures_have_their_layers_in_order(family: str, count: i
 
 @pytest.mark.parametrize("family", ["pocket", *FAMILIES])
 def test_the_layers_run_in_the_order_of_the_list(shelf: Path, family: str) -> None:
-    backbone = load_cpu(shelf / family, family)
+    backbone = load_fresh(shelf / family, family)
     layers, ran = self_attention_layers(backbone.unet), []
     for layer in layers:
         layer.register_forward_hook(lambda module, *_: ran.append(module))
