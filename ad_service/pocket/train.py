@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention
-from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -350,10 +349,19 @@ def damage(z: Tensor, g: torch.Generator) -> Tensor:
 
 
 def timestep(g: torch.Generator, damaged: bool) -> int:
-    """Mostly the range in which a quilt is mended; a damaged crop is never nearly clean."""
-    if damaged:
-        return draw(g, 180, 650)
-    return draw(g, 0, 500) if uniform(g) < 0.65 else draw(g, 500, 1000)
+    """Any for a crop; for a damaged one the range in which a quilt is mended."""
+    return draw(g, 180, 650) if damaged else draw(g, 0, 1000)
+
+
+def windows(z: Tensor, g: torch.Generator, count: int, size: int) -> Tensor:
+    """`count` windows of latents (c, h, w): (count, c, size, size).
+
+    They overlap, as a quilt's parts are found in its swatch; half of the time by multiples of 4, so that the tokens of
+    the lowest level coincide.
+    """
+    room, grid = z.shape[-1] - size, 4 if uniform(g) < 0.5 else 1
+    corners = [[grid * draw(g, 0, room // grid + 1) for _ in range(2)] for _ in range(count)]
+    return torch.stack([z[:, y : y + size, x : x + size] for y, x in corners])
 
 
 def soften(images: Tensor, g: torch.Generator) -> Tensor:
@@ -383,8 +391,8 @@ def unet_loss(unet: UNet2DModel, textures: Tensor, code: PatchCode, run: Run) ->
         size, count = settings.unet_crop, settings.unet_textures
         if used > 0.3 and uniform(g) < 0.2:
             size, count = size * 3 // 2, max(1, count // 2)
-        sets = [soften(crops(textures, g, 1 + settings.unet_each, FACTOR * size), g) for _ in range(count)]
-        z = rearrange(code.encode(torch.cat(sets)), "(n crops) c h w -> n crops c h w", n=count)
+        regions = torch.cat([soften(crops(textures, g, 1, 2 * FACTOR * size), g) for _ in range(count)])
+        z = torch.stack([windows(region, g, 1 + settings.unet_each, size) for region in code.encode(regions)])
         reference, clean = z[:, 0], z[:, 1:]
         spoilt = torch.rand(clean.shape[:2], generator=g) < 0.45
         start = clean.clone()
