@@ -169,6 +169,7 @@ class DISTILL_OT_paint(Operator):
 
     bl_idname = "distill.paint"
     bl_label = "Paint"
+    bl_options = {"REGISTER", "UNDO"}
 
     picture: EnumProperty(name="Picture", items=_PICTURES, default="layout")
     where: EnumProperty(

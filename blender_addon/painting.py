@@ -77,7 +77,7 @@ def _activate(context: Context) -> None:
     """Make our brush the active one; where Blender does not allow it now, harden the one that is active."""
     paint = context.tool_settings.image_paint
     brush = bpy.data.brushes[BRUSH]
-    if not paint.is_property_readonly("brush"):
+    if bpy.app.version < (4, 3, 0):
         paint.brush = brush
     elif not bpy.app.background and paint.brush != brush:
         bpy.app.timers.register(_Activation(), first_interval=0.1)
