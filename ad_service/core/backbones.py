@@ -18,7 +18,7 @@ from ad_service.core.weights import Parts, Prompt, empty_prompt, open_parts
 
 UNet: TypeAlias = UNet2DConditionModel | UNet2DModel
 
-__all__ = ["FAMILIES", "Backbone", "CheckpointError", "Family", "load", "self_attention_layers"]
+__all__ = ["FAMILIES", "Backbone", "CheckpointError", "Family", "inspect", "load", "self_attention_layers"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,28 @@ class Family:
     iterations: int = 1
     learning_rate: float = 0.05
     detail: str = "off"
+    keeps_start: bool = False
 
 
 FAMILIES: dict[str, Family] = {
     row.name: row
     for row in (
-        Family("pocket", "Pocket", 128, 4, similarity=12.0, in_context=True, start="quilt"),
+        Family(
+            "pocket",
+            "Pocket",
+            window=128,
+            factor=4,
+            similarity=12.0,
+            in_context=True,
+            start="quilt",
+            strength=0.15,
+            method="sample",
+            steps=6,
+            iterations=1,
+            learning_rate=0.02,
+            detail="pixels",
+            keeps_start=True,
+        ),
         Family("sd15", "Stable Diffusion 1.x", 64, 8, detail="decoder"),
         Family("sd2", "Stable Diffusion 2.x", 64, 8, detail="decoder"),
         Family("sdxl", "Stable Diffusion XL", 128, 8, detail="decoder"),
@@ -91,14 +107,12 @@ def load(
     network. The text encoders come first and are gone before the UNet is read. Gradients flow through `predict` to z;
     no parameter takes one. Raises CheckpointError, and RuntimeError for a device that this machine lacks.
     """
-    parts = open_parts(path, family)
-    parts.check()
+    parts = inspect(path, family)
     where = choose_device(device)
     dtype = choose_precision(precision, where, family)
     prompt = empty_prompt(parts, where, dtype)
     unet: UNet = parts.unet.load(where, dtype)
     vae = parts.vae.load(where, torch.float32)
-    _expect_same_latents(path, FAMILIES[family], unet, vae)
     predict = _predictor(unet, prompt, dtype)
     alphas = cumulative_alphas(parts.schedule, path)
     prediction = _prediction(parts, predict, where)
@@ -116,20 +130,33 @@ def load(
     )
 
 
+def inspect(path: Path, family: str) -> Parts:
+    """Open a checkpoint and check all that can be checked without reading weights; raises CheckpointError."""
+    parts = open_parts(path, family)
+    cumulative_alphas(parts.schedule, path)
+    texts = [part.check().config for part in parts.texts]
+    unet, vae = parts.unet.check().config, parts.vae.check().config
+    factor = 2 ** (len(vae.block_out_channels) - 1)
+    _expect(path, "VAE", "latent channels", vae.latent_channels, unet.in_channels)
+    _expect(path, "VAE", "pixels a latent", factor, FAMILIES[family].factor)
+    if texts:
+        width = sum(text.hidden_size for text in texts)
+        _expect(path, "text encoder", "numbers a word", width, unet.cross_attention_dim)
+    return parts
+
+
+def _expect(path: Path, network: str, what: str, got: int, expected: int) -> None:
+    if got != expected:
+        raise CheckpointError(
+            f"{path}: the {network} does not belong to the UNet: it gives {got} {what}, expected {expected}; "
+            f"use the model's own {network}"
+        )
+
+
 def _row(family: str, prediction: str) -> Family:
     """SD 2.x that predicts v was trained on 768 pixels; its epsilon base on 512."""
     row = FAMILIES[family]
     return replace(row, window=96) if family == "sd2" and prediction == "v_prediction" else row
-
-
-def _expect_same_latents(path: Path, row: Family, unet: UNet, vae: AutoencoderKL) -> None:
-    channels, latents = unet.config.in_channels, vae.config.latent_channels
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    if channels != latents or factor != row.factor:
-        raise CheckpointError(
-            f"{path}: UNet and VAE do not belong together: the UNet takes {channels} channels and the VAE gives "
-            f"{latents}, {factor} times smaller than the picture, expected {row.factor} times; use the model's own VAE"
-        )
 
 
 # ---------------------------------------------------------------------------------------------- device and precision

@@ -175,6 +175,8 @@ def folder_family(folder: Path) -> str:
     if name != "UNet2DConditionModel":
         raise CheckpointError(f"{folder} has a network of the class {name!r}; use an SD 1.x, SD 2.x or SDXL model")
     _refuse_input_channels(folder, int(config.get("in_channels", 4)))
+    if config.get("quantization_config"):
+        raise CheckpointError(f"{folder} is quantised, which leaves no gradients; use the model in fp16 or fp32")
     if config.get("addition_embed_type") == "text_time":
         if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
             raise CheckpointError(f"{folder} {_REFINER}")
@@ -218,6 +220,7 @@ _STRAYS = (
     (r"(model\.diffusion_model\.)?joint_blocks\.", "is an SD3 model"),
     (r"(model\.diffusion_model\.)?(double_blocks|double_stream_blocks)\.", "is a Flux model"),
     (r"edm_(mean|vpred)", "is a model of the EDM kind (Playground 2.5, CosXL)"),
+    (r"scaled_fp8|.*\.(scale_weight|absmax|quant_state)\b", "is quantised, which leaves no gradients"),
     (r"ip_adapter\.|image_proj\.", "is an IP-Adapter, an addition to a model"),
 )
 _LONE = (

@@ -44,7 +44,8 @@ class Subject:
     """What is made of what: the swatch's latent crops zs (R, C, h, w), the canvas' shape in latents, the labels.
 
     `layout` (H, W) and `regions` (R, h, w) are label maps of `count` labels, both or neither. `content` (C, H, W) is
-    the latent whose queries the content loss keeps.
+    the latent whose queries the content loss keeps. `freedom` (H, W) in [0, 1] says how far each cell may leave the
+    canvas that it starts from: 0 keeps it, None frees all.
     """
 
     zs: Tensor
@@ -53,6 +54,7 @@ class Subject:
     regions: Tensor | None = None
     count: int = 0
     content: Tensor | None = None
+    freedom: Tensor | None = None
 
 
 Sampler = Callable[[Tape, Subject, Tensor, Plan, torch.Generator], Iterator[Tensor]]
@@ -80,7 +82,8 @@ def optimise(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator
                 for b, window in enumerate(spots):
                     for total, value in zip(moved, (z, m, v), strict=True):
                         total.add(window, value[b])
-            canvas, first, second = (_finite(total.mean()) for total in moved)
+            moving, first, second = (_finite(total.mean()) for total in moved)
+            canvas = moving if subject.freedom is None else torch.lerp(canvas, moving, subject.freedom)
         yield canvas
 
 
@@ -88,11 +91,13 @@ def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: 
     """DDIM from the noised canvas (C, H, W); after each step a fresh Adam lowers the AD loss at the new t.
 
     The swatch is noised to that t with one draw of noise for all windows, or read clean by a family that reads in
-    context (paper, section 3.3). Yields the clean canvas as it is predicted so far, and at the end the result.
+    context (paper, section 3.3). What has no freedom follows the start, noised to each t. Yields the clean canvas as
+    it is predicted so far, and at the end the result.
     """
     backbone = tape.backbone
     steps = timesteps(backbone, plan)
-    canvas = noised(canvas, backbone, steps[0], generator)
+    kept, noise = canvas, torch.randn(canvas.shape, generator=generator)
+    canvas = recombine(backbone, kept, noise, steps[0])
     labels = _labels(tape, subject)
     reference: Reference | None = None
     for i, t in enumerate(steps):
@@ -115,6 +120,10 @@ def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: 
                 total.add(window, z[k])
                 clean.add(window, x0[k])
         canvas = _finite(total.mean())
+        if subject.freedom is not None:
+            canvas = torch.lerp(
+                kept if after is None else recombine(backbone, kept, noise, after), canvas, subject.freedom
+            )
         yield canvas if after is None else clean.mean()
 
 

@@ -98,11 +98,31 @@ def paint(source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) 
 
 
 def _neighbours(length: int, cell: int, step: Tensor, tile: bool) -> tuple[Tensor, Tensor]:
-    """For each pixel along an axis of `length` cells: the cell `step` (cell,) further, and the pixel counted from there."""
+    """For each pixel along an axis: the cell that is `step` (cell,) further, and the pixel as counted from there."""
     index = torch.arange(length).repeat_interleave(cell) + step.repeat(length)
     inside = index % length if tile else index.clamp(0, length - 1)
     pixel = torch.arange(cell).repeat(length) - cell * step.repeat(length)
     return inside, pixel + cell * (index - inside) * (not tile)
+
+
+def borders(source: Tensor, columns: int, reach: int, tiles: tuple[bool, bool]) -> Tensor:
+    """How near each cell (H, W) is to a cut: 1 at one, falling to 0 at `reach` cells.
+
+    `columns` is the width of the swatch in cells.
+    """
+    cut = torch.zeros(source.shape, dtype=torch.bool)
+    for dim, step in ((1, 1), (0, columns)):
+        apart = source.roll(-1, dim) != source + step
+        if not tiles[dim]:
+            apart.select(dim, -1).fill_(False)
+        cut |= apart | apart.roll(1, dim)
+    near = cut.float()[None, None]
+    for _ in range(reach):
+        wide = near
+        for sides, tile in (((0, 0, 1, 1), tiles[0]), ((1, 1, 0, 0), tiles[1])):
+            wide = F.pad(wide, sides, "circular" if tile else "replicate")
+        near = torch.maximum(near, F.max_pool2d(wide, 3, 1) - 1 / reach)
+    return near[0, 0].clamp(0, 1)
 
 
 def show(source: Tensor, picture: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ from ad_service.core.samplers import SAMPLERS, Plan, Subject
 CELL = 4
 """Pixels along the side of the squares that a start is made of."""
 
+BORDER = 3
+"""Cells at each side of a cut that a weak model may change; the rest of a quilt is the swatch itself."""
+
 MAX_CROPS = 4
 """Crops of a swatch larger than the window whose keys and values stand side by side."""
 
@@ -90,9 +93,9 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
         canvas = torch.randn(len(latents), subject.shape.height, subject.shape.width, generator=generator)
     else:
         laying = _start(start, subject.shape, exemplar, subject.layout, family.factor, generator)
-        picture = yield from _map(laying, 0.0, 0.15, "laying out")
+        picture, freedom = yield from _map(laying, 0.0, 0.15, "laying out")
         canvas = codec.encode_canvas(backbone, picture, subject.shape)
-        subject = replace(subject, content=canvas)
+        subject = replace(subject, content=canvas, freedom=freedom if family.keeps_start else None)
     method = family.method if request.method == "auto" else request.method
     with capture(backbone) as tape:
         steps = SAMPLERS[method](tape, subject, canvas, plan, generator)
@@ -211,8 +214,11 @@ def _crops(latents: Tensor, side: int) -> list[tuple[int, int, int, int]]:
 
 def _start(
     start: str, shape: Shape, exemplar: _Exemplar, layout: Tensor | None, factor: int, generator: torch.Generator
-) -> Generator[float, None, Tensor]:
-    """The picture (3, H, W) that the canvas begins with, made in cells of CELL pixels; yields the fraction done."""
+) -> Generator[float, None, tuple[Tensor, Tensor | None]]:
+    """The picture (3, H, W) that the canvas begins with, and for a quilt how near each latent (H, W) is to a cut.
+
+    Made in cells of CELL pixels; yields the fraction done.
+    """
     h, w = (side // CELL for side in exemplar.picture.shape[1:])
     cells = replace(shape, height=shape.height * factor // CELL, width=shape.width * factor // CELL)
     regions = None if exemplar.regions is None else _small_regions(exemplar, (h, w))
@@ -226,7 +232,10 @@ def _start(
         options = starts.QuiltOptions(block=block, overlap=max(2, block // 4))
         for fraction, source in starts.quilt(swatch, cells, layout, generator, options):  # noqa: B007
             yield fraction
-    return starts.paint(source, exemplar.picture, CELL, tiles)
+        near = starts.borders(source, w, BORDER, tiles)[None, None]
+        near = F.adaptive_max_pool2d(near, (shape.height, shape.width))[0, 0]
+        return starts.paint(source, exemplar.picture, CELL, tiles), near
+    return starts.paint(source, exemplar.picture, CELL, tiles), None
 
 
 def _small_regions(exemplar: _Exemplar, grid: tuple[int, int]) -> Tensor:

@@ -46,13 +46,15 @@ class Part:
     def files(self) -> list[Path]:
         return [header.path for header in self.headers]
 
-    def check(self) -> None:
-        """Raise CheckpointError unless every tensor that the network needs is there in its shape. Reads no weights."""
-        self._fitted(self.build_on_meta(), self._shells())
+    def check(self) -> Any:
+        """The network without memory; raises CheckpointError unless every tensor it needs is there in its shape."""
+        module = self._built()
+        self._fitted(module, self._shells())
+        return module
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Any:
         """The network in evaluation mode, its parameters frozen; raises CheckpointError."""
-        module = self.build_on_meta()
+        module = self._built()
         module.load_state_dict(self._fitted(module, dict(self._tensors(device, dtype))), assign=True)
         _fill_position_ids(module, device)
         return module.requires_grad_(False).eval()
@@ -63,8 +65,7 @@ class Part:
             if not bool(torch.isfinite(tensor).all()):
                 yield name
 
-    def build_on_meta(self) -> Any:
-        """The network without memory; raises CheckpointError if its config is of no known kind."""
+    def _built(self) -> Any:
         try:
             with META:
                 return self.build()
@@ -151,11 +152,6 @@ class Parts:
     @property
     def parts(self) -> tuple[Part, ...]:
         return (*self.texts, self.unet, self.vae)
-
-    def check(self) -> None:
-        """Raise CheckpointError unless every tensor of every network is there. Reads no weights."""
-        for part in self.parts:
-            part.check()
 
     def digest(self) -> str:
         """What tells these weights from others, for caches."""
