@@ -65,7 +65,7 @@ class Settings:
     unet_crop: int = field(
         default=32, metadata={"help": "latents a side; a fifth of the later steps takes 1.5 times this"}
     )
-    unet_rate: float = field(default=1e-3, metadata={"help": "highest learning rate"})
+    unet_rate: float = field(default=1.2e-3, metadata={"help": "highest learning rate"})
 
 
 @dataclass(frozen=True)
@@ -322,6 +322,11 @@ def new_unet(settings: Settings) -> UNet2DModel:
     )
     nn.init.zeros_(unet.conv_out.weight)
     nn.init.zeros_(unet.conv_out.bias)
+    with torch.no_grad():
+        for layer in unet.modules():
+            if isinstance(layer, Attention):  # queries half like keys: a token first attends to what looks like it
+                layer.to_q.weight += layer.to_k.weight
+                layer.to_q.bias += layer.to_k.bias
     return unet
 
 
