@@ -1,0 +1,178 @@
+"""Starts: source maps stay inside the swatch, obey the layout, are seeded, and continue over tiling edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_service.core import metrics
+from ad_service.core.canvas import Shape
+from ad_service.core.starts import QuiltOptions, Swatch, fill, least_path, paint, quilt, show
+
+OPTIONS = QuiltOptions(block=12, overlap=4, mends=4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads of a quilt's small operations wait for each other where other processes keep the cores busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def grain(height: int, width: int, channels: int = 3, seed: int = 0) -> Tensor:
+    """A texture (C, h, w) in [0, 1] of blobs a few cells wide."""
+    noise = torch.randn(channels, height + 8, width + 8, generator=torch.Generator().manual_seed(seed))
+    for _ in range(2):
+        noise = F.avg_pool2d(noise[None], 5, 1)[0]
+    return ((noise - noise.mean()) / noise.std() / 6 + 0.5).clamp(0, 1)
+
+
+def last(swatch: Swatch, shape: Shape, layout: Tensor | None = None, seed: int = 0) -> Tensor:
+    *_, (fraction, source) = quilt(swatch, shape, layout, torch.Generator().manual_seed(seed), OPTIONS)
+    assert fraction == 1
+    return source
+
+
+SHAPES = [
+    ((40, 56), Shape(24, 100, True, True)),
+    ((40, 56), Shape(24, 100, False, True)),
+    ((40, 56), Shape(100, 24, True, False)),
+    ((40, 56), Shape(30, 30, False, False)),
+    ((8, 8), Shape(20, 33, True, True)),
+    ((8, 8), Shape(8, 8, True, True)),
+    ((9, 31), Shape(5, 40, True, False)),
+    ((64, 64), Shape(3, 3, True, True)),
+]
+
+
+@pytest.mark.parametrize(("size", "shape"), SHAPES)
+def test_a_quilt_of_any_shape_points_inside_its_swatch(size: tuple[int, int], shape: Shape) -> None:
+    source = last(Swatch(grain(*size)), shape)
+    assert source.shape == (shape.height, shape.width)
+    assert source.dtype == torch.long
+    assert int(source.min()) >= 0
+    assert int(source.max()) < size[0] * size[1]
+
+
+@pytest.mark.parametrize(("size", "shape"), SHAPES)
+def test_a_quilt_of_any_shape_obeys_its_layout(size: tuple[int, int], shape: Shape) -> None:
+    h, w = size
+    regions = (torch.arange(w)[None, :] > w // 3).long() + 2 * (torch.arange(h)[:, None] > h // 2).long()
+    layout = (torch.arange(shape.height)[:, None] // 5 + torch.arange(shape.width)[None, :] // 7) % 4
+    source = last(Swatch(grain(h, w), regions), shape, layout)
+    assert torch.equal(regions.flatten()[source], layout)
+
+
+def test_a_label_of_one_cell_fills_its_whole_region() -> None:
+    regions = torch.zeros(16, 16, dtype=torch.long)
+    regions[5, 9] = 1
+    layout = torch.zeros(20, 20, dtype=torch.long)
+    layout[4:12, 6:] = 1
+    source = last(Swatch(grain(16, 16), regions), Shape(20, 20, True, True), layout)
+    assert (source[layout == 1] == 5 * 16 + 9).all()
+    assert (source[layout == 0] != 5 * 16 + 9).all()
+
+
+def test_labels_of_the_swatch_mean_nothing_without_a_layout() -> None:
+    regions = (torch.arange(40)[:, None] > 20).long().expand(40, 56)
+    shape = Shape(24, 30, True, True)
+    assert torch.equal(last(Swatch(grain(40, 56), regions), shape), last(Swatch(grain(40, 56)), shape))
+
+
+def test_a_quilt_follows_its_seed_alone() -> None:
+    swatch, shape = Swatch(grain(40, 56)), Shape(24, 50, True, True)
+    assert torch.equal(last(swatch, shape, seed=3), last(swatch, shape, seed=3))
+    assert not torch.equal(last(swatch, shape, seed=3), last(swatch, shape, seed=4))
+
+
+def test_a_quilt_tells_how_far_it_is() -> None:
+    swatch, shape = Swatch(grain(40, 56)), Shape(50, 50, True, True)
+    fractions = [f for f, _ in quilt(swatch, shape, None, torch.Generator().manual_seed(0), OPTIONS)]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert len(fractions) > 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_edges_of_a_tiling_quilt_are_like_its_other_borders(seed: int) -> None:
+    picture = grain(48, 64)
+    made = show(last(Swatch(picture), Shape(56, 88, True, True), seed=seed), picture)
+    seam = metrics.seam(made, band=4)
+    for axis in (seam.y, seam.x):
+        assert axis.single.difference <= axis.single.high
+        assert axis.single.ratio < 1.5
+
+
+def test_only_the_axis_that_tiles_continues_over_its_edge() -> None:
+    picture = grain(48, 64)
+    ratios = [
+        metrics.seam(show(last(Swatch(picture), Shape(60, 88, False, True), seed=seed), picture)) for seed in range(3)
+    ]
+    assert max(r.x.single.ratio for r in ratios) < 1.5
+    assert min(r.y.single.ratio for r in ratios) > 2
+
+
+def test_a_quilt_keeps_pieces_of_the_swatch_whole() -> None:
+    source = last(Swatch(grain(48, 64)), Shape(64, 64, True, True))
+    together = (source[:, 1:] == source[:, :-1] + 1).float().mean()
+    assert float(together) > 0.8
+
+
+def test_a_quilt_of_a_swatch_of_one_colour_does_not_mind() -> None:
+    source = last(Swatch(torch.full((3, 20, 20), 0.5)), Shape(24, 24, True, True))
+    assert int(source.max()) < 400
+
+
+def test_random_cells_have_the_label_of_the_layout() -> None:
+    regions = (torch.arange(30)[None, :] // 10).expand(20, 30)
+    layout = torch.randint(3, (17, 41), generator=torch.Generator().manual_seed(1))
+    swatch = Swatch(grain(20, 30), regions)
+    source = fill(swatch, Shape(17, 41, True, True), layout, torch.Generator().manual_seed(0))
+    assert torch.equal(regions.flatten()[source], layout)
+    again = fill(swatch, Shape(17, 41, True, True), layout, torch.Generator().manual_seed(0))
+    assert torch.equal(source, again)
+
+
+def test_random_cells_without_a_layout_come_from_all_over_the_swatch() -> None:
+    source = fill(Swatch(grain(6, 5)), Shape(40, 40, True, True), None, torch.Generator().manual_seed(0))
+    assert sorted(set(source.flatten().tolist())) == list(range(30))
+
+
+def test_a_source_map_shows_the_cells_that_it_names() -> None:
+    picture = torch.arange(6.0).view(1, 2, 3)
+    assert show(torch.tensor([[5, 0], [1, 3]]), picture).tolist() == [[[5, 0], [1, 3]]]
+
+
+@pytest.mark.parametrize("cell", [1, 2, 4, 8])
+def test_the_source_map_of_the_swatch_itself_paints_the_swatch(cell: int) -> None:
+    picture = grain(6 * cell, 9 * cell)
+    source = torch.arange(54).view(6, 9)
+    torch.testing.assert_close(paint(source, picture, cell, (False, False)), picture)
+
+
+def test_a_rolled_source_map_paints_the_swatch_rolled_away_from_its_old_edges() -> None:
+    picture = grain(48, 72)
+    source = torch.arange(54).view(6, 9).roll((2, 3), (0, 1))
+    painted = paint(source, picture, 8, (True, True))
+    inner = torch.ones(48, 72, dtype=torch.bool)
+    inner[12:20] = False  # half a cell around the swatch's edges, which now lie at row 16 and column 24
+    inner[:, 20:28] = False
+    torch.testing.assert_close(painted[:, inner], picture.roll((16, 24), (1, 2))[:, inner])
+
+
+def test_the_least_path_follows_the_cheap_cells() -> None:
+    error = torch.tensor([[9.0, 9, 0, 9], [9, 0, 9, 9], [0, 9, 9, 9], [9, 0, 9, 9]])
+    assert least_path(error).tolist() == [2, 1, 0, 1]
+
+
+def test_the_least_path_moves_one_column_at_most() -> None:
+    path = least_path(torch.rand(40, 7, generator=torch.Generator().manual_seed(0)))
+    assert int(path.diff().abs().max()) <= 1
+    assert int(path.min()) >= 0
+    assert int(path.max()) < 7
