@@ -170,16 +170,15 @@ def _missing(name: str, names: Sequence[str]) -> str:
 
 
 def check(model: Model, *, values: bool = False) -> None:
-    """Raise ModelCorrupt unless every network of the model is whole: all files, all tensors, all bytes.
+    """Raise ModelCorrupt unless the model would load: all files, all tensors, all bytes, and networks that fit.
 
     Reads headers, which takes seconds for the largest models. With `values` every weight is read too, and none may be
     NaN or infinite.
     """
-    from ad_service.core import weights
+    from ad_service.core import backbones
 
     try:
-        parts = weights.open_parts(model.path, model.family)
-        parts.check()
+        parts = backbones.inspect(model.path, model.family)
         if values:
             for part in parts.parts:
                 _refuse_unusable(model, part.title, list(part.find_unusable_values()))
