@@ -99,7 +99,7 @@ class DISTILL_UL_regions(UIList):  # noqa: N801
         self,
         _context: Context,
         layout: UILayout,
-        settings: PropertyGroup,
+        _settings: PropertyGroup,
         region: PropertyGroup,
         _icon: int,
         _active: PropertyGroup,
@@ -110,7 +110,6 @@ class DISTILL_UL_regions(UIList):  # noqa: N801
         row = layout.row(align=True)
         color = row.row()
         color.scale_x = 0.4
-        color.enabled = settings.image_regions is None and settings.image_layout is None
         color.prop(region, "color", text="")
         row.prop(region, "name", text="", emboss=False)
 
@@ -129,9 +128,9 @@ def draw_layout(layout: UILayout, context: Context) -> None:
     column.label(text="Region Map over the Swatch")
     column.prop(settings, "image_regions", text="")
     row = column.row(align=True)
-    row.operator("distill.region_map_new", text="Paint", icon="IMAGE_DATA").method = "OVER"
+    row.operator("distill.region_map_new", text="New", icon="IMAGE_DATA").method = "OVER"
     row.operator("distill.region_map_new", text="By Color", icon="COLOR").method = "COLOR"
-    _paint_button(row, "regions", "EDITOR", "Edit", "GREASEPENCIL", settings.image_regions is not None)
+    _paint_button(row, "regions", "EDITOR", "Paint", "GREASEPENCIL", settings.image_regions is not None)
 
     column = layout.column(align=True)
     column.label(text="Layout of the Texture")
