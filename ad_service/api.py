@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEEP_ALIVE = 15.0
-KEPT_JOBS = 500
+KEPT_JOBS = 200
 PRUNE_AFTER = 24 * 3600.0
 
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ad_service import __version__
 from ad_service.engine import Outcome
 from ad_service.jobfile import JobFile, assemble, load, read_file
-from ad_service.settings import AlreadyRunningError, Settings, default_data_dir
+from ad_service.settings import Settings, default_data_dir
 from ad_service.store import Store
 from blender_addon import wire
 from blender_addon.wire import WireError
@@ -121,7 +121,7 @@ def _serve(options: argparse.Namespace) -> int:
         )
     try:
         serve(Settings(options.data_dir, options.host, options.port, engine=options.engine, **token))
-    except (AlreadyRunningError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         print(f"ad-service serve: {error}", file=sys.stderr)
         return FAILED
     return DONE

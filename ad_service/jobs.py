@@ -59,11 +59,18 @@ class Jobs:
         self._lock = threading.RLock()
         self._listeners: set[Listener] = set()
         self.file = file
+        try:
+            self._open(file)
+        except sqlite3.DatabaseError as error:
+            raise RuntimeError(
+                f"{file} cannot be used ({error}); move it away to begin with an empty history"
+            ) from error
+
+    def _open(self, file: Path) -> None:
         with _disk_full(file):
             self._db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
             self._db.row_factory = sqlite3.Row
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > _SCHEMA_VERSION:
                 raise RuntimeError(f"{file} was written by a newer version of the service; update this one")
@@ -130,7 +137,7 @@ class Jobs:
 
     def progress(self, event: wire.Progress) -> None:
         """Notes how far a running job is; late news of a job that does not run are dropped."""
-        with self._change() as changed:
+        with self._change(durable=False) as changed:
             row = self._row(event.job)
             if row["state"] != "running":
                 return
@@ -222,10 +229,14 @@ class Jobs:
     # ---------------------------------------------------------------------- the one way to change a row
 
     @contextmanager
-    def _change(self) -> Iterator[list[str]]:
-        """One transaction. The jobs put into the list are announced after the commit."""
+    def _change(self, *, durable: bool = True) -> Iterator[list[str]]:
+        """One transaction. The jobs put into the list are announced after the commit.
+
+        A durable one survives a power failure; the others wait for no disk.
+        """
         changed: list[str] = []
         with self._lock, _disk_full(self.file):
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield changed

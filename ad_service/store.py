@@ -56,6 +56,11 @@ class Store:
                 writer.write(data)
         return sha
 
+    def remove(self, sha: str) -> None:
+        """Forgets a blob that nobody needs any more."""
+        with suppress(OSError):
+            self.path(sha).unlink()
+
     @contextmanager
     def writer(self, sha: str) -> Iterator[Writer]:
         """Takes a blob in pieces; leaving the block checks its sha256 and makes it appear, an error leaves no trace."""

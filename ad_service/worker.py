@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -29,6 +30,9 @@ from blender_addon.wire import JobRequest, WireError
 PROGRESS_EVERY = 0.1
 PREVIEW_EVERY = 0.5
 """Seconds between two Progress events, and between two previews, at the least."""
+
+KEPT_PREVIEWS = 8
+"""The newest previews of a job stay, for clients that are slow to fetch them; long jobs make thousands."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -88,6 +92,7 @@ class Worker:
         """Goes through the steps and tells of them; None if the job was canceled between two of them."""
         clock = Clock()
         preview: str | None = None
+        shown: deque[str] = deque()
         while job not in self._canceled:
             try:
                 step = next(steps)
@@ -97,6 +102,9 @@ class Worker:
             if step.preview is not None and clock.preview_is_due():
                 preview = self._store.put(step.preview())
                 clock.preview_was_made()
+                shown.append(preview)
+                if len(shown) > KEPT_PREVIEWS and (oldest := shown.popleft()) not in shown:
+                    self._store.remove(oldest)
             if clock.progress_is_due():
                 self._say(wire.Progress(job, step.fraction, step.message, clock.seconds_left(step), preview))
         steps.close()
@@ -107,7 +115,7 @@ class Clock:
     """When to speak of a job, and how long it will still take."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self._began: tuple[float, float] | None = None
         self._next_progress = self._next_preview = self._asked_preview = 0.0
 
     def preview_is_due(self) -> bool:
@@ -127,11 +135,14 @@ class Clock:
         return True
 
     def seconds_left(self, step: Step) -> float | None:
-        """By the rule of three, once there is something to go by."""
-        passed = time.monotonic() - self._began
-        if step.fraction < 0.03 or passed < 1.0:
+        """By the rule of three from the first step that got anywhere, once there is something to go by."""
+        now = time.monotonic()
+        if self._began is None and step.fraction > 0.0:
+            self._began = now, step.fraction
+        if self._began is None:
             return None
-        return round(passed * (1.0 - step.fraction) / step.fraction, 1)
+        passed, done = now - self._began[0], step.fraction - self._began[1]
+        return round(passed * (1.0 - step.fraction) / done, 1) if done > 0.02 and passed > 1.0 else None
 
 
 def load_engine(spec: str | None, data_dir: Path) -> Engine:

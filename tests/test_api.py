@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 import requests
-from conftest import ROOT, LiveService
+from live import ROOT, LiveService
 
 from ad_service import models
 from blender_addon import wire

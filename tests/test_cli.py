@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, LiveService
+from live import ROOT, LiveService
 from PIL import Image
 
 import ad_service.runner

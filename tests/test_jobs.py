@@ -264,6 +264,13 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Jobs(file)
 
 
+def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    file.write_bytes(b"this is no database" * 100)
+    with pytest.raises(RuntimeError, match=r"jobs\.sqlite cannot be used"):
+        Jobs(file)
+
+
 def test_a_full_disk_is_told_as_such_and_changes_nothing(jobs: Jobs) -> None:
     jobs.submit("a", request())
     jobs._db.execute("PRAGMA max_page_count = 1")

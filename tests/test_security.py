@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import LiveService
+from live import LiveService
 
 from ad_service.security import Guard, is_loopback
 from blender_addon import wire

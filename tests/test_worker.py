@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -11,9 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import checkpoints
 import pytest
-from conftest import ROOT, LiveService
+from live import ROOT, LiveService
+from PIL import Image
 
+from ad_service.engine import Step
+from ad_service.store import Store
+from ad_service.worker import KEPT_PREVIEWS, Clock, Worker, load_engine
 from blender_addon import wire
 
 Start = Callable[..., LiveService]
@@ -123,7 +129,7 @@ def test_an_error_of_the_closed_list_arrives_as_it_is(start: Start) -> None:
 def test_what_an_engine_prints_does_not_get_among_the_events(start: Start) -> None:
     live = start("babbles")
     status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
-    assert status["state"] == "succeeded"
+    assert (status["state"], status["progress"]) == ("succeeded", 1.0)
     assert "Loading pipeline components" in (live.data_dir / "worker.log").read_text()
 
 
@@ -193,3 +199,62 @@ def test_the_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
     worker.stdin.close()
     assert worker.wait(timeout=5) == 0
     worker.stdout.close()
+
+
+# ---------------------------------------------------------------------------------------------- the worker alone
+
+
+def follow(steps: int, tmp_path: Path) -> tuple[Store, list[wire.Event]]:
+    """Runs a job of `echoes` in this process; returns the store and what was said."""
+    store, said = Store(tmp_path / "blobs"), io.StringIO()
+    document = {"kind": "synthesize", "parameters": {"steps": steps}, "inputs": {"swatch": store.put(b"swatch")}}
+    worker = Worker(load_engine("tests.engines:shows", tmp_path), store, io.StringIO(), said)
+    worker._run_job(wire.Run("a", document))
+    return store, [wire.decode_event(line) for line in said.getvalue().splitlines()]
+
+
+def test_of_many_previews_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ad_service.worker.PREVIEW_EVERY", 0.0)
+    monkeypatch.setattr("ad_service.worker.PROGRESS_EVERY", 0.0)
+    store, said = follow(30, tmp_path)
+    told = [event.preview for event in said if isinstance(event, wire.Progress) and event.preview]
+    assert len(set(told)) > KEPT_PREVIEWS
+    assert [store.has(sha) for sha in dict.fromkeys(told)][-KEPT_PREVIEWS:] == [True] * KEPT_PREVIEWS
+    assert (
+        len([path for path in store.folder.glob("??/*") if path.read_bytes().startswith(b"preview")]) == KEPT_PREVIEWS
+    )
+
+
+def test_progress_and_previews_come_no_faster_than_anyone_can_look(tmp_path: Path) -> None:
+    _, said = follow(30, tmp_path)
+    progress = [event for event in said if isinstance(event, wire.Progress)]
+    assert 1 <= len(progress) <= 6  # the job takes 0.3 s
+    assert len({event.preview for event in progress}) == 1
+    assert isinstance(said[-1], wire.Succeeded)
+
+
+def test_the_time_left_is_told_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock()
+    told = []
+    for at, fraction in ((100.0, 0.0), (130.0, 0.0), (131.0, 0.1), (131.5, 0.11), (133.0, 0.3), (139.0, 0.9)):
+        now[0] = at
+        told.append(clock.seconds_left(Step(fraction, "")))
+    assert told == [None, None, None, None, 7.0, 1.0]
+
+
+@pytest.mark.slow
+def test_a_real_engine_makes_a_texture_through_the_service(start: Start, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    checkpoints.tiny_pocket(data_dir / "models" / "tiny")
+    live = start("", data_dir=data_dir)
+    swatch = io.BytesIO()
+    Image.effect_noise((96, 96), 60).convert("RGB").save(swatch, "PNG")
+    parameters = {"model": "tiny", "width": 128, "height": 96, "steps": 3, "detail": "off"}
+    jobs = [live.submit(swatch.getvalue(), **parameters) for _ in range(2)]
+    results = [live.wait_for_state(job, *wire.FINAL_STATES, seconds=300) for job in jobs]
+    assert [status["state"] for status in results] == ["succeeded"] * 2, results
+    assert results[0]["result"]["outputs"] == results[1]["result"]["outputs"]
+    image = Image.open(io.BytesIO(live.get(f"/v1/blobs/{results[0]['result']['outputs']['image']}").content))
+    assert image.size == (128, 96)

@@ -46,6 +46,16 @@ def echoes(request: JobRequest, read: Read, _: Path) -> Steps:
 
 
 @fixture
+def shows(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Has another preview at each of its `steps` steps of 10 ms."""
+    steps = request.parameters["steps"]
+    for i in range(steps):
+        yield Step(i / steps, f"Step {i + 1} of {steps}", lambda i=i: f"preview {i}".encode())
+        time.sleep(0.01)
+    return Outcome({"image": read(request.inputs["swatch"])})
+
+
+@fixture
 def sleeps(request: JobRequest, read: Read, _: Path) -> Steps:
     """Takes a minute, and listens to cancel at each of its short steps."""
     for i in range(1200):
