@@ -214,15 +214,12 @@ def follow(steps: int, tmp_path: Path) -> tuple[Store, list[wire.Event]]:
 
 
 def test_of_many_previews_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ad_service.worker.PREVIEW_EVERY", 0.0)
-    monkeypatch.setattr("ad_service.worker.PROGRESS_EVERY", 0.0)
+    monkeypatch.setattr(Clock, "preview_is_due", lambda self: True)
+    monkeypatch.setattr(Clock, "progress_is_due", lambda self: True)
     store, said = follow(30, tmp_path)
     told = [event.preview for event in said if isinstance(event, wire.Progress) and event.preview]
-    assert len(set(told)) > KEPT_PREVIEWS
-    assert [store.has(sha) for sha in dict.fromkeys(told)][-KEPT_PREVIEWS:] == [True] * KEPT_PREVIEWS
-    assert (
-        len([path for path in store.folder.glob("??/*") if path.read_bytes().startswith(b"preview")]) == KEPT_PREVIEWS
-    )
+    assert len(set(told)) == len(told) == 30
+    assert [store.has(sha) for sha in told] == [False] * (30 - KEPT_PREVIEWS) + [True] * KEPT_PREVIEWS
 
 
 def test_progress_and_previews_come_no_faster_than_anyone_can_look(tmp_path: Path) -> None:
