@@ -96,6 +96,7 @@ class DISTILL_OT_run(Operator):
 
     def execute(self, context: Context) -> Done:
         running.pump()
+        running.desk.error = None
         material = running.active_material()
         try:
             orders = ordering.collect(context.scene, material.name if material else "")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import bpy
 from bpy.types import Context, Menu, Panel, PropertyGroup, UILayout, UIList
 
-from . import nodes, properties, running, wire
+from . import nodes, properties, regions, running, wire
 from .records import Record, duration
 
 SPACES = ("VIEW_3D", "IMAGE_EDITOR")
@@ -15,9 +15,9 @@ SIZES = (512, 1024, 2048, 4096)
 SHOWN_RESULTS = 8
 
 
-def _sentence(layout: UILayout, text: str, width: int, icon: str = "NONE") -> None:
+def _sentence(layout: UILayout, text: str, context: Context, icon: str = "NONE") -> None:
     """A sentence in as many lines as it needs; labels do not break lines."""
-    letters = max(20, int(width / (6.4 * bpy.context.preferences.system.ui_scale)) - 6)
+    letters = max(20, int(context.region.width / (6.4 * context.preferences.system.ui_scale)) - 6)
     column = layout.column(align=True)
     column.scale_y = 0.8
     line = ""
@@ -45,7 +45,7 @@ def draw_service(layout: UILayout, context: Context) -> None:
     row.operator("distill.preferences", text="", icon="PREFERENCES")
     if desk.error is not None:
         box = layout.box()
-        _sentence(box, desk.error.sentence, context.region.width, "ERROR")
+        _sentence(box, desk.error.sentence, context, "ERROR")
         row = box.row(align=True)
         for operator, text, settings in _remedies(desk.error):
             button = row.operator(operator, text=text)
@@ -77,9 +77,7 @@ def draw_swatch(layout: UILayout, context: Context) -> None:
             column.template_ID(settings, f"image_{picture.name}", open="image.open")
             continue
         column.template_ID(settings, "image_swatch", open="image.open")
-        row = column.row(align=True)
-        row.operator("distill.swatch_from_material", icon="MATERIAL")
-        row.operator("distill.swatch_from_file", icon="FILE_FOLDER")
+        column.operator("distill.swatch_from_material", icon="MATERIAL")
         if (image := settings.image_swatch) is not None:
             _show_image(layout, image, 6.0)
             painted = ", painted on" if image.is_dirty else ""
@@ -142,6 +140,9 @@ def draw_layout(layout: UILayout, context: Context) -> None:
     there = settings.image_layout is not None
     _paint_button(row, "layout", "EDITOR", "Paint", "GREASEPENCIL", there)
     _paint_button(row, "layout", "MODEL", "Paint on Model", "TPAINT_HLT", there)
+    output = properties.parameters_of(settings)
+    if there and regions.is_stretched(settings.image_layout, output.width, output.height):
+        _sentence(layout, "The layout has another shape than the texture and will be stretched", context, "INFO")
 
 
 def _paint_button(row: UILayout, picture: str, where: str, text: str, icon: str, there: bool) -> None:
@@ -271,7 +272,7 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
         row.operator("distill.reuse_parameters", text="", icon="COPYDOWN", emboss=False).job = record.job
     row.operator("distill.dismiss", text="", icon="X", emboss=False).job = record.job
     if record.state == "failed" and record.error is not None:
-        _sentence(box, record.error.sentence, context.region.width)
+        _sentence(box, record.error.sentence, context)
         if record.request:
             box.operator("distill.fetch_result", text="Try Again", icon="FILE_REFRESH").job = record.job
     if record.state != "succeeded":
@@ -286,7 +287,7 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
     for text in _facts(record):
         column.label(text=text)
     for note in record.notes:
-        _sentence(box, note, context.region.width, "INFO")
+        _sentence(box, note, context, "INFO")
     row = box.row(align=True)
     if nodes.in_use(running.active_material(), record.job):
         row.label(text="In use", icon="CHECKMARK")

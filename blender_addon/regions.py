@@ -214,6 +214,12 @@ def adopt(scene: Scene, picture: str) -> int:
     return len(found)
 
 
+def is_stretched(image: Image, width: int, height: int) -> bool:
+    """Whether an image has another aspect than a size, by more than rounding can explain."""
+    w, h = image.size
+    return abs(w * height - h * width) > max(w * height, h * width) / 50
+
+
 def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
     """The pictures `regions` and `layout` as clean label maps; raises WireError when they do not fit together."""
     colors = colors_of(scene)
@@ -223,6 +229,12 @@ def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
         twice = next(i for i, c in enumerate(colors) if c in colors[:i])
         raise wire.WireError("invalid-labels", f"The region “{_name(scene, twice)}” has the colour of another region")
     labels = {picture: _labels(scene, picture) for picture in ("regions", "layout")}
+    swatch, regions_map = scene.distill.image_swatch, scene.distill.image_regions
+    if swatch is not None and is_stretched(regions_map, *swatch.size):
+        sizes = [f"{image.size[0]} x {image.size[1]}" for image in (regions_map, swatch)]
+        raise wire.WireError(
+            "invalid-labels", f"The region map is {sizes[0]}, which is not the shape of the swatch, {sizes[1]}"
+        )
     missing = np.setdiff1d(labels["layout"], labels["regions"])
     if len(missing):
         raise wire.WireError(

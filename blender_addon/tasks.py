@@ -192,7 +192,7 @@ class Tasks:
 
     def _connect(self, place: client.Place, may_start: bool) -> None:
         self._forget_client()
-        self._place = place
+        self._go_to(place)
         self._service(may_start)
 
     def _service(self, may_start: bool = False) -> client.Client:
@@ -243,6 +243,12 @@ class Tasks:
             status = found.status()
         return status
 
+    def _go_to(self, place: client.Place) -> None:
+        """Look for the service there from now on."""
+        if place != self._place:
+            self._forget_client()
+        self._place = place
+
     def _forget_client(self) -> None:
         if self._client is not None:
             self._client.close()
@@ -257,7 +263,7 @@ class Tasks:
         place: client.Place,
         may_start: bool,
     ) -> None:
-        self._place = place
+        self._go_to(place)
         service = self._fresh_service(may_start)
         inputs = {}
         for name, source in pictures.items():
@@ -267,7 +273,7 @@ class Tasks:
         self._follow(job, service.submit(job, request))
 
     def _resubmit(self, job: str, request: Mapping[str, Any], place: client.Place) -> None:
-        self._place = place
+        self._go_to(place)
         self._follow(job, self._fresh_service().submit(job, wire.JobRequest.parse(request)))
 
     def _fresh_service(self, may_start: bool = False) -> client.Client:
@@ -287,7 +293,7 @@ class Tasks:
         self._watched[job] = _Watched()
 
     def _watch(self, job: str, place: client.Place) -> None:
-        self._place = place
+        self._go_to(place)
         self._watched.setdefault(job, _Watched())
 
     def _cancel(self, job: str) -> None:

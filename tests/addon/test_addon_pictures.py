@@ -211,6 +211,12 @@ def test_a_region_without_a_pixel_in_the_swatch_is_told_by_name(blender: Any) ->
     assert "Moss" in refusal()
 
 
+def test_a_region_map_of_another_shape_than_the_swatch_is_told(blender: Any) -> None:
+    with_layout()
+    blender.context.scene.distill.image_swatch = blender.data.images.new("wide", 128, 32)
+    assert "not the shape of the swatch, 128 x 32" in refusal()
+
+
 def test_two_regions_of_one_colour_are_told(blender: Any) -> None:
     with_layout()
     both = blender.context.scene.distill.regions
