@@ -13,7 +13,7 @@ from ad_service.core import metrics
 from ad_service.core.canvas import Shape
 from ad_service.core.starts import QuiltOptions, Swatch, fill, least_path, paint, quilt, show
 
-OPTIONS = QuiltOptions(block=12, overlap=4, mends=4)
+OPTIONS = QuiltOptions(block=12, overlap=4, mends=2)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -248,7 +248,7 @@ def _soft_colours(picture: Pixels, colours: Colours, index: Ints, noisy: bool) -
         own, around = mass[inner].sum(), mass[outer & ~inner].sum()
         if own >= least and own > around:
             peaks.append(seed)
-            flat.append(bool(level[inner].sum() >= max(24, 0.15 * own) or own > 10 * around + 100))
+            flat.append(bool(level[inner].sum() >= max(24, 0.3 * own) or own > 10 * around + 100))
             alive &= ~outer
         else:
             alive &= ~inner
@@ -293,7 +293,7 @@ def _mend_edges(labels: Tensor, exact: Tensor, picture: Pixels, palette: Colours
     distance = torch.stack([(pixels - torch.tensor(c, dtype=torch.float32)).norm(dim=-1) for c in palette])
     mended = torch.where(near, distance, torch.inf).argmin(0)
     own = distance.gather(0, labels[None])[0]
-    doubtful = ~exact & near.any(0) & (own > (NOISY_REACH if noisy else 0))
+    doubtful = ~exact & near.any(0) & (own > (NOISY_REACH if noisy else CLEAN_REACH))
     labels = torch.where(doubtful, mended, labels)
     if noisy:
         hot = torch.stack([labels == i for i in range(count)]).float()

@@ -1,0 +1,317 @@
+"""Label maps: the colours that were meant are found in noisy and soft maps, and labels reach the tokens of any grid."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter
+from torch import Tensor
+
+from ad_service.core.labels import (
+    LabelError,
+    LabelMap,
+    check,
+    hex_colour,
+    match,
+    membership,
+    resize,
+    shares,
+    snap,
+    tokens,
+    used,
+)
+
+COLOURS = [
+    (0, 0, 0),
+    (255, 255, 255),
+    (255, 0, 0),
+    (0, 255, 0),
+    (0, 0, 255),
+    (255, 255, 0),
+    (128, 128, 128),
+    (0, 128, 128),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads of small operations wait for each other where other processes keep the cores busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def painted(count: int, size: int = 256, seed: int = 0) -> Image.Image:
+    """Discs of the first `count` colours, a stroke of 4 pixels in each, and a square of 256 pixels of the last."""
+    generator = np.random.default_rng(seed)
+    picture = Image.new("RGB", (size, size), COLOURS[0])
+    draw = ImageDraw.Draw(picture)
+    for i in range(2 * count):
+        x, y = generator.integers(0, size, 2)
+        r = generator.integers(20, 60)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=COLOURS[i % count])
+    for colour in COLOURS[1:count]:
+        x0, y0, x1, y1 = generator.integers(0, size, 4).tolist()
+        draw.line((x0, y0, x1, y1), fill=colour, width=4)
+    draw.rectangle((100, 100, 115, 115), fill=COLOURS[count - 1])
+    return picture
+
+
+def jpeg(picture: Image.Image, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file).convert("RGB"))
+
+
+def colours(found: LabelMap) -> Tensor:
+    """The picture (h, w, 3) of a label map."""
+    return found.palette[found.labels].int()
+
+
+def agreement(found: LabelMap, truth: Image.Image, count: int) -> float:
+    """The share of pixels whose nearest true colour is the painted one, where each label has a colour of its own."""
+    true = torch.tensor(COLOURS[:count])
+    nearest = torch.cdist(found.palette.float(), true.float()).argmin(1)
+    assert len(set(nearest.tolist())) == len(found.palette) == count
+    wanted = torch.tensor(np.array(truth)).int()
+    return float((true[nearest][found.labels].int() == wanted).all(-1).float().mean())
+
+
+# Colours from pictures
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_a_painted_hard_map_comes_back_exactly(count: int) -> None:
+    picture = np.array(painted(count))
+    found = snap(picture)
+    assert found.labels.dtype == torch.int64
+    assert found.palette.dtype == torch.uint8
+    assert len(found.palette) == count
+    assert torch.equal(colours(found), torch.tensor(picture).int())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=16, unique=True),
+    st.integers(3, 6),
+)
+def test_any_hard_blocks_come_back_exactly(palette: list[tuple[int, int, int]], side: int) -> None:
+    row = np.repeat(np.array(palette, dtype=np.uint8), side, axis=0)
+    picture = np.repeat(row[None], side, axis=0)
+    found = snap(picture)
+    assert torch.equal(colours(found), torch.tensor(picture).int())
+    assert found.palette.tolist() == sorted(list(c) for c in palette)
+
+
+def test_near_colours_of_a_hard_map_stay_apart() -> None:
+    picture = np.zeros((40, 40, 3), dtype=np.uint8)
+    picture[:, 20:] = (6, 0, 0)
+    picture[10:20, 10:20] = (0, 0, 4)
+    assert torch.equal(colours(snap(picture)), torch.tensor(picture).int())
+
+
+@pytest.mark.parametrize(("quality", "least"), [(95, 0.995), (90, 0.995), (75, 0.994), (50, 0.99)])
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_jpeg_noise_is_no_colour(count: int, quality: int, least: float) -> None:
+    truth = painted(count)
+    assert agreement(snap(jpeg(truth, quality)), truth, count) > least
+
+
+def test_jpeg_noise_makes_no_islands() -> None:
+    picture = Image.new("RGB", (128, 128), (255, 255, 255))
+    ImageDraw.Draw(picture).ellipse((30, 30, 90, 90), fill=(200, 0, 0))
+    labels = snap(jpeg(picture, 60)).labels
+    kin = torch.nn.functional.avg_pool2d(torch.stack([labels == i for i in range(2)]).float(), 5, 1, 2)
+    assert float(kin.gather(0, labels[None]).min()) > 4.5 / 25
+
+
+@pytest.mark.parametrize("radius", [1, 2, 4, 8])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_the_ramp_of_a_soft_edge_is_no_colour(count: int, radius: int) -> None:
+    truth = painted(count, size=384)
+    soft = np.array(truth.filter(ImageFilter.GaussianBlur(radius)))
+    assert agreement(snap(soft), truth, count) > 0.99 - 0.005 * radius
+
+
+def test_a_soft_and_noisy_map_has_its_two_colours() -> None:
+    truth = painted(2)
+    found = snap(jpeg(truth.filter(ImageFilter.GaussianBlur(6)), 75))
+    assert found.palette.tolist() == [[0, 0, 0], [255, 255, 255]]
+
+
+def test_antialiased_edges_are_no_colours() -> None:
+    truth = painted(5, 512)
+    small = truth.resize((256, 256), Image.Resampling.BOX)
+    assert agreement(snap(np.array(small)), truth.resize((256, 256), Image.Resampling.NEAREST), 5) > 0.98
+
+
+def test_a_grey_between_black_and_white_with_an_area_of_its_own_is_a_colour() -> None:
+    picture = Image.new("RGB", (256, 256))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((128, 0, 256, 256), fill=(255, 255, 255))
+    draw.rectangle((20, 20, 40, 40), fill=(128, 128, 128))
+    for made in (np.array(picture.filter(ImageFilter.GaussianBlur(2))), jpeg(picture, 75)):
+        assert snap(made).palette.tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255]]
+
+
+def test_the_edge_of_two_colours_does_not_show_the_colour_between_them() -> None:
+    picture = Image.new("RGB", (256, 256))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((128, 0, 256, 256), fill=(255, 255, 255))
+    draw.rectangle((20, 20, 60, 60), fill=(128, 128, 128))
+    labels = snap(np.array(picture.filter(ImageFilter.GaussianBlur(1)))).labels
+    assert used(labels[:, 100:]) == [0, 2]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (2, 2), (5, 3)])
+def test_tiny_maps_have_labels(shape: tuple[int, int]) -> None:
+    picture = np.zeros((*shape, 3), dtype=np.uint8)
+    found = snap(picture)
+    assert found.palette.tolist() == [[0, 0, 0]]
+    assert torch.equal(found.labels, torch.zeros(shape, dtype=torch.long))
+
+
+def test_a_photograph_is_no_label_map() -> None:
+    noise = np.random.default_rng(0).normal(128, 60, (128, 128, 3)).clip(0, 255).astype(np.uint8)
+    with pytest.raises(LabelError, match="looks like a photograph"):
+        snap(noise)
+
+
+def test_a_grey_array_is_no_picture() -> None:
+    with pytest.raises(LabelError, match=r"got \(4, 4\)"):
+        snap(np.zeros((4, 4), dtype=np.uint8))
+
+
+def test_snapping_leaves_the_picture_as_it_was() -> None:
+    picture = jpeg(painted(3), 75)
+    picture.setflags(write=False)
+    before = picture.copy()
+    snap(picture)
+    assert np.array_equal(picture, before)
+
+
+# A layout against the regions
+
+
+def test_a_layout_is_matched_by_its_colours() -> None:
+    palette = torch.tensor([[0, 0, 0], [0, 0, 255], [255, 0, 0]], dtype=torch.uint8)
+    picture = np.zeros((64, 64, 3), dtype=np.uint8)
+    picture[:, 32:] = (250, 8, 4)  # nearly the regions' red
+    labels = match(picture, palette)
+    assert (labels[:, :32] == 0).all()
+    assert (labels[:, 32:] == 2).all()
+
+
+def test_a_soft_noisy_layout_is_matched() -> None:
+    truth = painted(3)
+    palette = torch.tensor(COLOURS[:3], dtype=torch.uint8)
+    labels = match(jpeg(truth.filter(ImageFilter.GaussianBlur(2)), 80), palette)
+    wanted = match(np.array(truth), palette)
+    assert float((labels == wanted).float().mean()) > 0.98
+
+
+def test_a_colour_that_no_region_has_is_named() -> None:
+    palette = torch.tensor([[0, 0, 0], [255, 255, 255]], dtype=torch.uint8)
+    picture = np.zeros((100, 100, 3), dtype=np.uint8)
+    picture[:25] = (0, 0xC0, 0x20)
+    with pytest.raises(LabelError, match=r"#00c020 \(25\.0% .*#000000, #ffffff"):
+        match(picture, palette)
+
+
+def test_a_label_without_a_swatch_pixel_is_named() -> None:
+    palette = torch.tensor([[0, 0, 0], [16, 32, 48], [255, 255, 255]], dtype=torch.uint8)
+    regions = LabelMap(torch.tensor([[0, 2], [2, 0]]), palette)
+    check(torch.tensor([[2, 2, 0]]), regions)
+    with pytest.raises(LabelError, match=r"label 1 \(#102030\).*#000000, #ffffff"):
+        check(torch.tensor([[0, 1]]), regions)
+    with pytest.raises(LabelError, match="label 7"):
+        check(torch.tensor([[7]]), regions)
+
+
+def test_colours_are_named_in_hex() -> None:
+    assert hex_colour(torch.tensor([1, 171, 255], dtype=torch.uint8)) == "#01abff"
+
+
+# Labels on other grids
+
+
+def test_shrinking_takes_the_majority() -> None:
+    labels = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 2], [2, 2, 0, 1], [2, 0, 0, 0]])
+    assert resize(labels, 2, 2).tolist() == [[0, 1], [2, 0]]
+
+
+def test_growing_takes_the_nearest() -> None:
+    assert resize(torch.tensor([[0, 1, 2]]), 2, 6).tolist() == [[0, 0, 1, 1, 2, 2]] * 2
+    assert resize(torch.tensor([[0, 1]]), 1, 3).tolist() == [[0, 1, 1]]
+
+
+def test_one_axis_may_grow_while_the_other_shrinks() -> None:
+    labels = torch.tensor([[0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]])
+    assert resize(labels, 4, 2).tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
+
+
+@settings(deadline=None, max_examples=60)
+@given(*[st.integers(1, 30)] * 4, st.integers(1, 5))
+def test_a_resized_map_has_labels_that_were_there(h: int, w: int, height: int, width: int, count: int) -> None:
+    labels = torch.randint(count, (h, w), generator=torch.Generator().manual_seed(h * w))
+    out = resize(labels, height, width)
+    assert out.shape == (height, width)
+    assert set(used(out)) <= set(used(labels))
+    assert torch.equal(resize(labels, h, w), labels)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 4), st.integers(1, 4))
+def test_a_map_grown_and_shrunk_is_the_same(h: int, w: int, y: int, x: int) -> None:
+    labels = torch.randint(3, (h, w), generator=torch.Generator().manual_seed(h + w))
+    assert torch.equal(resize(resize(labels, h * y, w * x), h, w), labels)
+
+
+def test_shares_of_a_cell_sum_to_one() -> None:
+    labels = torch.tensor([[0, 1, 1, 2], [0, 0, 1, 2]])
+    assert shares(labels, (1, 2), 3).tolist() == [[[0.75, 0.0]], [[0.25, 0.5]], [[0.0, 0.5]]]
+
+
+def test_tokens_of_a_grid_that_is_not_square() -> None:
+    labels = torch.zeros(32, 48, dtype=torch.long)
+    labels[:16, 24:] = 1
+    assert tokens(labels, (4, 6), 2).tolist() == [0, 0, 0, 1, 1, 1] * 2 + [0] * 12
+
+
+def test_labels_beyond_the_count_are_refused() -> None:
+    with pytest.raises(LabelError, match="from 0 to 3, expected 0 to 2"):
+        tokens(torch.tensor([[0, 3]]), (1, 2), 3)
+
+
+def test_keys_belong_to_their_majority_label() -> None:
+    labels = torch.zeros(8, 8, dtype=torch.long)
+    labels[:, 4:] = 1
+    assert membership(labels, (2, 2), 2).tolist() == [[True, False] * 2, [False, True] * 2]
+
+
+def test_a_label_too_small_for_the_grid_keeps_the_token_that_has_most_of_it() -> None:
+    labels = torch.zeros(16, 16, dtype=torch.long)
+    labels[9, 9] = labels[9, 10] = labels[3, 3] = 1
+    member = membership(labels, (4, 4), 3)
+    assert member[1].nonzero().flatten().tolist() == [10]
+    assert member[0].all()  # and the token is still a key of its majority
+    assert not member[2].any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(*[st.integers(1, 24)] * 2, *[st.integers(1, 8)] * 2, st.integers(1, 6))
+def test_each_label_has_a_key_and_each_token_a_label(h: int, w: int, gy: int, gx: int, count: int) -> None:
+    labels = torch.randint(count, (h, w), generator=torch.Generator().manual_seed(h * 31 + w))
+    member = membership(labels, (gy, gx), count)
+    assert member.shape == (count, gy * gx)
+    assert member.any(0).all()
+    assert (resize(labels, gy, gx).flatten()[None] == torch.arange(count)[:, None]).logical_and(~member).sum() == 0
+    if gy <= h and gx <= w:
+        assert member.any(1).nonzero().flatten().tolist() == used(labels)
