@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ad_service import __version__, models
 from ad_service.jobs import Jobs
@@ -178,6 +179,8 @@ class Problems:
 
         try:
             await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            return
         except Exception as error:
             if begun or scope["type"] != "http":
                 raise

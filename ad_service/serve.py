@@ -34,6 +34,7 @@ def serve(settings: Settings) -> None:
                 server_header=False,
                 proxy_headers=False,
                 ws="none",
+                timeout_keep_alive=120,
                 timeout_graceful_shutdown=2,
                 lifespan="on",
             )

@@ -133,6 +133,7 @@ class Supervisor:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
+                errors="replace",
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         threading.Thread(target=self._read, args=(self._worker,), name="worker-pipe", daemon=True).start()

@@ -37,6 +37,10 @@ KEPT_PREVIEWS = 8
 _PR_SET_PDEATHSIG = 1
 
 
+class CanceledError(Exception):
+    """The job was canceled and its engine has let go of it."""
+
+
 class Worker:
     """Takes commands from one pipe and says events on another."""
 
@@ -75,12 +79,13 @@ class Worker:
         try:
             request = JobRequest.parse(command.request)
             outcome = self._follow(command.job, self._engine.run(request, self._store.read))
-            if outcome is None:
-                self._say(wire.Canceled(command.job))
-                return
+            if "image" not in outcome.pictures:
+                raise ValueError(f"the engine gave no image, only {sorted(outcome.pictures)}")
             outputs = {name: self._store.put(data) for name, data in outcome.pictures.items()}
             seconds = round(time.monotonic() - began, 3)
             self._say(wire.Succeeded(command.job, wire.Result(outputs, outcome.metrics, outcome.notes, seconds)))
+        except CanceledError:
+            self._say(wire.Canceled(command.job))
         except WireError as error:
             self._say(wire.Failed(command.job, error.problem()))
         except Exception as error:
@@ -88,8 +93,8 @@ class Worker:
             problem = WireError("internal", f"{type(error).__name__}: {error}").problem()
             self._say(wire.Failed(command.job, problem))
 
-    def _follow(self, job: str, steps: Steps) -> Outcome | None:
-        """Goes through the steps and tells of them; None if the job was canceled between two of them."""
+    def _follow(self, job: str, steps: Steps) -> Outcome:
+        """Goes through the steps and tells of them; raises CanceledError if the job was canceled between two."""
         clock = Clock()
         preview: str | None = None
         shown: deque[str] = deque()
@@ -108,7 +113,7 @@ class Worker:
             if clock.progress_is_due():
                 self._say(wire.Progress(job, step.fraction, step.message, clock.seconds_left(step), preview))
         steps.close()
-        return None
+        raise CanceledError
 
 
 class Clock:

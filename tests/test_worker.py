@@ -119,6 +119,23 @@ def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(s
     assert live.wait_for_state(live.submit(seed=1), *wire.FINAL_STATES)["state"] == "succeeded"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_an_engine_that_ends_with_nothing_to_show_has_failed(tmp_path: Path, seed: int) -> None:
+    _, said = follow(tmp_path, "lies", seed=seed)
+    end = said[-1]
+    assert isinstance(end, wire.Failed) and end.problem["type"] == "internal"
+
+
+@linux
+def test_a_thread_left_behind_keeps_neither_the_next_job_nor_the_end_from_coming(start: Start) -> None:
+    live = start("leaks")
+    for seed in range(2):
+        assert live.wait_for_state(live.submit(seed=seed), *wire.FINAL_STATES)["state"] == "succeeded"
+    worker = worker_of(live)
+    assert live.stop() == 0
+    assert not is_alive(worker)
+
+
 def test_an_error_of_the_closed_list_arrives_as_it_is(start: Start) -> None:
     live = start("refuses")
     status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
@@ -204,11 +221,11 @@ def test_the_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- the worker alone
 
 
-def follow(steps: int, tmp_path: Path) -> tuple[Store, list[wire.Event]]:
-    """Runs a job of `echoes` in this process; returns the store and what was said."""
+def follow(tmp_path: Path, engine: str, **parameters: object) -> tuple[Store, list[wire.Event]]:
+    """Runs a job in this process; returns the store and what was said."""
     store, said = Store(tmp_path / "blobs"), io.StringIO()
-    document = {"kind": "synthesize", "parameters": {"steps": steps}, "inputs": {"swatch": store.put(b"swatch")}}
-    worker = Worker(load_engine("tests.engines:shows", tmp_path), store, io.StringIO(), said)
+    document = {"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": store.put(b"swatch")}}
+    worker = Worker(load_engine(f"tests.engines:{engine}", tmp_path), store, io.StringIO(), said)
     worker._run_job(wire.Run("a", document))
     return store, [wire.decode_event(line) for line in said.getvalue().splitlines()]
 
@@ -216,14 +233,14 @@ def follow(steps: int, tmp_path: Path) -> tuple[Store, list[wire.Event]]:
 def test_of_many_previews_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Clock, "preview_is_due", lambda self: True)
     monkeypatch.setattr(Clock, "progress_is_due", lambda self: True)
-    store, said = follow(30, tmp_path)
+    store, said = follow(tmp_path, "shows", steps=30)
     told = [event.preview for event in said if isinstance(event, wire.Progress) and event.preview]
     assert len(set(told)) == len(told) == 30
     assert [store.has(sha) for sha in told] == [False] * (30 - KEPT_PREVIEWS) + [True] * KEPT_PREVIEWS
 
 
 def test_progress_and_previews_come_no_faster_than_anyone_can_look(tmp_path: Path) -> None:
-    _, said = follow(30, tmp_path)
+    _, said = follow(tmp_path, "shows", steps=30)
     progress = [event for event in said if isinstance(event, wire.Progress)]
     assert 1 <= len(progress) <= 6  # the job takes 0.3 s
     assert len({event.preview for event in progress}) == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +116,21 @@ def babbles(request: JobRequest, read: Read, _: Path) -> Steps:
     for fraction in (0.5, 0.2, 7.0):
         yield Step(fraction, f"At {fraction}")
     return Outcome({"image": b"said"})
+
+
+@fixture
+def lies(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Ends well, and has nothing to show for it; what it returns is chosen by the seed."""
+    yield Step(math.nan, "Almost there")
+    return (None, Outcome({}), Outcome({"image": "a path"}))[request.parameters["seed"]]  # type: ignore[dict-item, return-value]
+
+
+@fixture
+def leaks(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Leaves a thread behind that never ends, as some libraries do."""
+    yield Step(0.5, "Starting a thread")
+    threading.Thread(target=threading.Event().wait, daemon=False).start()
+    return Outcome({"image": read(request.inputs["swatch"])})
 
 
 def never_starts(data_dir: Path) -> Fixture:
