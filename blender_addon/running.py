@@ -168,9 +168,8 @@ class Desk:
             self._preview_keys.clear()
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
-        path.write_bytes(png)
-        self._previews.load(key, str(path), "IMAGE").icon_size  # noqa: B018 - reads the file now
-        path.unlink()
+        path.write_bytes(png)  # read when it is drawn first; Blender removes the folder when it ends
+        self._previews.load(key, str(path), "IMAGE")
         self._preview_keys[job] = key
 
     # ---------------------------------------------------------------------- results
