@@ -83,7 +83,7 @@ def _shelf(data_dir: Path) -> Iterator[Model | Stray]:
     taken = set()
     if (POCKET / "unet" / "config.json").is_file():
         taken.add("pocket")
-        yield Model("pocket", "Pocket", "pocket", POCKET, "GPL-3.0-or-later", "ships with the service")
+        yield Model("pocket", "Pocket", "pocket", POCKET, "CC0 1.0", "ships with the service")
     for path in _candidates(models_dir(data_dir)):
         name = path.name if path.is_dir() or path.stem.casefold() in taken else path.stem
         if name.casefold() in taken:

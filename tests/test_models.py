@@ -143,6 +143,13 @@ def test_whole_models_pass(data_dir: Path) -> None:
         models.check(model, values=True)
 
 
+def test_the_model_that_ships_is_whole(tmp_path: Path) -> None:
+    pocket = models.find("pocket", tmp_path)
+    models.check(pocket, values=True)
+    card = (models.POCKET.parent / "README.md").read_text(encoding="utf-8")
+    assert f"licence of the weights | {pocket.licence}" in card
+
+
 def test_a_damaged_model_is_caught_without_loading(data_dir: Path) -> None:
     folder, file = models.find("Realistic", data_dir), models.find("juggernaut", data_dir)
     weights = folder.path / "unet" / "diffusion_pytorch_model.safetensors"
