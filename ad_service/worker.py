@@ -54,8 +54,8 @@ class Worker:
 
     def run(self) -> None:
         """Runs jobs for ever; the process ends when the commands' pipe closes."""
-        self._say(self._engine.ready())
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        self._say(self._engine.ready())
         while True:
             self._run_job(self._jobs.get())
             self._say(self._engine.ready())

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import checkpoints
@@ -18,9 +19,13 @@ from live import ROOT, LiveService
 from PIL import Image
 
 from ad_service.engine import Step
+from ad_service.jobs import Jobs
+from ad_service.settings import Settings
 from ad_service.store import Store
+from ad_service.supervisor import Patience, Supervisor
 from ad_service.worker import KEPT_PREVIEWS, Clock, Worker, load_engine
 from blender_addon import wire
+from blender_addon.wire import JobRequest
 
 Start = Callable[..., LiveService]
 
@@ -50,6 +55,22 @@ def worker_of(live: LiveService) -> int:
     live.wait_until_ready()
     (worker,) = children(live.process.pid)
     return worker
+
+
+@contextmanager
+def supervised(folder: Path, engine: str) -> Iterator[Jobs]:
+    """A supervisor of little patience in this process, with one job, "a"."""
+    settings = Settings(folder, engine=f"tests.engines:{engine}")
+    jobs = Jobs(settings.jobs_file)
+    jobs.submit("a", JobRequest.parse({"kind": "synthesize", "inputs": {"swatch": "0" * 64}}))
+    patience = Patience(terminate=0.2, kill=0.5, restart=0.01)
+    supervisor = Supervisor(jobs, settings.worker_command, settings.worker_log, patience)
+    supervisor.start()
+    try:
+        yield jobs
+    finally:
+        supervisor.stop()
+        jobs.close()
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -99,15 +120,16 @@ def test_a_running_job_ends_soon_after_cancel(start: Start) -> None:
     assert live.cancel(job)["state"] == "canceled"
 
 
-def test_a_worker_that_is_deaf_is_killed_when_its_job_is_canceled(start: Start) -> None:
-    live = start("is_deaf")
-    job = live.submit()
-    live.wait(job, lambda status: status["message"] == "Not listening")
-    began = time.monotonic()
-    live.cancel(job)
-    live.wait_for_state(job, "canceled")
-    assert 8 < time.monotonic() - began < 13
-    live.wait_until_ready()
+@pytest.mark.parametrize(("engine", "signal_that_ends_it"), [("is_deaf", "SIGKILL"), ("is_busy", "SIGTERM")])
+def test_a_worker_that_does_not_listen_is_ended_when_its_job_is_canceled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str, signal_that_ends_it: str
+) -> None:
+    with supervised(tmp_path, engine) as jobs:
+        wait_until(lambda: jobs.get("a").message == "Not listening")
+        jobs.cancel("a")
+        wait_until(lambda: jobs.get("a").final)
+        assert jobs.get("a").state == "canceled"
+        assert f"died of signal {signal_that_ends_it}" in caplog.text
 
 
 def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(start: Start) -> None:
@@ -150,14 +172,18 @@ def test_what_an_engine_prints_does_not_get_among_the_events(start: Start) -> No
     assert "Loading pipeline components" in (live.data_dir / "worker.log").read_text()
 
 
-def test_a_worker_that_never_starts_is_told_with_its_last_words(start: Start) -> None:
-    live = start("never_starts")
-    job = live.submit()
-    status = live.wait_for_state(job, *wire.FINAL_STATES)
-    assert status["problem"]["type"] == "device-unavailable"
-    assert "no kernel image" in status["problem"]["detail"]
-    answer = live.get("/v1/ready")
+def test_a_worker_that_never_starts_fails_its_job_with_its_last_words(tmp_path: Path) -> None:
+    with supervised(tmp_path, "never_starts") as jobs:
+        wait_until(lambda: jobs.get("a").final)
+        problem = jobs.get("a").problem
+        assert problem is not None and problem["type"] == "device-unavailable"
+        assert "no kernel image" in problem["detail"]
+
+
+def test_a_worker_that_is_not_there_is_told_as_such(start: Start) -> None:
+    answer = start("never_starts").get("/v1/ready")
     assert (answer.status_code, answer.json()["type"]) == (503, "device-unavailable")
+    assert answer.json()["detail"]
 
 
 def test_a_service_that_is_killed_runs_its_job_again_when_it_starts(start: Start, tmp_path: Path) -> None:

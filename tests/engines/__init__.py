@@ -76,6 +76,14 @@ def is_deaf(request: JobRequest, read: Read, _: Path) -> Steps:
 
 
 @fixture
+def is_busy(request: JobRequest, read: Read, _: Path) -> Steps:
+    """One step that never ends, as deep inside a network."""
+    yield Step(0.0, "Not listening")
+    while True:
+        time.sleep(0.1)
+
+
+@fixture
 def dies(request: JobRequest, read: Read, _: Path) -> Steps:
     """Takes its process with it, every time."""
     yield Step(0.1, "About to die")
