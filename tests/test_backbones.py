@@ -95,7 +95,7 @@ def refusal(path: Path, family: str | None = None) -> str:
 def test_a_folder_and_a_single_file_predict_the_same(shelf: Path, family: str) -> None:
     from_folder = load_cpu(shelf / family, family)
     from_file = load_cpu(shelf / f"{family}.safetensors", family)
-    assert from_folder.prediction == from_file.prediction
+    assert from_folder.prediction == from_file.prediction and from_file.notes == ()
     torch.testing.assert_close(from_folder.alphas, from_file.alphas)
     assert_same(from_file.predict(noise(), 400), from_folder.predict(noise(), 400))
 
@@ -320,6 +320,7 @@ def test_automatic_precision_fits_the_device(monkeypatch: pytest.MonkeyPatch) ->
     for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
         assert choose("auto", torch.device("cuda"), "sdxl") == expected
+    assert choose("auto", torch.device("cuda"), "sd2") == torch.float32, "its attention overflows float16"
     assert choose("auto", torch.device("mps"), "sd15") == torch.float16
     assert choose("auto", CPU, "sd15") == torch.float32
     for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
@@ -380,6 +381,14 @@ def test_the_training_target_can_be_measured() -> None:
 
     assert measure_prediction(predicts_epsilon, CPU) == "epsilon"
     assert measure_prediction(predicts_v, CPU) == "v_prediction"
+
+
+def test_a_measured_training_target_is_noted(tmp_path: Path) -> None:
+    silent = load_fresh(tiny_models.tiny_single_file("sd2", tmp_path / "silent.safetensors"), "sd2")
+    assert silent.prediction == "v_prediction", "random weights know nothing of the noise"
+    assert silent.notes == (
+        "silent.safetensors does not say what its network predicts; by its answer to noise it is v_prediction",
+    )
 
 
 def test_a_single_file_says_its_training_target(shelf: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:

@@ -115,7 +115,7 @@ def load(
     vae = parts.vae.load(where, torch.float32)
     predict = _predictor(unet, prompt, dtype)
     alphas = cumulative_alphas(parts.schedule, path)
-    prediction = _prediction(parts, predict, where)
+    prediction, notes = _prediction(parts, predict, where)
     return Backbone(
         family=_row(family, prediction),
         name=name or ("pocket" if family == "pocket" else path.stem if path.is_file() else path.name),
@@ -127,6 +127,7 @@ def load(
         dtype=dtype,
         predict=predict,
         digest=parts.digest(),
+        notes=notes,
     )
 
 
@@ -184,12 +185,11 @@ def choose_precision(precision: str, device: torch.device, family: str) -> torch
     """The UNet's number format: as asked for, or what the device does well without losing the picture."""
     if precision != "auto":
         return PRECISIONS[precision]
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
     if device.type == "cpu":
         return torch.bfloat16 if family == "pocket" and _cpu_multiplies_bf16() else torch.float32
-    return torch.bfloat16 if device.type == "xpu" else torch.float16
+    if device.type == "xpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)):
+        return torch.bfloat16
+    return torch.float32 if family == "sd2" else torch.float16  # SD 2.x's attention scores overflow float16
 
 
 def _cpu_multiplies_bf16() -> bool:
@@ -279,14 +279,21 @@ def _betas(config: Config) -> Tensor | None:
     return None
 
 
-def _prediction(parts: Parts, predict: Callable[[Tensor, int], Tensor], device: torch.device) -> str:
-    """What the UNet predicts. Single SD 2.x files that do not say are measured; other files are of the usual kind."""
+def _prediction(
+    parts: Parts, predict: Callable[[Tensor, int], Tensor], device: torch.device
+) -> tuple[str, tuple[str, ...]]:
+    """What the UNet predicts, and a note if that had to be measured: single SD 2.x files may not say it."""
     said = parts.schedule.get("prediction_type", "epsilon")
+    if said is None and parts.family != "sd2":
+        return "epsilon", ()
     if said is None:
-        return measure_prediction(predict, device) if parts.family == "sd2" else "epsilon"
+        found = measure_prediction(predict, device)
+        return found, (
+            f"{parts.path.name} does not say what its network predicts; by its answer to noise it is {found}",
+        )
     if said not in ("epsilon", "v_prediction", "sample"):
         raise CheckpointError(f"{parts.path} predicts {said!r}, which is unknown; use an SD 1.x, SD 2.x or SDXL model")
-    return str(said)
+    return str(said), ()
 
 
 @torch.no_grad()
