@@ -196,9 +196,10 @@ def sharpness(image: Tensor) -> float:
 class Agreement:
     """How far a picture's materials lie where its layout says.
 
-    `agreement` is the share of points read as the layout's label, `ceiling` the same for the swatch and its regions,
-    each point read by a classifier that did not see its block of the picture. `recall` is the agreement of each label,
-    nan for one that the layout does not use, and `recall_ceiling` that of the swatch.
+    `agreement` is the share of points read as the layout's label. `ceiling` is the same for the swatch and its regions,
+    each point read by a classifier that saw nothing near it: how well the materials can be told apart at all. A result
+    near the ceiling obeys its layout. `recall` is the agreement of each label, nan for one that is not used;
+    `recall_ceiling` that of the swatch.
     """
 
     agreement: float
@@ -210,22 +211,20 @@ class Agreement:
 def label_agreement(result: Tensor, layout: Tensor, swatch: Tensor, regions: Tensor, seed: int = 0) -> Agreement:
     """Read a result (3, H, W) with a classifier fitted to the swatch's regions (h, w), against its layout (H, W).
 
-    Features are colour, contrast and gradients at four scales; the classifier is ridge regression on random Fourier
-    features of them (Rahimi and Recht 2007), each label weighing the same, solved in closed form. Points lie on a grid
-    of about 128 x 128.
+    Features are colour, contrast and gradients at up to four scales; the classifier is ridge regression on random
+    Fourier features of them (Rahimi and Recht 2007), each label weighing the same, solved in closed form. Points lie on
+    a grid of about 128 x 128. For the ceiling the swatch is parted in 4 x 4 blocks; each is read by a fit that leaves
+    out the block and a band of an eighth of the picture around it.
     """
     count = int(max(layout.max(), regions.max())) + 1
-    x, y, fold = _points(swatch, regions)
-    mean, std = x.mean(0), x.std(0).clamp_min(1e-6)
-    generator = torch.Generator().manual_seed(seed)
-    lift = _Lift(mean, std, generator)
-    z = lift(x)
-    read = torch.empty_like(y)
-    for part in (0, 1):
-        held = fold == part
-        read[held] = _read(z[held], _fit(z[~held], y[~held], count))
-    u, wanted, _ = _points(result, layout)
-    got = _read(lift(u), _fit(z, y, count))
+    reach = min(swatch.shape[1:]) / 16
+    sides = [side for side in (3, 7, 15, 31) if side == 3 or side - 1 <= reach]
+    x, y, cell = _points(swatch, regions, sides)
+    lift = _Lift(x, torch.Generator().manual_seed(seed))
+    fit = _Fit(lift(x), y, cell, count)
+    read = fit.read_unseen()
+    u, wanted, _ = _points(result, layout, sides)
+    got = (lift(u) @ fit.weights()).argmax(1)
     return Agreement(
         float((got == wanted).double().mean()),
         float((read == y).double().mean()),
@@ -238,8 +237,8 @@ def _recall(got: Tensor, wanted: Tensor, count: int) -> tuple[float, ...]:
     return tuple(float((got[wanted == i] == i).double().mean()) for i in range(count))
 
 
-def _points(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (n, 36), labels (n,) and fold (n,) of a picture's grid points; folds are a checkerboard of 8 x 8 blocks.
+def _points(image: Tensor, labels: Tensor, sides: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (n, F) and labels (n,) of a picture's grid points, and which of its 8 x 8 cells each lies in.
 
     A picture of more than 2048 x 2048 pixels is read in 8 x 8 pieces of 512, at the same scale.
     """
@@ -251,21 +250,21 @@ def _points(image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for y, x in [(0, 0)] if whole else _even(h - side_y, w - side_x, 64):
         rows = torch.arange(step // 2, side_y, step, device=labels.device)[:, None]
         columns = torch.arange(step // 2, side_x, step, device=labels.device)[None, :]
-        features = _features(image[:, y : y + side_y, x : x + side_x])[:, rows, columns]
-        fold = ((rows + y) * 8 // h + (columns + x) * 8 // w) % 2
-        found.append((features.flatten(1).T, labels[rows + y, columns + x].flatten(), fold.flatten()))
-    return torch.cat([f for f, _, _ in found]), torch.cat([y for _, y, _ in found]), torch.cat([k for _, _, k in found])
+        features = _features(image[:, y : y + side_y, x : x + side_x], sides)[:, rows, columns]
+        cell = (rows + y) * 8 // h * 8 + (columns + x) * 8 // w
+        found.append((features.flatten(1).T, labels[rows + y, columns + x].flatten(), cell.flatten()))
+    return torch.cat([f for f, _, _ in found]), torch.cat([y for _, y, _ in found]), torch.cat([c for _, _, c in found])
 
 
-def _features(image: Tensor) -> Tensor:
-    """Colour, its deviation, and gradients of the luminance around each pixel at four scales (36, H, W)."""
+def _features(image: Tensor, sides: Sequence[int]) -> Tensor:
+    """Colour, its deviation, and gradients of the luminance around each pixel at each scale (9 * scales, H, W)."""
     x = image.float()
     grey = x.mean(0, keepdim=True)
     dy = F.pad(grey[:, 1:] - grey[:, :-1], (0, 0, 0, 1)).abs()
     dx = F.pad(grey[:, :, 1:] - grey[:, :, :-1], (0, 1)).abs()
     fine = torch.cat([x, x.square(), grey, dy, dx])
     out = []
-    for side in (3, 7, 15, 31):
+    for side in sides:
         local = fine
         for _ in range(2):
             local = F.avg_pool2d(local[None], (side, 1), 1, (side // 2, 0), count_include_pad=False)[0]
@@ -277,31 +276,49 @@ def _features(image: Tensor) -> Tensor:
 
 
 class _Lift:
-    """Random Fourier features of a Gaussian kernel over standardised features, and a constant."""
+    """Random Fourier features of a Gaussian kernel over standardised features, the features, and a constant."""
 
-    def __init__(self, mean: Tensor, std: Tensor, generator: torch.Generator, size: int = 384) -> None:
-        self.mean, self.std = mean, std
-        width = math.sqrt(2 * len(mean))
-        self.vectors = (torch.randn(len(mean), size, generator=generator) / width).to(mean.device)
-        self.phase = (torch.rand(size, generator=generator) * 2 * math.pi).to(mean.device)
+    def __init__(self, x: Tensor, generator: torch.Generator, size: int = 384) -> None:
+        self.mean, self.std = x.mean(0), x.std(0).clamp_min(1e-6)
+        width = math.sqrt(2 * x.shape[1])
+        self.vectors = (torch.randn(x.shape[1], size, generator=generator) / width).to(x.device)
+        self.phase = (torch.rand(size, generator=generator) * 2 * math.pi).to(x.device)
 
     def __call__(self, x: Tensor) -> Tensor:
         z = (x - self.mean) / self.std
-        return torch.cat([torch.cos(z @ self.vectors + self.phase), 0.1 * z, torch.ones_like(z[:, :1])], 1)
+        return torch.cat([torch.cos(z @ self.vectors + self.phase), 0.1 * z, torch.ones_like(z[:, :1])], 1).double()
 
 
-def _fit(z: Tensor, y: Tensor, count: int) -> Tensor:
-    """Ridge weights (features, labels), each label of the same total weight."""
-    hot = F.one_hot(y, count).double()
-    weight = (hot / hot.sum(0).clamp_min(1)).sum(1, keepdim=True) * len(y) / (hot.sum(0) > 0).sum()
-    z = z.double()
-    gram = z.T @ (z * weight) + 1e-3 * len(y) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    weights: Tensor = torch.linalg.solve(gram, z.T @ (weight * hot))
-    return weights
+class _Fit:
+    """Ridge regression of labels y (n,) on features z (n, k), kept as sums over cells so that some can be left out."""
 
+    def __init__(self, z: Tensor, y: Tensor, cell: Tensor, count: int, ridge: float = 3e-3) -> None:
+        self.z, self.y, self.cell = z, y, cell
+        hot = F.one_hot(y, count).double()
+        totals = hot.sum(0)
+        weight = (hot / totals.clamp_min(1)).sum(1, keepdim=True) * len(y) / (totals > 0).sum()
+        groups = [(cell == i).nonzero()[:, 0] for i in range(64)]
+        self.gram = torch.stack([z[g].T @ (z[g] * weight[g]) for g in groups])  # (64, k, k)
+        self.target = torch.stack([z[g].T @ (weight[g] * hot[g]) for g in groups])  # (64, k, count)
+        self.ridge = ridge * len(y) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
-def _read(z: Tensor, weights: Tensor) -> Tensor:
-    return (z.double() @ weights).argmax(1)
+    def weights(self, seen: Tensor | None = None) -> Tensor:
+        """Weights (k, count) from all cells, or from those that are seen (64,)."""
+        seen = torch.ones(64, dtype=torch.bool) if seen is None else seen
+        chosen = seen.to(self.z.device)
+        solution: Tensor = torch.linalg.solve(self.gram[chosen].sum(0) + self.ridge, self.target[chosen].sum(0))
+        return solution
+
+    def read_unseen(self) -> Tensor:
+        """The label (n,) of each point by a fit without its block of 2 x 2 cells and the cells around it."""
+        read = torch.empty_like(self.y)
+        row, column = torch.arange(64) // 8, torch.arange(64) % 8
+        for y in range(0, 8, 2):
+            for x in range(0, 8, 2):
+                near = (row >= y - 1) & (row <= y + 2) & (column >= x - 1) & (column <= x + 2)
+                held = (self.cell // 16 == y // 2) & (self.cell % 8 // 2 == x // 2)
+                read[held] = (self.z[held] @ self.weights(~near)).argmax(1)
+        return read
 
 
 # Copies and repetition ----------------------------------------------------------------------------------------------
