@@ -159,8 +159,7 @@ class DISTILL_OT_layout_new(Operator):
         return _needs_regions(cls, context)
 
     def execute(self, context: Context) -> Done:
-        parameters = properties.parameters_of(context.scene.distill)
-        regions.new_layout(context.scene, parameters.width, parameters.height)
+        regions.new_layout(context.scene, *properties.output_size(context.scene.distill))
         return {"FINISHED"}
 
 

@@ -48,6 +48,6 @@ def pictures_of(scene: Scene, kind: wire.JobKind) -> dict[str, PictureSource]:
         image = getattr(scene.distill, f"image_{picture.name}")
         if picture.name not in ("regions", "layout") and (picture.required or image is not None):
             sources[picture.name] = image_io.source_of(image, picture.name.replace("_", " "))
-    if scene.distill.use_layout and any(p.name == "layout" for p in kind.pictures):
+    if scene.distill.use_layout and properties.takes(scene.distill, "layout"):
         sources |= regions.label_sources(scene)
     return sources

@@ -13,6 +13,13 @@ from .records import Record, duration
 SPACES = ("VIEW_3D", "IMAGE_EDITOR")
 SIZES = (512, 1024, 2048, 4096)
 SHOWN_RESULTS = 8
+FIGURES = {
+    "seam_x": "Seam X {:.2f}",
+    "seam_y": "Seam Y {:.2f}",
+    "label_agreement": "Layout kept {:.0%}",
+    "copy_share": "Copied {:.0%}",
+}
+"""The figures of a result that are shown; all of them are custom properties of its image. A seam of 1 is none."""
 
 
 def _sentence(layout: UILayout, text: str, context: Context, icon: str = "NONE") -> None:
@@ -114,6 +121,9 @@ class DISTILL_UL_regions(UIList):  # noqa: N801
 
 def draw_layout(layout: UILayout, context: Context) -> None:
     settings = context.scene.distill
+    if not properties.takes(settings, "layout"):
+        layout.label(text="This kind of job takes no layout")
+        return
     layout.active = settings.use_layout
     row = layout.row()
     row.template_list("DISTILL_UL_regions", "", settings, "regions", settings, "region_index", rows=3)
@@ -140,8 +150,7 @@ def draw_layout(layout: UILayout, context: Context) -> None:
     there = settings.image_layout is not None
     _paint_button(row, "layout", "EDITOR", "Paint", "GREASEPENCIL", there)
     _paint_button(row, "layout", "MODEL", "Paint on Model", "TPAINT_HLT", there)
-    output = properties.parameters_of(settings)
-    if there and regions.is_stretched(settings.image_layout, output.width, output.height):
+    if there and regions.is_stretched(settings.image_layout, *properties.output_size(settings)):
         _sentence(layout, "The layout has another shape than the texture and will be stretched", context, "INFO")
 
 
@@ -299,7 +308,7 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
 def _facts(record: Record) -> list[str]:
     """What the panel says of a result: size, seed, how long it took, its figures."""
     facts = [record.size(), f"Seed {record.seed}", f"Took {duration(record.seconds)}" if record.seconds else ""]
-    facts += [f"{name.replace('_', ' ').capitalize()} {value:.3g}" for name, value in record.metrics.items()]
+    facts += [text.format(record.metrics[name]) for name, text in FIGURES.items() if name in record.metrics]
     return [fact for fact in facts if fact]
 
 

@@ -131,6 +131,20 @@ def parameters_of(settings: DistillSettings) -> PropertyGroup:
     return getattr(settings, f"parameters_{settings.kind}")
 
 
+def takes(settings: DistillSettings, picture: str) -> bool:
+    """Whether the chosen kind of job takes a picture of this name."""
+    return any(p.name == picture for p in kind_of(settings).pictures)
+
+
+def output_size(settings: DistillSettings) -> tuple[int, int]:
+    """Width and height of what will be made: as set, or else those of the first picture that goes in."""
+    group = parameters_of(settings)
+    if hasattr(group, "width") and hasattr(group, "height"):
+        return group.width, group.height
+    image = getattr(settings, f"image_{kind_of(settings).pictures[0].name}")
+    return tuple(image.size) if image is not None and min(image.size) else (512, 512)
+
+
 _groups = {kind.name: group_of(kind) for kind in wire.KINDS.values()}
 for _name, _group in _groups.items():
     DistillSettings.__annotations__[f"parameters_{_name}"] = PointerProperty(type=_group)

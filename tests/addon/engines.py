@@ -36,7 +36,7 @@ class Tiles:
             yield Step(part, f"Step {step + 1} of {self.steps}", lambda part=part: _png(canvas[:: int(2 / part)]))
             time.sleep(self.pause)
         pictures = {"image": _png(canvas)} | {name: _png(canvas) for name in self.maps}
-        return Outcome(pictures, {"seam": 1.02}, ("A note for the artist.",))
+        return Outcome(pictures, {"seam_x": 1.02}, ("A note for the artist.",))
 
 
 class Dies(Tiles):

@@ -34,7 +34,7 @@ def test_a_swatch_becomes_a_texture_that_knows_how_it_was_made(service: LiveServ
     assert image.name == "bricks 7"
     assert image.packed_file is not None
     assert image["distill_seed"] == 7
-    assert image["distill_seam"] == pytest.approx(1.02)
+    assert image["distill_seam_x"] == pytest.approx(1.02)
     assert json.loads(image["distill_parameters"])["width"] == 128
     assert wire.JobRequest.parse(json.loads(image["distill_request"])).kind == "synthesize"
     assert scenes.newest().notes == ("A note for the artist.",)
@@ -187,7 +187,7 @@ def test_results_and_history_outlast_save_and_reload(service: LiveService, blend
     image = running.image_of(record.job)
     assert (image_io.pixels_of(image, "result") == before).all()
     assert scenes.base_color_node(blender.context.active_object.active_material).image == image
-    assert record.metrics == {"seam": pytest.approx(1.02)}
+    assert record.metrics == {"seam_x": pytest.approx(1.02)}
     blender.ops.distill.restore_previous()
     assert scenes.base_color_node(blender.context.active_object.active_material).image.name == "old"
     blender.ops.distill.reuse_parameters()
@@ -360,6 +360,7 @@ def test_a_wrong_token_is_told(service: LiveService, blender: Any) -> None:
     preferences().token = ""
     blender.ops.distill.connect()
     assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
+    assert running.desk.status.models == ("pocket",)
     assert running.desk.status.device == "Test device, 6 of 8 GB free"
 
 

@@ -37,6 +37,31 @@ assert [m for m in sys.modules if m.partition(".")[0] in ("torch", "ad_service",
 print("all well")
 """
 
+ANOTHER_KIND = """
+import sys, bpy
+sys.path.insert(0, sys.argv[1])
+from blender_addon import wire
+content = wire.Picture("content", True, "The picture whose shapes are kept")
+fewer = tuple(p for p in wire.COMMON if p.name not in ("width", "height", "tile"))
+prompt = wire.Parameter("prompt", "str", "a wall", "What it shows")
+wire.KINDS["another"] = wire.JobKind("another", "A kind of a later day", (content, wire.SWATCH), (*fewer, prompt))
+import blender_addon
+from blender_addon import ordering, properties
+blender_addon.register()
+settings = bpy.context.scene.distill
+settings.kind = "another"
+assert not bpy.ops.distill.run.poll()
+settings.image_content, settings.image_swatch = bpy.data.images.new("a", 64, 32), bpy.data.images.new("b", 8, 8)
+assert properties.output_size(settings) == (64, 32) and not properties.takes(settings, "layout")
+settings.use_layout = True
+settings.parameters_another.prompt = "a hedge"
+(order,) = ordering.collect(bpy.context.scene, "")
+assert set(order.pictures) == {"content", "swatch"} and order.parameters["prompt"] == "a hedge", order
+assert "width" not in order.parameters
+blender_addon.unregister()
+print("all well")
+"""
+
 
 def extension(*arguments: str) -> str:
     done = subprocess.run(
@@ -60,16 +85,20 @@ def test_the_package_is_valid_and_holds_what_belongs_to_it(package: Path) -> Non
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".zip"))]
 
 
-def test_the_package_installs_and_can_be_disabled_twice(package: Path, tmp_path: Path) -> None:
+def in_another_blender(script: str, argument: Path, tmp_path: Path) -> None:
+    """Runs a script in a bpy of its own, with preferences of its own."""
     environment = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path)}
+    command = [sys.executable, "-c", script, str(argument)]
     done = subprocess.run(
-        [sys.executable, "-c", INSTALL, str(package)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        cwd=tmp_path,
-        timeout=120,
+        command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=120
     )
     assert "all well" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
+
+
+def test_the_package_installs_and_can_be_disabled_twice(package: Path, tmp_path: Path) -> None:
+    in_another_blender(INSTALL, package, tmp_path)
+
+
+def test_a_job_kind_that_comes_later_has_its_pictures_and_parameters(tmp_path: Path) -> None:
+    in_another_blender(ANOTHER_KIND, ROOT, tmp_path)
