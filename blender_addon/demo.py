@@ -90,7 +90,7 @@ def make_scene() -> None:
     sun.data.energy, sun.data.angle, sun.data.color = 3.0, 0.05, (1.0, 0.93, 0.83)
     sun.rotation_euler = (math.radians(48), 0, math.radians(-40))
     camera = bpy.data.objects.new("Camera", bpy.data.cameras.new("Camera"))
-    camera.location, camera.data.lens = (2.9, -3.9, 3.1), 60
+    camera.location, camera.data.lens = (2.7, -3.6, 3.4), 51
     track = camera.constraints.new("TRACK_TO")
     track.target = ground
     for thing in (sun, camera):
@@ -140,7 +140,7 @@ def wait_for_it(running: ModuleType) -> None:
     while running.desk.busy():
         running.pump()
         time.sleep(0.1)
-        if time.monotonic() - said > 5:
+        if time.monotonic() - said > 10:
             said = time.monotonic()
             print("  " + "; ".join(record.progress_text() for record in running.desk.of_this_file()), flush=True)
         if said - start > WAIT_SECONDS:
