@@ -134,6 +134,14 @@ def test_the_readme_lists_every_model_that_can_be_fetched_with_its_licence() -> 
     assert {name: model.licence for name, model in models.KNOWN.items()}.items() <= listed.items()
 
 
+def test_every_button_named_is_in_the_panel() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## In Blender")[1].split("\n## ")[0]
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "blender_addon").glob("*.py"))
+    named = {re.sub(r"\s+", " ", words) for words in re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", section)}
+    assert len(named) > 5
+    assert {words for words in named if f'"{words}"' not in source} == set()
+
+
 # -- files and links ------------------------------------------------------------------------------------------------
 
 
