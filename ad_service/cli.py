@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = error.detail if error.code == "invalid-request" else error.sentence  # its remedy is for the add-on
         print(f"ad-service: {told}", file=sys.stderr)
         return BAD_INPUT if error.code in BAD_INPUT_ERRORS else FAILED
+    except OSError as error:
+        print(f"ad-service: {error}", file=sys.stderr)
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,8 +124,8 @@ def _serve(options: argparse.Namespace) -> int:
         )
     try:
         serve(Settings(options.data_dir, options.host, options.port, engine=options.engine, **token))
-    except (RuntimeError, OSError) as error:
-        print(f"ad-service serve: {error}", file=sys.stderr)
+    except RuntimeError as error:
+        print(f"ad-service: {error}", file=sys.stderr)
         return FAILED
     return DONE
 

@@ -42,7 +42,7 @@ class Runner:
         self._data_dir = data_dir
         self._allow_paths = allow_paths
         self._device = backbones.choose_device()
-        self._resident: OrderedDict[tuple[str, str], backbones.Backbone] = OrderedDict()
+        self._resident: OrderedDict[tuple[Path, str], backbones.Backbone] = OrderedDict()
 
     def ready(self) -> wire.Ready:
         """The device, after a real operation on it; raises WireError `device-unavailable`."""
@@ -72,9 +72,9 @@ class Runner:
 
     def _backbone(self, name: str, precision: str) -> backbones.Backbone:
         """The model, loaded if it is not at hand. The ones used longest ago make room for it."""
-        key = (name, precision)
+        model = models.find(name, self._data_dir, allow_paths=self._allow_paths)
+        key = (model.path, precision)
         if key not in self._resident:
-            model = models.find(name, self._data_dir, allow_paths=self._allow_paths)
             free, total = _memory(self._device)
             most = MOST_RESIDENT if free > ROOM_FOR_ANOTHER * total else 1
             while len(self._resident) >= most:

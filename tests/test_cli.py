@@ -180,6 +180,15 @@ def test_how_a_job_ends_is_the_exit_code(
     assert not out.exists()
 
 
+def test_a_result_that_cannot_be_written_has_failed(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path, capsys: Say
+) -> None:
+    out = swatch.with_name("folder.png")
+    out.mkdir()
+    assert call("synthesize", swatch, "--out", out, "--size", "64") == 1
+    assert "folder.png" in one_line(capsys.readouterr().err)
+
+
 # ---------------------------------------------------------------------------------------------- run
 
 
