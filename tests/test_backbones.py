@@ -16,6 +16,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPPreTrainedModel, CLIPTokenizer
@@ -464,6 +466,29 @@ def test_other_formats_are_named(tmp_path: Path, start: bytes, words: str) -> No
     assert words in refusal(path)
 
 
+@given(st.binary(max_size=300), st.integers(0, 400), st.booleans())
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_break_the_reader(tmp_path: Path, noise: bytes, place: int, framed: bool) -> None:
+    """Whatever a stranger's file holds, it is a header or one sentence."""
+    good = b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},'
+    good += b'"b":{"dtype":"I8","shape":[],"data_offsets":[16,17]}}'
+    body = good[:place] + noise + good[place:] if place < len(good) else noise
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((len(body).to_bytes(8, "little") if framed else b"") + body + bytes(17))
+    try:
+        header = checkpoints.read_header(path)
+    except CheckpointError as error:
+        assert str(path) in str(error)
+    else:
+        checkpoints.digest([header])
+
+
+def test_a_header_nested_without_end_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((100_000).to_bytes(8, "little") + b"[" * 100_000)
+    assert "damaged header" in refusal(path)
+
+
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.ckpt", "w") as archive:
         archive.writestr("archive/data.pkl", b"cos\nsystem\n")
@@ -554,6 +579,9 @@ def edit(path: Path, **changes: Any) -> None:
         ("unet/config.json", {"block_out_channels": [64, 64, 64, 64]}, "of the shape"),
         ("unet/config.json", {"down_block_types": ["NoBlock"] * 4}, "cannot be built"),
         ("unet/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
+        ("unet/config.json", {"in_channels": [4]}, "[4] input channels"),
+        ("scheduler/scheduler_config.json", {"beta_start": "high"}, "noise schedule of an unknown kind"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0, "beta_end": 2}, "noise schedule"),
         ("unet/config.json", {"class_embed_type": "projection"}, "unCLIP"),
         ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "AutoencoderTiny"),
     ],

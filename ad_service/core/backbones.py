@@ -249,8 +249,11 @@ def cumulative_alphas(config: Config, path: Path) -> Tensor:
     With `rescale_betas_zero_snr` (arXiv 2305.08891) the last one would be 0; it is kept at 2^-24, so that a division
     by its root stays finite.
     """
-    betas = _betas(config)
-    if betas is None:
+    try:
+        betas = _betas(config)
+    except (TypeError, ValueError, OverflowError):
+        betas = None
+    if betas is None or len(betas) < 2 or not ((betas > 0) & (betas < 1)).all():
         raise CheckpointError(
             f"{path} has a noise schedule of an unknown kind ({config.get('_class_name')}, beta_schedule "
             f"{config.get('beta_schedule')}); use an SD 1.x, SD 2.x or SDXL model"
@@ -266,7 +269,7 @@ def _betas(config: Config) -> Tensor | None:
     """Scheduler config -> betas (T,), with diffusers' names for the schedules."""
     if config.get("trained_betas") is not None:
         return torch.tensor(config["trained_betas"], dtype=torch.float64)
-    T, kind = int(config.get("num_train_timesteps", 1000)), config.get("beta_schedule")
+    T, kind = min(max(int(config.get("num_train_timesteps", 1000)), 0), 100_000), config.get("beta_schedule")
     first, last = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
     if kind == "linear":
         return torch.linspace(first, last, T, dtype=torch.float64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def read_header(path: Path) -> Header:
         return _parsed(path, size, 8 + length, document)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); check the disk and the permissions") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CheckpointError(f"{path} has a damaged header; download it again") from None
 
 
@@ -94,9 +95,9 @@ def _parsed(path: Path, size: int, data_start: int, document: dict[str, Any]) ->
     metadata = document.pop("__metadata__", None) or {}
     end, rows = data_start, document.items()
     for name, row in rows:
-        first, last = row["data_offsets"]
-        item = _ITEM_SIZE.get(row["dtype"])
-        if first < 0 or last < first or (item is not None and last - first != math.prod(row["shape"]) * item):
+        first, last = (operator.index(place) for place in row["data_offsets"])
+        shape, item = [operator.index(side) for side in row["shape"]], _ITEM_SIZE.get(row["dtype"])
+        if min(first, last - first, *shape) < 0 or (item is not None and last - first != math.prod(shape) * item):
             raise CheckpointError(f"{path} has a damaged header at the tensor {name}; download it again")
         end = max(end, data_start + last)
     if end > size:
@@ -119,7 +120,7 @@ def read_config(path: Path) -> Config:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; download the whole model folder again") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise CheckpointError(f"{path} is damaged; download it again") from None
     if not isinstance(document, dict):
         raise CheckpointError(f"{path} is damaged: it must hold a JSON object; download it again")
@@ -136,7 +137,9 @@ def weight_files(folder: Path, stem: str) -> list[Path]:
     """The safetensors files of one component: one, or the shards of an index. Full precision before a variant."""
     names = whole_weights((path.name for path in folder.glob(f"{stem}*")), stem)
     if names and names[0].endswith(".json"):
-        shards = read_config(folder / names[0]).get("weight_map", {})
+        shards = read_config(folder / names[0]).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise CheckpointError(f"{folder / names[0]} is damaged: it names no shard; download it again")
         return sorted({folder / Path(str(shard)).name for shard in shards.values()})
     if names:
         return [folder / names[0]]
@@ -174,7 +177,7 @@ def folder_family(folder: Path) -> str:
         return "pocket"
     if name != "UNet2DConditionModel":
         raise CheckpointError(f"{folder} has a network of the class {name!r}; use an SD 1.x, SD 2.x or SDXL model")
-    _refuse_input_channels(folder, int(config.get("in_channels", 4)))
+    _refuse_input_channels(folder, config.get("in_channels", 4))
     if config.get("quantization_config"):
         raise CheckpointError(f"{folder} is quantised, which leaves no gradients; use the model in fp16 or fp32")
     if config.get("addition_embed_type") == "text_time":
@@ -251,9 +254,10 @@ def file_family(header: Header) -> str:
     return "sd15"
 
 
-def _refuse_input_channels(path: Path, channels: int) -> None:
+def _refuse_input_channels(path: Path, channels: Any) -> None:
     if channels != 4:
-        what = _INPUTS.get(channels, f"has {channels} input channels where 4 are expected")
+        known = isinstance(channels, int) and channels in _INPUTS
+        what = _INPUTS[channels] if known else f"has {channels} input channels where 4 are expected"
         raise CheckpointError(f"{path} {what}; use a text-to-image SD 1.x, SD 2.x or SDXL model")
 
 

@@ -69,7 +69,7 @@ class Part:
         try:
             with META:
                 return self.build()
-        except (TypeError, ValueError, KeyError, NotImplementedError) as error:
+        except Exception as error:  # a strange config can break a constructor in any way
             raise CheckpointError(
                 f"{self.files[0]}: the {self.title} has a config that cannot be built ({error}); download it again"
             ) from None
