@@ -236,6 +236,16 @@ def test_materials_where_the_layout_wants_them_agree() -> None:
     assert min(found.recall) > 0.8
 
 
+def test_a_large_result_is_read_in_pieces() -> None:
+    regions, layout = half_and_half(128, 96), disc(1200, 900)
+    tile = two_materials(half_and_half(100, 100), 7)
+    fine, coarse = tile[:, :, 60:90].repeat(1, 12, 30), tile[:, :, 10:40].repeat(1, 12, 30)
+    result = torch.where(layout.bool(), fine, coarse)
+    swatch = two_materials(regions, 0)
+    assert label_agreement(result, layout, swatch, regions).agreement > 0.85
+    assert label_agreement(result, 1 - layout, swatch, regions).agreement < 0.15
+
+
 def test_materials_in_the_wrong_place_do_not_agree() -> None:
     regions, layout = half_and_half(128, 96), disc(120, 160)
     swatch = two_materials(regions, 0)

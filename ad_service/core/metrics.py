@@ -123,7 +123,7 @@ def _edge(border: Tensor, inside: Tensor) -> Edge:
 
 
 def patch_distance(
-    a: Tensor, b: Tensor, seed: int = 0, patch: int = 7, projections: int = 64, most: int = 1 << 20, bins: int = 2048
+    a: Tensor, b: Tensor, seed: int = 0, patch: int = 7, projections: int = 64, most: int = 1 << 19, bins: int = 2048
 ) -> float:
     """Sliced Wasserstein distance of the patches of two pictures of any sizes, the mean over up to four scales.
 
@@ -240,16 +240,17 @@ def _recall(got: Tensor, wanted: Tensor, count: int) -> tuple[float, ...]:
 def _points(image: Tensor, labels: Tensor, sides: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Features (n, F) and labels (n,) of a picture's grid points, and which of its 8 x 8 cells each lies in.
 
-    A picture of more than 2048 x 2048 pixels is read in 8 x 8 pieces of 512, at the same scale.
+    A picture of more than 1024 x 1024 pixels is read in 8 x 8 pieces of 160, at the same scale and within their inner
+    96 pixels.
     """
     h, w = labels.shape
-    whole = h * w <= 2048**2
-    side_y, side_x = (h, w) if whole else (min(512, h), min(512, w))
-    step = max(1, round(math.sqrt(side_y * side_x) / (POINTS if whole else POINTS // 8)))
+    pieces = h * w > 1024**2 and min(h, w) > 160
+    side_y, side_x, margin = (160, 160, 32) if pieces else (h, w, 0)
+    step = 6 if pieces else max(1, round(math.sqrt(h * w) / POINTS))
     found = []
-    for y, x in [(0, 0)] if whole else _even(h - side_y, w - side_x, 64):
-        rows = torch.arange(step // 2, side_y, step, device=labels.device)[:, None]
-        columns = torch.arange(step // 2, side_x, step, device=labels.device)[None, :]
+    for y, x in _even(h - side_y, w - side_x, 64) if pieces else [(0, 0)]:
+        rows = torch.arange(margin + step // 2, side_y - margin, step, device=labels.device)[:, None]
+        columns = torch.arange(margin + step // 2, side_x - margin, step, device=labels.device)[None, :]
         features = _features(image[:, y : y + side_y, x : x + side_x], sides)[:, rows, columns]
         cell = (rows + y) * 8 // h * 8 + (columns + x) * 8 // w
         found.append((features.flatten(1).T, labels[rows + y, columns + x].flatten(), cell.flatten()))
@@ -396,10 +397,10 @@ def repetition(image: Tensor, nearest: int = 8) -> Repetition:
     The luminance is freed of its trend (a quadratic in x and y); the correlation at a lag is taken over the pixels that
     both have (zero-padded FFT, Wiener-Khinchin, normalised by the energy of the overlap), for lags up to half the
     picture. A peak is a local maximum at least `nearest` pixels from the centre. 1 for exact repetition; a result is
-    held against the swatch's own, since a basket repeats by nature. A picture of more than 2048 pixels a side is first
+    held against the swatch's own, since a basket repeats by nature. A picture of more than 1024 pixels a side is first
     shrunk by a whole number, and lags are given in its own pixels.
     """
-    shrink = -(-max(image.shape[1:]) // 2048)
+    shrink = -(-max(image.shape[1:]) // 1024)
     grey = _detrended(F.avg_pool2d(image[None], shrink)[0].double().mean(0))
     h, w = grey.shape
     ones = torch.ones_like(grey)
