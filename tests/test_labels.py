@@ -180,8 +180,10 @@ def test_tiny_maps_have_labels(shape: tuple[int, int]) -> None:
 
 def test_a_photograph_is_no_label_map() -> None:
     noise = np.random.default_rng(0).normal(128, 60, (128, 128, 3)).clip(0, 255).astype(np.uint8)
-    with pytest.raises(LabelError, match="looks like a photograph"):
-        snap(noise)
+    with pytest.raises(LabelError, match=r"pixels of the regions are .* looks like a photograph"):
+        snap(noise, "regions")
+    with pytest.raises(LabelError, match="pixels of the layout"):
+        match(noise, torch.zeros(1, 3, dtype=torch.uint8))
 
 
 def test_a_grey_array_is_no_picture() -> None:
@@ -227,11 +229,11 @@ def test_a_colour_that_no_region_has_is_named() -> None:
 
 def test_a_label_without_a_swatch_pixel_is_named() -> None:
     palette = torch.tensor([[0, 0, 0], [16, 32, 48], [255, 255, 255]], dtype=torch.uint8)
-    regions = LabelMap(torch.tensor([[0, 2], [2, 0]]), palette)
+    regions = torch.tensor([[0, 2], [2, 0]])
     check(torch.tensor([[2, 2, 0]]), regions)
-    with pytest.raises(LabelError, match=r"label 1 \(#102030\).*#000000, #ffffff"):
-        check(torch.tensor([[0, 1]]), regions)
-    with pytest.raises(LabelError, match="label 7"):
+    with pytest.raises(LabelError, match=r"label 1 \(#102030\).*: label 0 \(#000000\), label 2 \(#ffffff\)"):
+        check(torch.tensor([[0, 1]]), regions, palette)
+    with pytest.raises(LabelError, match=r"uses label 7, .*: label 0, label 2"):
         check(torch.tensor([[7]]), regions)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ad_service.core import metrics
 from ad_service.core.canvas import Shape
-from ad_service.core.starts import QuiltOptions, Swatch, fill, least_path, paint, quilt, show
+from ad_service.core.starts import QuiltOptions, Swatch, _Quilt, fill, least_path, paint, quilt, show
 
 OPTIONS = QuiltOptions(block=12, overlap=4, mends=2)
 
@@ -176,3 +176,13 @@ def test_the_least_path_moves_one_column_at_most() -> None:
     assert int(path.diff().abs().max()) <= 1
     assert int(path.min()) >= 0
     assert int(path.max()) < 7
+
+
+def test_the_end_of_a_row_of_the_swatch_does_not_fit_the_beginning_of_the_next() -> None:
+    picture = torch.linspace(0, 1, 8).expand(1, 8, 8)  # dark at the left, bright at the right
+    work = _Quilt(Swatch(picture), Shape(1, 3, False, False), None, torch.Generator(), OPTIONS)
+    work.source = torch.tensor([[14, 15, 16]])
+    cost = work.border_cost()[0]
+    assert float(cost[1]) > 1
+    work.source = torch.tensor([[12, 13, 14]])
+    assert float(work.border_cost()[0, 1]) < float(cost[1]) / 2

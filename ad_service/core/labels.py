@@ -45,15 +45,15 @@ def hex_colour(colour: Any) -> str:
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 
-def snap(picture: Pixels) -> LabelMap:
+def snap(picture: Pixels, name: str = "label map") -> LabelMap:
     """The few real colours of a label map (h, w, 3), and which of them each pixel was meant to be.
 
     A colour is real if it has an area of its own: colours along the ramp between two others, and the noise around a
     colour, belong to their nearest real one. Hard maps of at most 16 colours come back exactly.
-    Raises LabelError for a picture that has no such colours.
+    Raises LabelError for a picture that has no such colours; `name` is what the message calls it.
     """
     if picture.ndim != 3 or picture.shape[2] != 3:
-        raise LabelError(f"a label map is an RGB picture (h, w, 3): got {picture.shape}")
+        raise LabelError(f"the {name} should be an RGB picture (h, w, 3): got {picture.shape}")
     packed = picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
     values, index, counts = np.unique(packed, return_inverse=True, return_counts=True)
     index = index.reshape(packed.shape)
@@ -68,7 +68,7 @@ def snap(picture: Pixels) -> LabelMap:
     near = counts[distance <= NEAR].sum() / counts.sum()
     if near < LEAST_NEAR:
         raise LabelError(
-            f"only {near:.0%} of the label map's pixels are near a colour that it has areas of, expected at least "
+            f"only {near:.0%} of the pixels of the {name} are near a colour that it has areas of, expected at least "
             f"{LEAST_NEAR:.0%}: it looks like a photograph; paint each region in one plain colour"
         )
     labels = torch.from_numpy(nearest[index])
@@ -82,7 +82,7 @@ def match(picture: Pixels, palette: Tensor) -> Tensor:
 
     Raises LabelError for a colour of the layout that is far from all of them.
     """
-    painted = snap(picture)
+    painted = snap(picture, "layout")
     gap = torch.cdist(painted.palette.float(), palette.float())
     distance, nearest = gap.min(1)
     for i in (distance > FAR).nonzero()[:, 0].tolist():
@@ -100,18 +100,22 @@ def used(labels: Tensor) -> list[int]:
     return [int(i) for i in torch.bincount(labels.flatten()).nonzero()[:, 0]]
 
 
-def check(layout: Tensor, regions: LabelMap) -> None:
-    """Raise LabelError for a label of the layout (H, W) that no swatch pixel has."""
-    present = used(regions.labels)
+def check(layout: Tensor, regions: Tensor, palette: Tensor | None = None) -> None:
+    """Raise LabelError for a label of the layout (H, W) that no pixel of the swatch's regions (h, w) has.
+
+    The message names labels by their colours if it is given the palette (n, 3).
+    """
+
+    def name(label: int) -> str:
+        if palette is None or label >= len(palette):
+            return f"label {label}"
+        return f"label {label} ({hex_colour(palette[label])})"
+
+    present = used(regions)
     for label in used(layout):
-        if label in present:
-            continue
-        known = ", ".join(hex_colour(regions.palette[i]) for i in present)
-        if 0 <= label < len(regions.palette):
-            name = f"label {label} ({hex_colour(regions.palette[label])})"
-        else:
-            name = f"label {label}"
-        raise LabelError(f"the layout uses {name}, which no pixel of the swatch's regions has; they have {known}")
+        if label not in present:
+            known = ", ".join(name(i) for i in present)
+            raise LabelError(f"the layout uses {name(label)}, which no pixel of the swatch's regions has: {known}")
 
 
 def shares(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:

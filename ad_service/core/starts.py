@@ -303,7 +303,7 @@ class _Quilt:
 
     def _misfit(self, here: Tensor, there: Tensor, step: int, inside: Tensor) -> Tensor:
         """Between a cell and its neighbour: what should follow it against what does, and the other way round."""
-        cut = there != here + step
+        cut = (there != here + step) | ~inside  # past the swatch's edge nothing follows
         cost = torch.zeros(here.shape)
         if not bool(cut.any()):
             return cost
