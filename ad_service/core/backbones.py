@@ -28,7 +28,8 @@ class Family:
     `window` is the side of the square that the UNet sees at once, in latents. `layers` are the last self-attention
     layers, counted from the end, whose loss is read. `similarity` is None for softmax(Q K / sqrt(d)) as in the paper,
     or the fixed scale S of cosine attention softmax(S cos(Q, K)). `in_context` says that queries of the canvas also
-    read the swatch's keys in the forward pass, taken once from the clean swatch (t = 0).
+    read the swatch's keys in the forward pass, taken once from the clean swatch (t = 0). `keeps_start` says that a
+    quilt is changed near its cuts alone. The rest are defaults of a job: see `samplers.Plan`.
     """
 
     name: str
@@ -59,10 +60,8 @@ FAMILIES: dict[str, Family] = {
             similarity=12.0,
             in_context=True,
             start="quilt",
-            strength=0.15,
-            method="sample",
-            steps=6,
-            iterations=1,
+            strength=0.1,
+            steps=8,
             learning_rate=0.02,
             detail="pixels",
             keeps_start=True,
@@ -285,15 +284,12 @@ def _betas(config: Config) -> Tensor | None:
 def _prediction(
     parts: Parts, predict: Callable[[Tensor, int], Tensor], device: torch.device
 ) -> tuple[str, tuple[str, ...]]:
-    """What the UNet predicts, and a note if that had to be measured: single SD 2.x files may not say it."""
+    """What the UNet predicts: what the checkpoint says, or what a measurement says and a note if that is unusual."""
     said = parts.schedule.get("prediction_type", "epsilon")
-    if said is None and parts.family != "sd2":
-        return "epsilon", ()
     if said is None:
         found = measure_prediction(predict, device)
-        return found, (
-            f"{parts.path.name} does not say what its network predicts; by its answer to noise it is {found}",
-        )
+        note = f"{parts.path.name} does not say what its network predicts; by its answer to noise it is {found}"
+        return found, (note,) if found != "epsilon" else ()
     if said not in ("epsilon", "v_prediction", "sample"):
         raise CheckpointError(f"{parts.path} predicts {said!r}, which is unknown; use an SD 1.x, SD 2.x or SDXL model")
     return str(said), ()
@@ -304,10 +300,10 @@ def measure_prediction(predict: Callable[[Tensor, int], Tensor], device: torch.d
     """Tell an epsilon from a v network by asking it about pure noise at the last timestep.
 
     There z is noise (alpha is 0.0047 in Stable Diffusion's schedule), so a network that predicts epsilon answers with z
-    itself. One that predicts v = sqrt(alpha) epsilon - sqrt(1 - alpha) x answers with the negative of its guess of the
-    picture, which has hardly anything of z in it. The cosine between question and answer is therefore near 1 or near
-    0; the border is 0.5.
+    itself, whatever picture it guesses. One that predicts v = sqrt(alpha) epsilon - sqrt(1 - alpha) x answers with the
+    negative of that guess, which has hardly anything of z in it. The cosine between question and answer is therefore
+    near 1 or near 0; the border is 0.5. No number at all says nothing, and epsilon is the usual kind.
     """
-    z = torch.randn(1, channels, 64, 64, generator=torch.Generator().manual_seed(0)).to(device)
+    z = torch.randn(1, channels, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
     cosine = torch.cosine_similarity(z.flatten(), predict(z, 999).flatten(), dim=0)
-    return "epsilon" if cosine > 0.5 else "v_prediction"
+    return "v_prediction" if cosine <= 0.5 else "epsilon"

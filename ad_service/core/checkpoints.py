@@ -289,7 +289,7 @@ def declared_prediction(header: Header) -> str | None:
     """
     if "v_pred" in header.shapes:
         return "v_prediction"
-    said = header.metadata.get("modelspec.prediction_type", "").lower()
+    said = (header.metadata.get("modelspec.prediction_type") or header.metadata.get("prediction_type") or "").lower()
     yaml = header.path.with_suffix(".yaml")
     if not said and yaml.is_file():
         match = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", yaml.read_text("utf-8", "replace"), re.MULTILINE)

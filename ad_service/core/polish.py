@@ -21,7 +21,8 @@ from ad_service.core.labels import used
 
 SIDE = 7
 QUANTILES = 128
-SAMPLES = 32768
+CELLS = 256
+SAMPLES = 16384
 TILE = 1024
 
 
@@ -52,84 +53,115 @@ def polish(
     passes = passes or Passes()
     picture = image.permute(2, 0, 1).float() / 255
     total = passes.half + passes.full
-    for k in range(total):
-        if k < passes.half:
-            small = F.avg_pool2d(picture[None], 2)[0] if min(picture.shape[1:]) >= 4 * SIDE else picture
-            move = _iteration(
-                small, F.avg_pool2d(swatch[None], 2)[0], _half(layout), _half(regions), tiles, generator, passes
-            )
-            move = F.interpolate(
-                _pad((move - small)[None], 2, tiles), scale_factor=2, mode="bilinear", align_corners=False
-            )[0]
-            picture = (picture + move[:, 4:-4, 4:-4]).clamp(0, 1)
-        else:
-            picture = _iteration(picture, swatch, layout, regions, tiles, generator, passes).clamp(0, 1)
-        yield (k + 1) / total
+    if passes.half and min(picture.shape[1:]) >= 8 * SIDE:
+        small = _halve(picture)
+        goal = _Goal(_halve(swatch), None if regions is None else regions[::2, ::2], passes, generator)
+        moved = small
+        for k in range(passes.half):
+            moved = goal.approach(moved, None if layout is None else layout[::2, ::2], tiles, generator).clamp(0, 1)
+            yield (k + 1) / total
+        change = F.interpolate(_pad((moved - small)[None], 2, tiles), scale_factor=2.0, mode="bilinear")[0]
+        picture = (picture + change[:, 4 : 4 + picture.shape[1], 4 : 4 + picture.shape[2]]).clamp(0, 1)
+    goal = _Goal(swatch, regions, passes, generator)
+    for k in range(passes.full):
+        picture = goal.approach(picture, layout, tiles, generator).clamp(0, 1)
+        yield (passes.half + k + 1) / total
     image.copy_((picture * 255).round().byte().permute(1, 2, 0))
 
 
-def _half(labels: Tensor | None) -> Tensor | None:
-    return None if labels is None else labels[::2, ::2]
+def _halve(picture: Tensor) -> Tensor:
+    """Half the size, rounded up."""
+    h, w = picture.shape[1:]
+    return F.avg_pool2d(F.pad(picture[None], (0, w % 2, 0, h % 2), "replicate"), 2)[0]
 
 
-def _iteration(
-    picture: Tensor,
-    swatch: Tensor,
-    layout: Tensor | None,
-    regions: Tensor | None,
-    tiles: tuple[bool, bool],
-    generator: torch.Generator,
-    passes: Passes,
-) -> Tensor:
-    """One move of every patch of a picture (3, H, W) along fresh directions."""
-    theirs, their_labels = _patches(swatch, regions, (False, False), generator)
-    ours, our_labels = _patches(picture, layout, tiles, generator)
-    basis = torch.linalg.svd(theirs - theirs.mean(0), full_matrices=False)[2]
-    directions, gains = [], []
-    for low, high in zip(passes.bands, passes.bands[1:], strict=False):
-        mix = torch.linalg.qr(torch.randn(high - low, passes.directions, generator=generator))[0]
-        directions.append(mix.t() @ basis[low:high])
-        gains += [(high - low) / mix.shape[1]] * mix.shape[1]
-    bank = torch.cat(directions)
-    gain = torch.tensor(gains).clamp_max(8.0) * passes.damping / SIDE**2
-    at = torch.linspace(0, 1, QUANTILES)
-    tables = {}
-    for label in [None] if our_labels is None or their_labels is None else used(our_labels):
-        mine = ours if label is None else ours[our_labels == label]
-        other = theirs if label is None else theirs[their_labels == label]
-        if len(mine) >= 64 and len(other) >= 64:
-            tables[label] = tuple(torch.quantile(u @ bank.t(), at, dim=0).t().contiguous() for u in (mine, other))
-    out = picture.clone()
-    pad = SIDE - 1
-    padded = _pad(picture[None], pad, tiles)[0]
-    for y in range(0, picture.shape[1], TILE):
-        for x in range(0, picture.shape[2], TILE):
-            h, w = min(TILE, picture.shape[1] - y), min(TILE, picture.shape[2] - x)
-            patch = padded[:, y : y + h + 2 * pad, x : x + w + 2 * pad]
-            values = F.conv2d(patch[None], rearrange(bank, "k (c h w) -> k c h w", c=3, h=SIDE))[0]
-            move = torch.zeros_like(values)
-            for label, (mine, other) in tables.items():
-                moved = _transport(values, mine, other) - values
-                if label is None or layout is None:
-                    move = moved
-                else:
-                    near = _pad(layout[None, None].float(), SIDE // 2, tiles)[0, 0]
-                    move = torch.where(near[y : y + h + pad, x : x + w + pad] == label, moved, move)
-            weights = rearrange(bank * gain[:, None], "k (c h w) -> k c h w", c=3, h=SIDE)
-            change = F.conv_transpose2d(move[None], weights)[0]
-            out[:, y : y + h, x : x + w] += change[:, pad : pad + h, pad : pad + w]
+class _Goal:
+    """The patch statistics of a swatch (3, h, w) at one scale, with its labels (h, w) or None."""
+
+    def __init__(self, swatch: Tensor, regions: Tensor | None, passes: Passes, generator: torch.Generator) -> None:
+        self.passes = passes
+        self.patches, self.labels = _patches(swatch, regions, (False, False), generator)
+        centred = self.patches - self.patches.mean(0)
+        self.basis = torch.linalg.eigh(centred.t() @ centred)[1].t().flip(0)  # strongest component first
+
+    def approach(
+        self, picture: Tensor, layout: Tensor | None, tiles: tuple[bool, bool], generator: torch.Generator
+    ) -> Tensor:
+        """The picture (3, H, W) after one move of all its patches along fresh directions."""
+        bank, gain = self._directions(generator)
+        patches, labels = _patches(picture, layout, tiles, generator)
+        tables = self._tables(patches, labels, bank)
+        filters = rearrange(bank, "k (c h w) -> k c h w", c=3, h=SIDE)
+        weights = filters * gain[:, None, None, None]
+        out = picture.clone()
+        margin = SIDE - 1
+        padded = _pad(picture[None], margin, tiles)
+        near = None if layout is None else _pad(layout[None, None].float(), SIDE // 2, tiles)[0, 0]
+        for y in range(0, picture.shape[1], TILE):
+            for x in range(0, picture.shape[2], TILE):
+                h, w = min(TILE, picture.shape[1] - y), min(TILE, picture.shape[2] - x)
+                values = F.conv2d(padded[:, :, y : y + h + 2 * margin, x : x + w + 2 * margin], filters)[0]
+                here = None if near is None else near[y : y + h + margin, x : x + w + margin]
+                change = F.conv_transpose2d(_moves(values, tables, here)[None], weights)[0]
+                out[:, y : y + h, x : x + w] += change[:, margin : margin + h, margin : margin + w]
+        return out
+
+    def _directions(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random unit vectors (k, 147) within each band of components, and the step (k,) to take along each.
+
+        A patch of d dimensions that is moved along m of them goes d / m times as far, and SIDE * SIDE patches share
+        each pixel.
+        """
+        bands = list(zip(self.passes.bands, self.passes.bands[1:], strict=False))
+        rows, gains = [], []
+        for low, high in bands:
+            mix = torch.linalg.qr(torch.randn(high - low, self.passes.directions, generator=generator))[0]
+            rows.append(mix.t() @ self.basis[low:high])
+            gains += [min((high - low) / mix.shape[1], 8.0)] * mix.shape[1]
+        return torch.cat(rows), torch.tensor(gains) * self.passes.damping / SIDE**2
+
+    def _tables(self, patches: Tensor, labels: Tensor | None, bank: Tensor) -> dict[int | None, tuple[Tensor, Tensor]]:
+        """The quantiles (k, QUANTILES) of the picture's and of the swatch's values, for each label that both have."""
+        if labels is None or self.labels is None:
+            return {None: (_quantiles(patches @ bank.t()), _quantiles(self.patches @ bank.t()))}
+        tables: dict[int | None, tuple[Tensor, Tensor]] = {}
+        for label in used(labels):
+            ours, theirs = patches[labels == label], self.patches[self.labels == label]
+            if min(len(ours), len(theirs)) >= 64:
+                tables[label] = (_quantiles(ours @ bank.t()), _quantiles(theirs @ bank.t()))
+        return tables
+
+
+def _quantiles(values: Tensor) -> Tensor:
+    """(n, k) -> (k, QUANTILES) evenly spaced order statistics."""
+    at = torch.linspace(0, len(values) - 1, QUANTILES).round().long()
+    return values.sort(0).values[at].t().contiguous()
+
+
+def _moves(values: Tensor, tables: dict[int | None, tuple[Tensor, Tensor]], labels: Tensor | None) -> Tensor:
+    """How far each value (k, h, w) lies from where it should be, by the label (h, w) of its patch's middle."""
+    if None in tables or labels is None:
+        return _transport(values, *tables[None]) - values
+    out = torch.zeros_like(values)
+    for label, table in tables.items():
+        assert label is not None
+        out = torch.where(labels == label, _transport(values, *table) - values, out)
     return out
 
 
 def _transport(values: Tensor, mine: Tensor, other: Tensor) -> Tensor:
-    """Values (k, h, w) from the quantiles `mine` (k, n) to the quantiles `other`, linear between them."""
-    out = torch.empty_like(values)
-    for k in range(len(values)):
-        i = torch.bucketize(values[k], mine[k]).clamp(1, mine.shape[1] - 1)
-        low, high = mine[k][i - 1], mine[k][i]
-        share = ((values[k] - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
-        out[k] = torch.lerp(other[k][i - 1], other[k][i], share)
-    return out
+    """Values (k, h, w) from the quantiles `mine` (k, n) to the quantiles `other`, linear between CELLS even points."""
+    low, high = mine[:, :1], mine[:, -1:]
+    grid = torch.lerp(low, high, torch.linspace(0, 1, CELLS + 1))
+    i = torch.searchsorted(mine, grid).clamp(1, mine.shape[1] - 1)
+    left, right = mine.gather(1, i - 1), mine.gather(1, i)
+    share = ((grid - left) / (right - left).clamp_min(1e-6)).clamp(0, 1)
+    table = torch.lerp(other.gather(1, i - 1), other.gather(1, i), share)
+    flat = values.flatten(1)
+    place = ((flat - low) * (CELLS / (high - low).clamp_min(1e-6))).clamp_(0, CELLS - 1e-3)
+    cell = place.long()
+    start = table.gather(1, cell)
+    return torch.lerp(start, table.gather(1, cell + 1), place - cell).view_as(values)
 
 
 def _pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:

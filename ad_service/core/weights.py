@@ -281,9 +281,10 @@ _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def _renamed_attention(tensors: Tensors) -> Tensors:
-    """Early diffusers files, SD 1.5's VAE among them, name the projections of plain attention layers differently."""
+    """Names of plain attention layers that differ: early diffusers files (SD 1.5's VAE among them) have `query`, and
+    single files that a tool wrote back from diffusers have `to_q`, of which diffusers' converter makes `to_to_q`."""
     return {
-        _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name): tensor
+        _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name).replace(".to_to_", ".to_"): tensor
         for name, tensor in tensors.items()
     }
 
