@@ -210,8 +210,10 @@ def tiny_sdxl(folder: Path) -> Path:
 
 
 def tiny_single_file(family: str, path: Path, **unet_changes: Any) -> Path:
-    """A checkpoint in the layout of the original code, as shared on model sites."""
-    return save_single_file(single_file_tensors(tiny(family, **unet_changes)), path)
+    """A checkpoint in the layout of the original code that says, as good ones do, what its network predicts."""
+    model = tiny(family, **unet_changes)
+    said = {"modelspec.prediction_type": "v" if family == "sd2" else "epsilon"}
+    return save_single_file(single_file_tensors(model), path, said)
 
 
 def save_single_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> Path:

@@ -43,16 +43,10 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every family as a folder and as a single file."""
     shelf = tmp_path_factory.mktemp("shelf")
     for family in ("pocket", *FAMILIES):
-        model = tiny_models.tiny(family)
-        tiny_models.save_folder(model, shelf / family)
+        tiny_models.save_folder(tiny_models.tiny(family), shelf / family)
         if family != "pocket":
-            tiny_models.save_single_file(
-                tiny_models.single_file_tensors(model), shelf / f"{family}.safetensors", SAYS.get(family)
-            )
+            tiny_models.tiny_single_file(family, shelf / f"{family}.safetensors")
     return shelf
-
-
-SAYS = {"sd2": {"modelspec.prediction_type": "v"}}
 
 
 @pytest.fixture
@@ -163,7 +157,7 @@ def test_shards_are_one_component(shelf: Path, tmp_path: Path) -> None:
 
 
 def test_what_shared_files_carry_besides_is_left_alone(shelf: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:
-    """EMA copies, optimiser counters, a text encoder without `text_model.`, a VAE without quantisation layers."""
+    """EMA copies, counters, a text encoder without `text_model.`, a VAE without quantisation layers."""
     expected = load_cpu(shelf / "sd15.safetensors", "sd15").predict(noise(), 5)
     tensors["model_ema.diffusion_modelinput_blocks00weight"] = torch.ones(32, 4, 3, 3)
     tensors["model_ema.num_updates"] = torch.tensor(3)
@@ -173,9 +167,24 @@ def test_what_shared_files_carry_besides_is_left_alone(shelf: Path, tmp_path: Pa
         for name, tensor in tensors.items()
         if "quant_conv" not in name
     }
-    backbone = load_cpu(tiny_models.save_single_file(tensors, tmp_path / "merged.safetensors"), "sd15")
+    path = tmp_path / "merged.safetensors"
+    backbone = load_cpu(tiny_models.save_single_file(tensors, path, {"prediction_type": "epsilon"}), "sd15")
     assert_same(backbone.predict(noise(), 5), expected)
-    assert backbone.vae.quant_conv is None
+    assert backbone.vae.quant_conv is None and backbone.prediction == "epsilon"
+
+
+def test_vaes_that_tools_wrote_back_load(shelf: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    """Some tools leave diffusers' names in the attention layer, some make its biases three-dimensional."""
+    expected = load_cpu(shelf / "sd15", "sd15").vae.state_dict()
+    for name in [name for name in tensors if ".mid.attn_1." in name]:
+        tensor = tensors.pop(name)
+        tensor = tensor[:, None, None] if name.endswith(".bias") and "norm" not in name else tensor
+        for old, new in ((".q.", ".to_q."), (".k.", ".to_k."), (".v.", ".to_v."), (".proj_out.", ".to_out.0.")):
+            name = name.replace(old, new) if ".encoder." in name else name
+        tensors[name] = tensor
+    path = tiny_models.save_single_file(tensors, tmp_path / "back.safetensors", {"prediction_type": "epsilon"})
+    for name, tensor in load_cpu(path, "sd15").vae.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 PUBLISHED = {
@@ -383,10 +392,11 @@ def test_the_training_target_can_be_measured() -> None:
 
     assert measure_prediction(predicts_epsilon, CPU) == "epsilon"
     assert measure_prediction(predicts_v, CPU) == "v_prediction"
+    assert measure_prediction(lambda z, t: z * torch.nan, CPU) == "epsilon"
 
 
-def test_a_measured_training_target_is_noted(tmp_path: Path) -> None:
-    silent = load_fresh(tiny_models.tiny_single_file("sd2", tmp_path / "silent.safetensors"), "sd2")
+def test_a_measured_training_target_is_noted(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    silent = load_fresh(tiny_models.save_single_file(tensors, tmp_path / "silent.safetensors"), "sd15")
     assert silent.prediction == "v_prediction", "random weights know nothing of the noise"
     assert silent.notes == (
         "silent.safetensors does not say what its network predicts; by its answer to noise it is v_prediction",
@@ -400,7 +410,7 @@ def test_a_single_file_says_its_training_target(shelf: Path, tmp_path: Path, ten
 
     assert schedule(tensors)["prediction_type"] is None
     assert schedule(tensors, {"modelspec.prediction_type": "v"})["prediction_type"] == "v_prediction"
-    marked = schedule(tensors | {"v_pred": torch.zeros(1), "ztsnr": torch.zeros(1)})
+    marked = schedule(tensors | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)})
     assert (marked["prediction_type"], marked["rescale_betas_zero_snr"]) == ("v_prediction", True)
     yaml = tmp_path / "model.yaml"
     yaml.write_text('model:\n  params:\n    parameterization: "v"\n')
