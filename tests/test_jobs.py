@@ -244,6 +244,25 @@ def test_listeners_hear_of_each_committed_change_and_of_no_refused_one(jobs: Job
     assert heard == [("a", "queued"), ("a", "running"), ("a", "cancelling")]
 
 
+def test_a_change_that_breaks_off_in_the_middle_changes_nothing(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        jobs.submit(name, request())
+    end = jobs._end
+
+    def break_at_b(job: str, *arguments: object, **columns: object) -> None:
+        if job == "b":
+            raise OSError
+        end(job, *arguments, **columns)
+
+    monkeypatch.setattr(jobs, "_end", break_at_b)
+    with pytest.raises(OSError):
+        jobs.fail_waiting(WireError("device-unavailable", "no kernel image"))
+    assert [status.state for status in jobs.newest()] == ["queued", "queued"]
+    monkeypatch.undo()
+    jobs.fail_waiting(WireError("device-unavailable", "no kernel image"))
+    assert [status.state for status in jobs.newest()] == ["failed", "failed"]
+
+
 def test_threads_that_submit_the_same_job_make_one(jobs: Jobs) -> None:
     made: list[bool] = []
     threads = [threading.Thread(target=lambda: made.append(jobs.submit("a", request())[1])) for _ in range(8)]
