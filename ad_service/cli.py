@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ad_service import __version__
-from ad_service.engine import Outcome
+from ad_service.engine import Outcome, share_cores
 from ad_service.jobfile import JobFile, assemble, load, read_file
 from ad_service.settings import Settings, default_data_dir
 from ad_service.store import Store
@@ -228,6 +228,7 @@ def _follow(job: JobFile, data_dir: Path) -> Outcome:
     """Goes through the steps of a job; a progress bar on a terminal, nothing in a pipe."""
     from tqdm import tqdm
 
+    share_cores()
     from ad_service.runner import Runner
 
     steps = Runner(data_dir, allow_paths=True).run(job.request, job.read, job.files)

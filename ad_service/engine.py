@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,6 +32,14 @@ class Outcome:
 
 
 Steps = Generator[Step, None, Outcome]
+
+
+def share_cores() -> None:
+    """Let idle compute threads sleep instead of spin. To be called before torch is loaded.
+
+    Where other programs use the cores as well (Blender, a render), spinning threads take time from those they wait for.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Engine(Protocol):

@@ -108,6 +108,20 @@ def _borders(x: Tensor, band: int) -> Tensor:
     return torch.stack([single, bands])
 
 
+def plainest_border(image: Tensor, axis: int, band: int = 8) -> int:
+    """The row (axis 0) or column (axis 1) of a torus (H, W, 3) uint8 before which the border is nearest to the mean.
+
+    Single borders and those of bands count alike; see `seam`.
+    """
+    lines = image.float().mean(2) if axis == 1 else image.float().mean(2).t()
+    single = (lines - lines.roll(1, 1)).abs().mean(0)
+    total = F.pad(lines, (band, band), mode="circular")
+    means = F.avg_pool1d(total[None], min(band, lines.shape[1]), 1)[0]
+    step = (means[:, band : band + lines.shape[1]] - means[:, : lines.shape[1]]).abs().mean(0)
+    off = (single / single.mean().clamp_min(1e-9) - 1).abs() + (step / step.mean().clamp_min(1e-9) - 1).abs()
+    return int(off.argmin())
+
+
 def _edge(border: Tensor, inside: Tensor) -> Edge:
     return Edge(
         difference=float(border),

@@ -103,6 +103,8 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
             yield Step(0.15 + 0.65 * i / plan.steps, f"step {i} of {plan.steps}", _preview(paint, canvas, visible))
         passes = {"unet_forwards": float(tape.forwards), "unet_backwards": float(tape.backwards)}
     image = yield from _finish(backbone, request, exemplar, canvas, subject.shape, generator)
+    if request.layout is None:
+        image = _cut_anywhere(image, (request.tile_y, request.tile_x))
     return Picture(image, _figures(image, request, exemplar) | passes)
 
 
@@ -135,6 +137,15 @@ def _finish(
             yield Step(0.86 + 0.12 * fraction, "sharpening")
     yield Step(0.99, "measuring")
     return image
+
+
+def _cut_anywhere(image: Tensor, tiles: tuple[bool, bool]) -> Tensor:
+    """Roll a torus so that its edge falls on an ordinary border, as different as the mean of all.
+
+    A torus has no origin, so this changes no pixel; at random the edge would also fall on a joint or a highlight.
+    """
+    shifts = [metrics.plainest_border(image, axis) if tile else 0 for axis, tile in enumerate(tiles)]
+    return image.roll((-shifts[0], -shifts[1]), (0, 1))
 
 
 T = TypeVar("T")
