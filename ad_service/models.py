@@ -217,8 +217,8 @@ KNOWN = {
 class Hub(Protocol):
     """Where models are downloaded from."""
 
-    def files(self, repo: str) -> tuple[str, list[str]]:
-        """The repository's newest revision and the paths of its files."""
+    def files(self, repo: str) -> tuple[str, dict[str, int]]:
+        """The repository's newest revision, and its files with their sizes in bytes."""
 
     def download(self, repo: str, revision: str, files: list[str], folder: Path) -> None:
         """Put the files into a folder, going on where an earlier download stopped."""
@@ -230,11 +230,11 @@ class HuggingFaceHub:
 
     endpoint: str | None = None
 
-    def files(self, repo: str) -> tuple[str, list[str]]:
+    def files(self, repo: str) -> tuple[str, dict[str, int]]:
         from huggingface_hub import HfApi
 
-        found = HfApi(endpoint=self.endpoint).model_info(repo, timeout=20)
-        return str(found.sha), [entry.rfilename for entry in found.siblings or ()]
+        found = HfApi(endpoint=self.endpoint).model_info(repo, timeout=20, files_metadata=True)
+        return str(found.sha), {entry.rfilename: entry.size or 0 for entry in found.siblings or ()}
 
     def download(self, repo: str, revision: str, files: list[str], folder: Path) -> None:
         from huggingface_hub import snapshot_download
@@ -273,8 +273,10 @@ def _download(repo: str, folder: Path, hub: Hub) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        revision, files = hub.files(repo)
-        hub.download(repo, revision, wanted_files(repo, files), folder)
+        revision, sizes = hub.files(repo)
+        files = wanted_files(repo, sizes)
+        _expect_space(repo, folder, sum(sizes[path] for path in files if not (folder / path).exists()))
+        hub.download(repo, revision, files, folder)
     except WireError:
         raise
     except GatedRepoError:
@@ -289,6 +291,15 @@ def _download(repo: str, folder: Path, hub: Hub) -> str:
             f"check the network and try again, or copy the model into {folder.parent} by hand"
         ) from None
     return revision
+
+
+def _expect_space(repo: str, folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise WireError(
+            "disk-full",
+            f"{repo} cannot be fetched: it takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free in {folder.parent}",
+        )
 
 
 _COMPONENTS = {

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import checkpoints as tiny_models
@@ -185,9 +186,9 @@ class FolderHub:
         self.folder, self.fail = folder, fail
         self.sent: list[str] = []
 
-    def files(self, repo: str) -> tuple[str, list[str]]:
+    def files(self, repo: str) -> tuple[str, dict[str, int]]:
         found = [path for path in self.folder.rglob("*") if path.is_file()]
-        return "c0ffee", [path.relative_to(self.folder).as_posix() for path in found]
+        return "c0ffee", {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in found}
 
     def download(self, repo: str, revision: str, files: list[str], folder: Path) -> None:
         for path in files:
@@ -276,6 +277,16 @@ def test_a_full_disk_is_said_to_be_full(repository: Path, tmp_path: Path) -> Non
     assert caught.value.code == "disk-full"
 
 
+def test_a_model_too_large_for_the_disk_is_not_begun(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    hub = FolderHub(repository)
+    with pytest.raises(WireError, match=r"it takes 0\.0 GB, 0\.0 are free"):
+        models.fetch("sd15", tmp_path, hub=hub)
+    assert not hub.sent
+
+
 def test_two_fetches_of_one_model_do_not_meet(repository: Path, tmp_path: Path) -> None:
     models.models_dir(tmp_path).mkdir()
     with FileLock(models.models_dir(tmp_path) / ".fetch-sd15.lock"), pytest.raises(WireError, match="another process"):
@@ -312,7 +323,7 @@ def server(repository: Path) -> Iterator[str]:
             if route.startswith("/tree/"):
                 self._json([_entry(path, repository) for path in files])
             elif route in ("", f"/revision/{commit}"):
-                siblings = [{"rfilename": path.relative_to(repository).as_posix()} for path in files]
+                siblings = [{"rfilename": _entry(p, repository)["path"], "size": p.stat().st_size} for p in files]
                 self._json({"id": "someone/thing", "sha": commit, "siblings": siblings})
             elif route.startswith(f"/someone/thing/resolve/{commit}/"):
                 self._send((repository / route.split(commit + "/")[1]).read_bytes())
