@@ -578,6 +578,28 @@ def test_the_refiner_is_named(shelf: Path, tmp_path: Path) -> None:
     assert "refiner" in refusal(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("model.diffusion_model.input_blocks.0.0.weight", ()),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.2.weight", ()),
+        ("model.diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.weight", (3,)),
+        ("first_stage_model.decoder.conv_in.weight", (3,)),
+        ("first_stage_model.decoder.mid.attn_1.q.weight", (1, 1, 0)),
+        ("cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", ()),
+        ("cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight", (2,)),
+        ("cond_stage_model.model.text_projection", (1, 2, 3)),
+        ("conditioner.embedders.1.model.positional_embedding", (1,)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The use of `x.T`")
+def test_tensors_of_odd_shapes_are_refused(
+    tmp_path: Path, tensors: dict[str, Tensor], name: str, shape: tuple[int, ...]
+) -> None:
+    path = tiny_models.save_single_file(tensors | {name: torch.zeros(shape)}, tmp_path / "model.safetensors")
+    assert refusal(path)
+
+
 def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 

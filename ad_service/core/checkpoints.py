@@ -242,7 +242,7 @@ def file_family(header: Header) -> str:
     conv_in = shapes.get(f"{UNET}input_blocks.0.0.weight")
     if conv_in is None or not (_has(shapes, VAE) and _has(shapes, "cond_stage_model.", "conditioner.")):
         raise CheckpointError(_incomplete(path, shapes))
-    _refuse_input_channels(path, conv_in[1])
+    _refuse_input_channels(path, conv_in[1] if len(conv_in) == 4 else 0)
     if _has(shapes, *TEXT_ENCODERS["sdxl"][1:]):
         return "sdxl"
     if _has(shapes, "conditioner.embedders.0.model."):

@@ -99,6 +99,8 @@ class Part:
             given = self.convert(tensors)
         except KeyError as error:
             raise CheckpointError(self._misfit(f"lacks the tensor {error.args[0]}")) from None
+        except (IndexError, ValueError, RuntimeError) as error:
+            raise CheckpointError(self._misfit(f"has a tensor of an unknown shape ({error})")) from None
         missing = [name for name in wanted if name not in given]
         if missing:
             raise CheckpointError(self._misfit(f"lacks {len(missing)} of {len(wanted)} tensors, first {missing[0]}"))
@@ -168,7 +170,10 @@ def open_parts(path: Path, family: str | None = None) -> Parts:
     header = checkpoints.read_header(path)
     found = checkpoints.file_family(header)
     _expect(path, found, family)
-    return file_parts(header, found)
+    try:
+        return file_parts(header, found)
+    except (IndexError, KeyError, ValueError, RuntimeError):
+        raise CheckpointError(f"{path} has tensors of unknown shapes; download it again") from None
 
 
 def _expect(path: Path, found: str, expected: str | None) -> None:
