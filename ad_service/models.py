@@ -249,11 +249,12 @@ def fetch(name: str, data_dir: Path, *, hub: Hub | None = None) -> Model:
     model gets its place in models/. Raises ModelMissing (no such model, no network), ModelCorrupt, or WireError for a
     full disk.
     """
-    known = KNOWN.get(name.casefold())
+    key = next((key for key, row in KNOWN.items() if name.casefold() in (key, row.repo.casefold())), None)
+    known = KNOWN[key] if key else None
     repo = known.repo if known else name
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo):
         raise ModelMissing(f"{name!r} cannot be fetched: it is neither one of {', '.join(KNOWN)} nor OWNER/NAME")
-    short = name.casefold() if known else repo.split("/")[1]
+    short = key or repo.split("/")[1]
     target, staging = models_dir(data_dir) / short, models_dir(data_dir) / f".fetch-{short}"
     if target.exists():
         return find(short, data_dir)

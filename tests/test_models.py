@@ -235,6 +235,8 @@ def test_fetch_takes_half_precision_and_nothing_else(repository: Path, pocket: P
 def test_any_repository_can_be_fetched_by_its_id(repository: Path, pocket: Path, tmp_path: Path) -> None:
     model = models.fetch("someone/Realistic.v5", tmp_path, hub=FolderHub(repository))
     assert (model.name, model.licence) == ("Realistic.v5", "creativeml-openrail-m")
+    known = models.fetch("stable-diffusion-v1-5/Stable-Diffusion-v1-5", tmp_path, hub=FolderHub(repository))
+    assert (known.name, known.licence) == ("sd15", "CreativeML Open RAIL-M")
 
 
 def test_shards_are_fetched_with_their_index() -> None:
