@@ -161,7 +161,7 @@ def last_words(place: Place) -> str:
 
 def _clean_environment() -> dict[str, str]:
     """This process's environment without what Blender's own Python set for itself."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON") and k != "LD_LIBRARY_PATH"}
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
 
 
 def _detached_flags() -> int:

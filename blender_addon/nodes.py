@@ -55,8 +55,8 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
     if frame is not None:
         return frame
     shader = surface_shader(material)
-    x, y = shader.location if shader else (0, 0)
-    y -= 420 * len([n for n in tree.nodes if n.type == "FRAME" and FRAME in n])
+    x = shader.location.x if shader else 0
+    y = min((_height(n) for n in tree.nodes if n.type != "FRAME"), default=0) - 380  # below all that is there
     frame = tree.nodes.new("NodeFrame")
     frame.label, frame.name = f"Distill: {title}", f"Distill {job[:8]}"
     frame[FRAME] = job
@@ -65,8 +65,8 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
         node = tree.nodes.new("ShaderNodeTexImage")
         node.image, node.label, node.parent = image, output.title() if output != "image" else "Base Color", frame
         node.name = f"{frame.name} {output}"
-        node.location = x - 700, y - 300 - 280 * row
-        node.hide = row > 0
+        node.location = x - 700, y - (230 + 60 * row if row else 0)
+        node.hide, node.select = row > 0, False
         if coordinates is not None:
             tree.links.new(coordinates, node.inputs["Vector"])
         _add_converter(tree, frame, node, output)
@@ -114,6 +114,11 @@ def in_use(material: Material | None, job: str) -> bool:
     links = shader.inputs["Base Color"].links if shader else ()
     parent = links[0].from_node.parent if links else None
     return parent is not None and parent.get(FRAME) == job
+
+
+def _height(node: Node) -> float:
+    """Where a node is in the tree; inside a frame its own location says only where it is in the frame."""
+    return node.location.y + (_height(node.parent) if node.parent is not None else 0)
 
 
 def _is_ours(node: Node) -> bool:

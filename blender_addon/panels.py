@@ -13,6 +13,8 @@ from .records import Record, duration
 SPACES = ("VIEW_3D", "IMAGE_EDITOR")
 SIZES = (512, 1024, 2048, 4096)
 SHOWN_RESULTS = 8
+SERVICE_ERRORS = ("service-unreachable", "unauthorized", "version-mismatch", "device-unavailable")
+"""Errors that the panel shows with the service; the others are shown where the job is asked for."""
 FIGURES = {
     "seam_x": "Seam X {:.2f}",
     "seam_y": "Seam Y {:.2f}",
@@ -50,22 +52,27 @@ def draw_service(layout: UILayout, context: Context) -> None:
     else:
         row.operator("distill.connect", text="Connect", icon="LINKED")
     row.operator("distill.preferences", text="", icon="PREFERENCES")
-    if desk.error is not None:
-        box = layout.box()
-        _sentence(box, desk.error.sentence, context, "ERROR")
-        row = box.row(align=True)
-        for operator, text, settings in _remedies(desk.error):
-            button = row.operator(operator, text=text)
-            for name, value in settings.items():
-                setattr(button, name, value)
-        row.operator("distill.dismiss_error", text="Dismiss")
+    if desk.error is not None and desk.error.code in SERVICE_ERRORS:
+        _draw_error(layout, context, desk.error)
+
+
+def _draw_error(layout: UILayout, context: Context, error: wire.WireError) -> None:
+    """An error, what to do about it, and the buttons that do it."""
+    box = layout.box()
+    _sentence(box, error.sentence, context, "ERROR")
+    row = box.row(align=True)
+    for operator, text, settings in _remedies(error):
+        button = row.operator(operator, text=text)
+        for name, value in settings.items():
+            setattr(button, name, value)
+    row.operator("distill.dismiss_error", text="Dismiss")
 
 
 def _remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
     """The buttons that may mend an error: operator, text, settings."""
-    if error.code in ("service-unreachable", "unauthorized", "version-mismatch", "device-unavailable"):
+    if error.code in SERVICE_ERRORS:
         return [("distill.connect", "Start" if error.code == "service-unreachable" else "Reconnect", {})]
-    if error.code == "invalid-labels":
+    if error.code == "invalid-labels" and "have no region's colour" in error.detail:
         picture = "regions" if "of the region map" in error.detail else "layout"
         return [("distill.clean", "Clean Up", {"picture": picture})]
     return []
@@ -234,6 +241,8 @@ def draw_run(layout: UILayout, context: Context) -> None:
     count = settings.variations
     row.operator("distill.run", text="Distill" if count == 1 else f"Distill {count} Variations", icon="RENDER_STILL")
     layout.prop(settings, "use_at_once")
+    if desk.error is not None and desk.error.code not in SERVICE_ERRORS:
+        _draw_error(layout, context, desk.error)
     active = [r for r in reversed(desk.of_this_file()) if r.active]
     for record in active:
         _draw_active(layout, record)
@@ -321,7 +330,8 @@ def _draw_layout_header(self: Panel, context: Context) -> None:
 
 def _draw_service_header(self: Panel, _context: Context) -> None:
     desk = running.desk
-    icon = "ERROR" if desk.error else "SORTTIME" if desk.connecting else "CHECKMARK" if desk.status else "UNLINKED"
+    wrong = desk.error is not None and desk.error.code in SERVICE_ERRORS
+    icon = "ERROR" if wrong else "SORTTIME" if desk.connecting else "CHECKMARK" if desk.status else "UNLINKED"
     self.layout.label(text="", icon=icon)
 
 

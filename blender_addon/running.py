@@ -26,6 +26,8 @@ JOB = "distill_job"
 """Property of an image: the job that made it."""
 OUTPUT = "distill_output"
 """Property of an image: which of the job's pictures it is (`image`, `normal`, ...)."""
+KEPT_JOBS = 200
+"""How many jobs a file remembers."""
 BUSY = ("PAINT_OT_", "SCULPT_OT_", "TRANSFORM_OT_", "GPENCIL_OT_", "GREASE_PENCIL_OT_", "MESH_OT_", "UV_OT_")
 """Modal operators during which nothing is put into the file: their undo step is not closed yet."""
 
@@ -151,7 +153,6 @@ class Desk:
         record.state, record.fraction, record.seconds_left = news.state, 1.0, None
         if news.error is not None:
             record.fail(news.error)
-            self.complain(news.error)
         if news.state == "succeeded" and news.status is not None and news.status.result is not None:
             result = news.status.result
             record.metrics, record.notes, record.seconds = dict(result.metrics), result.notes, result.seconds
@@ -192,7 +193,7 @@ class Desk:
 
     def keep_journal(self) -> None:
         """Write the file's jobs into its scenes. Undo takes that back, saving writes it again."""
-        text = write_journal(self.document, reversed(self.of_this_file()))
+        text = write_journal(self.document, reversed(self.of_this_file()[:KEPT_JOBS]))
         for scene in bpy.data.scenes:
             if scene.library is None:
                 scene.distill.journal = text
