@@ -54,26 +54,26 @@ def snap(picture: Pixels, name: str = "label map") -> LabelMap:
     """
     if picture.ndim != 3 or picture.shape[2] != 3:
         raise LabelError(f"the {name} should be an RGB picture (h, w, 3): got {picture.shape}")
-    packed = picture.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])
-    values, index, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    index = index.reshape(packed.shape)
-    colours = np.stack([values >> 16, values >> 8 & 255, values & 255], 1)
-    solid = _solid_counts(index, len(values))
-    if len(values) <= MAX_LABELS:
-        chosen, noisy = _hard_colours(colours, counts, solid), False
+    colours, index, counts = _unique(picture)
+    noisy = len(colours) > MAX_LABELS and _is_noisy(colours, counts)
+    if len(colours) <= MAX_LABELS:
+        chosen = _hard_colours(colours, index, counts)
     else:
-        noisy = _is_noisy(colours, counts)
-        chosen = _soft_colours(picture, colours, index, noisy)
-    nearest, distance = _nearest(colours, colours[chosen])
-    near = counts[distance <= NEAR].sum() / counts.sum()
+        spread = _local_range(picture)
+        chosen = _soft_colours(colours, index, spread, noisy)
+    distance = _distances(colours, colours[chosen])
+    gap = distance.min(1)
+    near = counts[gap <= NEAR].sum() / counts.sum()
     if near < LEAST_NEAR:
         raise LabelError(
             f"only {near:.0%} of the pixels of the {name} are near a colour that it has areas of, expected at least "
             f"{LEAST_NEAR:.0%}: it looks like a photograph; paint each region in one plain colour"
         )
-    labels = torch.from_numpy(nearest[index])
-    if len(values) > len(chosen):
-        labels = _mend_edges(labels, torch.from_numpy((distance == 0)[index]), picture, colours[chosen], noisy)
+    labels = torch.from_numpy(distance.argmin(1)[index])
+    if len(chosen) > 2 and len(colours) > len(chosen):
+        labels = _mend_edges(labels, index, distance, noisy)
+    if noisy:
+        labels = _drop_specks(labels, torch.from_numpy(spread > 0))
     return LabelMap(labels, torch.from_numpy(colours[chosen].astype(np.uint8)))
 
 
@@ -168,33 +168,44 @@ def membership(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:
 # Finding the real colours -------------------------------------------------------------------------------------------
 
 
-def _solid_counts(index: Ints, count: int) -> Ints:
-    """How many pixels of each value have all their eight neighbours of the same value."""
-    if min(index.shape) < 3:
-        return np.bincount(index.ravel(), minlength=count)
-    middle = index[1:-1, 1:-1]
-    same = np.ones(middle.shape, dtype=bool)
-    h, w = index.shape
-    for dy in range(3):
-        for dx in range(3):
-            same &= index[dy : h - 2 + dy, dx : w - 2 + dx] == middle
-    return np.bincount(middle[same], minlength=count)
+def _unique(picture: Pixels) -> tuple[Colours, Ints, Ints]:
+    """The colours (n, 3) of a picture in the order of their bytes, which of them each pixel has, and their counts."""
+    packed = picture[..., 0].astype(np.int32) << 16
+    packed |= picture[..., 1].astype(np.int32) << 8
+    packed |= picture[..., 2]
+    values, index, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    colours = np.stack([values >> 16, values >> 8 & 255, values & 255], 1).astype(np.int64)
+    return colours, index.reshape(packed.shape), counts
 
 
-def _hard_colours(colours: Colours, counts: Ints, solid: Ints) -> list[int]:
+def _hard_colours(colours: Colours, index: Ints, counts: Ints) -> list[int]:
     """Of at most 16 exact colours: those with an area of their own, and thin ones that lie on no ramp."""
-    order = np.argsort(-counts, kind="stable")
-    chosen = [int(i) for i in order if solid[i] > 0] or [int(order[0])]
+    labels = torch.from_numpy(index)
+    solid = used(labels[_inside_area(labels)])
+    order = [int(i) for i in np.argsort(-counts, kind="stable")]
+    chosen = [i for i in order if i in solid] or order[:1]
     for i in order:
-        thin = int(i) not in chosen and counts[i] >= MAX_LABELS
+        thin = i not in solid and i not in chosen and counts[i] >= MAX_LABELS
         if thin and not _on_ramp(colours[i], colours[chosen]):
-            chosen.append(int(i))
+            chosen.append(i)
     return sorted(chosen)
+
+
+def _inside_area(labels: Tensor) -> Tensor:
+    """Where (h, w) all eight neighbours have a pixel's label."""
+    x = labels.float()[None]
+    return (_greatest(x, 3) == -_greatest(-x, 3))[0]
+
+
+def _greatest(x: Tensor, side: int) -> Tensor:
+    """The greatest value in the side x side neighbourhood of each pixel (C, h, w), within the picture."""
+    x = F.max_pool2d(x, (side, 1), 1, (side // 2, 0))
+    return F.max_pool2d(x, (1, side), 1, (0, side // 2))
 
 
 def _on_ramp(colour: Colours, others: Colours, reach: float = CLEAN_REACH) -> bool:
     """Whether a colour is one of the others or lies on the line between two of them."""
-    if _nearest(colour[None], others)[1][0] < reach:
+    if _distances(colour[None], others).min() < reach:
         return True
     for i in range(len(others)):
         for j in range(i):
@@ -212,16 +223,16 @@ def _is_noisy(colours: Colours, counts: Ints) -> bool:
     for i in order[:256]:
         if counts[i] < 0.0005 * counts.sum() or len(main) == MAX_LABELS:
             break
-        if not main or _nearest(colours[[i]], colours[main])[1][0] > CLEAN_REACH:
+        if not main or _distances(colours[[i]], colours[main]).min() > CLEAN_REACH:
             main.append(int(i))
     if not main:
         return True
-    distance = _nearest(colours, colours[main])[1]
+    distance = _distances(colours, colours[main]).min(1)
     missed = counts[distance > 0].sum()
     return bool(counts[(distance > 0) & (distance <= CLEAN_REACH)].sum() > 0.25 * missed)
 
 
-def _soft_colours(picture: Pixels, colours: Colours, index: Ints, noisy: bool) -> list[int]:
+def _soft_colours(colours: Colours, index: Ints, spread: Floats, noisy: bool) -> list[int]:
     """Peaks of the colour histogram, where flat pixels weigh more and a peak outweighs its surroundings.
 
     Along a ramp the surroundings of a colour hold more pixels than its own ball, so that a ramp has no peak but at its
@@ -229,11 +240,10 @@ def _soft_colours(picture: Pixels, colours: Colours, index: Ints, noisy: bool) -
     """
     reach = NOISY_REACH if noisy else CLEAN_REACH
     ball = 0.4 * reach
-    spread = _local_range(picture)
     mass = np.bincount(index.ravel(), weights=(1 / (1 + (spread / 16) ** 2)).ravel(), minlength=len(colours))
     quiet = 1 if np.median(spread) <= 1 else 10
     level = np.bincount(index[spread <= quiet], minlength=len(colours))
-    least = max(24.0, 2e-4 * index.size)
+    least = min(max(24.0, 2e-4 * index.size), 256.0)
     # peaks are looked for in coarse cells of the histogram, heaviest first
     cells = (colours // int(ball)) @ np.array([1 << 16, 1 << 8, 1])
     cells = np.unique(cells, return_inverse=True)[1].reshape(-1)
@@ -265,43 +275,47 @@ def _soft_colours(picture: Pixels, colours: Colours, index: Ints, noisy: bool) -
 
 def _local_range(picture: Pixels) -> Floats:
     """Largest minus smallest value in the 3 by 3 neighbourhood (h, w), the worst of the channels."""
-    x = torch.tensor(picture).permute(2, 0, 1)[None].float()
-    spread = F.max_pool2d(x, 3, 1, 1) + F.max_pool2d(-x, 3, 1, 1)
-    out: Floats = spread[0].amax(0).numpy()
+    spread = torch.zeros(picture.shape[:2])
+    for channel in range(3):
+        x = torch.tensor(picture[..., channel]).float()[None]
+        spread = torch.maximum(spread, (_greatest(x, 3) + _greatest(-x, 3))[0])
+    out: Floats = spread.numpy()
     return out
 
 
-def _nearest(colours: Colours, palette: Colours) -> tuple[Ints, Floats]:
-    """Index of the nearest palette colour, and its distance."""
-    best = np.full(len(colours), np.inf)
-    index = np.zeros(len(colours), dtype=np.int64)
-    for i, colour in enumerate(palette):
-        distance = np.linalg.norm(colours - colour, axis=1)
-        index[distance < best] = i
-        best = np.minimum(best, distance)
-    return index, best.astype(np.float32)
+def _distances(colours: Colours, palette: Colours) -> Floats:
+    """Euclidean distances (n, m) of colours (n, 3) to those of a palette (m, 3)."""
+    out: Floats = np.linalg.norm((colours[:, None] - palette[None]).astype(np.float32), axis=2)
+    return out
 
 
-def _mend_edges(labels: Tensor, exact: Tensor, picture: Pixels, palette: Colours, noisy: bool) -> Tensor:
-    """Keep the ramp between two labels from showing a third, and specks of noise from being islands.
+def _mend_edges(labels: Tensor, index: Ints, distance: Floats, noisy: bool) -> Tensor:
+    """Keep the ramp between two labels from showing a third.
 
-    A pixel off its colour takes a label that an area next to it has; in a noisy map, one that has few of its kind
-    around it joins the majority.
+    A pixel far off its colour takes the nearest colour that an area within four pixels of it has. `distance` (n, m) is
+    that of each colour to each label's, `index` (h, w) the colour of each pixel.
     """
-    count = len(palette)
-    hot = torch.stack([labels == i for i in range(count)]).float()
-    sure = hot * (exact.float() if not noisy else 1.0)
-    area = (F.avg_pool2d(sure, 3, 1, 1, count_include_pad=False) > 0.999).float()
-    near = F.max_pool2d(area, 9, 1, 4) > 0
-    pixels = torch.tensor(picture).float()
-    distance = torch.stack([(pixels - torch.tensor(c, dtype=torch.float32)).norm(dim=-1) for c in palette])
-    mended = torch.where(near, distance, torch.inf).argmin(0)
-    own = distance.gather(0, labels[None])[0]
-    doubtful = ~exact & near.any(0) & (own > (NOISY_REACH if noisy else CLEAN_REACH))
-    labels = torch.where(doubtful, mended, labels)
-    if noisy:
-        hot = torch.stack([labels == i for i in range(count)]).float()
-        kin = F.avg_pool2d(hot, 5, 1, 2, count_include_pad=False)
-        speck = (kin.gather(0, labels[None])[0] < 4.5 / 25) & torch.from_numpy(_local_range(picture) > 0)
-        labels = torch.where(speck, kin.argmax(0), labels)
+    gap = distance.min(1)
+    doubtful = torch.from_numpy((gap > (NOISY_REACH if noisy else CLEAN_REACH))[index])
+    area = labels if noisy else torch.where(torch.from_numpy((gap == 0)[index]), labels, -1)
+    area = torch.where(_inside_area(area), area, -1)
+    cost = torch.from_numpy(distance[index[doubtful.numpy()]]).clone()  # (pixels in doubt, m)
+    for label in range(cost.shape[1]):
+        near = _greatest((area == label).float()[None], 9)[0] > 0
+        cost[~near[doubtful], label] = torch.inf
+    best, label_of = cost.min(1)
+    labels[doubtful] = torch.where(best < torch.inf, label_of, labels[doubtful])
     return labels
+
+
+def _drop_specks(labels: Tensor, uneven: Tensor) -> Tensor:
+    """Pixels of an uneven place that have at most four of their kind in 5 x 5 join the majority there."""
+    most, majority, own = torch.full(labels.shape, -1.0), labels.clone(), torch.zeros(labels.shape)
+    for label in used(labels):
+        hot = labels == label
+        kin = F.avg_pool2d(hot.float()[None], (5, 1), 1, (2, 0), count_include_pad=False)
+        kin = F.avg_pool2d(kin, (1, 5), 1, (0, 2), count_include_pad=False)[0]
+        own[hot] = kin[hot]
+        majority[kin > most] = label
+        most = torch.maximum(most, kin)
+    return torch.where((own < 4.5 / 25) & uneven, majority, labels)
