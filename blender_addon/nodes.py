@@ -79,11 +79,16 @@ def frame_of(material: Material, job: str) -> Node | None:
 
 
 def use(material: Material, job: str) -> None:
-    """Connects a result's maps to the shader and keeps what was connected; raises WireError when there is no shader."""
+    """Connects a result's maps to the shader, in the place of another result's, and keeps what was there before.
+
+    Raises WireError when there is no shader.
+    """
     shader = surface_shader(material)
     frame = frame_of(material, job)
     if shader is None or frame is None:
         raise wire.WireError("invalid-image", f"The material “{material.name}” has no Principled BSDF to connect to")
+    if material.get(PREVIOUS):
+        restore(material)
     for node in [n for n in material.node_tree.nodes if n.parent == frame]:
         target = _target(shader, material, node)
         if target is not None:
@@ -92,7 +97,10 @@ def use(material: Material, job: str) -> None:
 
 
 def restore(material: Material) -> None:
-    """Connects again what was connected before the first result was used; raises WireError when nothing was kept."""
+    """Connects again what was connected before a result was used; leaves what the artist has connected since.
+
+    Raises WireError when nothing was kept.
+    """
     kept = material.get(PREVIOUS)
     shader = surface_shader(material)
     if not kept or shader is None:
@@ -100,6 +108,8 @@ def restore(material: Material) -> None:
     tree = material.node_tree
     for name, was in kept.items():
         target = _input(shader, material, name)
+        if target.links and not _is_ours(target.links[0].from_node):
+            continue
         for link in list(target.links):
             tree.links.remove(link)
         before = tree.nodes.get(was.get("node", ""))

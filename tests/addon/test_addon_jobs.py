@@ -142,6 +142,34 @@ def test_the_other_maps_go_where_they_belong(start: Start, blender: Any) -> None
     assert not output.inputs["Displacement"].links
 
 
+def test_a_result_with_fewer_maps_leaves_none_of_another_behind(start: Start, blender: Any) -> None:
+    live = start("material")
+    scenes.swatch()
+    scenes.small_output()
+    scenes.make()
+    live.stop()
+    start("quick", live.data_dir)
+    image = scenes.make()
+    material = blender.context.active_object.active_material
+    shader = material.node_tree.nodes["Principled BSDF"]
+    assert scenes.base_color_node(material).image == image
+    assert not shader.inputs["Normal"].links
+    blender.ops.distill.restore_previous()
+    assert scenes.base_color_node(material) is None
+
+
+def test_what_the_artist_connected_since_stays(service: LiveService, blender: Any) -> None:
+    material = scenes.material_with_image()
+    scenes.swatch()
+    scenes.small_output()
+    scenes.make()
+    tree = material.node_tree
+    mine = tree.nodes.new("ShaderNodeRGB")
+    tree.links.new(mine.outputs[0], tree.nodes["Principled BSDF"].inputs["Base Color"])
+    blender.ops.distill.restore_previous()
+    assert scenes.base_color_node(material) == mine
+
+
 # ---------------------------------------------------------------------------------------------- undo and files
 
 
