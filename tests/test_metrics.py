@@ -17,6 +17,7 @@ from ad_service.core.metrics import (
     halves_distance,
     label_agreement,
     patch_distance,
+    plainest_border,
     repetition,
     seam,
     seam_at,
@@ -136,6 +137,17 @@ def test_an_inner_seam_is_found_where_it_is() -> None:
 
 def test_bands_shrink_to_a_picture_smaller_than_them() -> None:
     assert seam(grain(9, 12)).x.in_range
+
+
+def test_a_torus_cut_at_its_plainest_border_has_an_ordinary_seam() -> None:
+    picture = grain(96, 128, 3)
+    picture[:, :, 40] = 0.9  # a joint, where no cut should go
+    flat = (picture * 255).round().byte().permute(1, 2, 0)
+    y, x = plainest_border(flat, 0), plainest_border(flat, 1)
+    assert x not in (40, 41)
+    found = seam(picture.roll((-y, -x), (1, 2)))
+    for edge in (found.x.single, found.x.band, found.y.single, found.y.band):
+        assert edge.ratio == pytest.approx(1, abs=0.15)
 
 
 def test_a_seam_needs_pixels() -> None:

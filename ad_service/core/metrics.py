@@ -315,13 +315,15 @@ class _Fit:
         groups = [(cell == i).nonzero()[:, 0] for i in range(64)]
         self.gram = torch.stack([z[g].T @ (z[g] * weight[g]) for g in groups])  # (64, k, k)
         self.target = torch.stack([z[g].T @ (weight[g] * hot[g]) for g in groups])  # (64, k, count)
+        self.whole = self.gram.sum(0), self.target.sum(0)
         self.ridge = ridge * len(y) * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
-    def weights(self, seen: Tensor | None = None) -> Tensor:
-        """Weights (k, count) from all cells, or from those that are seen (64,)."""
-        seen = torch.ones(64, dtype=torch.bool) if seen is None else seen
-        chosen = seen.to(self.z.device)
-        solution: Tensor = torch.linalg.solve(self.gram[chosen].sum(0) + self.ridge, self.target[chosen].sum(0))
+    def weights(self, without: Tensor | None = None) -> Tensor:
+        """Weights (k, count) from all cells but those of `without` (64,)."""
+        gram, target = self.whole
+        if without is not None:
+            gram, target = gram - self.gram[without].sum(0), target - self.target[without].sum(0)
+        solution: Tensor = torch.linalg.solve(gram + self.ridge, target)
         return solution
 
     def read_unseen(self) -> Tensor:
@@ -332,7 +334,7 @@ class _Fit:
             for x in range(0, 8, 2):
                 near = (row >= y - 1) & (row <= y + 2) & (column >= x - 1) & (column <= x + 2)
                 held = (self.cell // 16 == y // 2) & (self.cell % 8 // 2 == x // 2)
-                read[held] = (self.z[held] @ self.weights(~near)).argmax(1)
+                read[held] = (self.z[held] @ self.weights(near.to(self.z.device))).argmax(1)
         return read
 
 
