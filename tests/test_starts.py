@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ad_service.core import metrics
 from ad_service.core.canvas import Shape
+from ad_service.core.labels import LabelError
 from ad_service.core.starts import QuiltOptions, Swatch, _Quilt, fill, least_path, paint, quilt, show
 
 OPTIONS = QuiltOptions(block=12, overlap=4, mends=2)
@@ -137,6 +138,15 @@ def test_random_cells_have_the_label_of_the_layout() -> None:
     assert torch.equal(regions.flatten()[source], layout)
     again = fill(swatch, Shape(17, 41, True, True), layout, torch.Generator().manual_seed(0))
     assert torch.equal(source, again)
+
+
+def test_a_label_that_the_swatch_lacks_is_named() -> None:
+    swatch = Swatch(grain(16, 16), torch.zeros(16, 16, dtype=torch.long))
+    layout = torch.eye(16, dtype=torch.long)
+    with pytest.raises(LabelError, match="label 1, which no pixel of the swatch"):
+        fill(swatch, Shape(16, 16, True, True), layout, torch.Generator())
+    with pytest.raises(LabelError, match="label 1, which no pixel of the swatch"):
+        last(swatch, Shape(16, 16, True, True), layout)
 
 
 def test_random_cells_without_a_layout_come_from_all_over_the_swatch() -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ad_service.core.canvas import Shape
-from ad_service.core.labels import used
+from ad_service.core.labels import check, used
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def fill(swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.G
     if layout is None or swatch.labels is None:
         cells = swatch.features.shape[1] * swatch.features.shape[2]
         return torch.randint(cells, (shape.height, shape.width), generator=generator)
+    check(layout, swatch.labels)
     out = torch.zeros(shape.height, shape.width, dtype=torch.long)
     flat = swatch.labels.flatten()
     for label in used(layout):
