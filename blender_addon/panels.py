@@ -7,13 +7,13 @@ from collections.abc import Callable
 import bpy
 from bpy.types import Context, Menu, Panel, PropertyGroup, UILayout, UIList
 
-from . import nodes, properties, regions, running, wire
+from . import nodes, properties, regions, running, tasks, wire
 from .records import Record, duration
 
 SPACES = ("VIEW_3D", "IMAGE_EDITOR")
 SIZES = (512, 1024, 2048, 4096)
 SHOWN_RESULTS = 8
-SERVICE_ERRORS = ("service-unreachable", "unauthorized", "version-mismatch", "device-unavailable")
+SERVICE_ERRORS = (*tasks.SERVICE_ERRORS, "device-unavailable")
 """Errors that the panel shows with the service; the others are shown where the job is asked for."""
 FIGURES = {
     "seam_x": "Seam X {:.2f}",

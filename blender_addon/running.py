@@ -121,7 +121,9 @@ class Desk:
         """Take in one piece of news."""
         match news:
             case tasks.Found(status):
-                self.status, self.error, self.note, self.connecting = status, None, "", False
+                self.status, self.note, self.connecting = status, "", False
+                if self.error is not None and self.error.code in tasks.SERVICE_ERRORS:
+                    self.error = None
             case tasks.Starting(message):
                 self.note = message
             case tasks.Lost(error):

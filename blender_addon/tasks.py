@@ -16,10 +16,12 @@ from typing import Any
 
 from . import client, wire
 
-_SERVICE_ERRORS = ("service-unreachable", "unauthorized", "version-mismatch")
+SERVICE_ERRORS = ("service-unreachable", "unauthorized", "version-mismatch")
 """What is wrong with the service and not with one job."""
 LOOK_SECONDS = 0.5
 """How long one look at a job waits for news: an order waits at most so long for its turn."""
+IDLE_SECONDS = 20.0
+"""How often a service that has nothing to do is asked whether it is still there."""
 START_SECONDS = 90.0
 """How long a service that was started may take until it answers."""
 READY_SECONDS = 180.0
@@ -175,9 +177,9 @@ class Tasks:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                order, job = self._orders.get(block=not self._watched)
+                order, job = self._orders.get(not self._watched, IDLE_SECONDS if self._client else None)
             except queue.Empty:
-                order, job = self._look_around, None
+                order, job = self._look_around if self._watched else self._check, None
             try:
                 order()
             except wire.WireError as error:
@@ -233,6 +235,11 @@ class Tasks:
         _let_go(process)
         raise error
 
+    def _check(self) -> None:
+        """Whether the service is still there, while nothing is to be done."""
+        if self._client is not None:
+            self._tell(Found(self._client.status()))
+
     def _until_ready(self, found: client.Client, status: client.Status) -> client.Status:
         """The status once the worker knows its device, or the last one when that takes too long."""
         end = time.monotonic() + READY_SECONDS
@@ -282,7 +289,7 @@ class Tasks:
             try:
                 self._client.status()
             except wire.WireError as error:
-                if error.code not in _SERVICE_ERRORS:
+                if error.code not in SERVICE_ERRORS:
                     raise
                 self._forget_client()
         return self._service(may_start)
@@ -326,7 +333,7 @@ class Tasks:
         try:
             self._hear(job, service.look(job, wait, self._watched[job].revision))
         except wire.WireError as error:
-            if error.code in _SERVICE_ERRORS:
+            if error.code in SERVICE_ERRORS:
                 raise
             self._fail(job, error)
 
@@ -367,7 +374,7 @@ class Tasks:
             self._tell(Ended(job, status.state, status, error=error))
 
     def _fail(self, job: str | None, error: wire.WireError) -> None:
-        if job is None or error.code in _SERVICE_ERRORS:
+        if job is None or error.code in SERVICE_ERRORS:
             self._forget_client()
             self._tell(Lost(error))
         if job is not None:

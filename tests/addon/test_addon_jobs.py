@@ -17,7 +17,7 @@ import pytest
 import scenes
 from conftest import LiveService, command_of, environment, fake, preferences, use_folder, wait_until
 
-from blender_addon import image_io, nodes, running, wire
+from blender_addon import image_io, nodes, running, tasks, wire
 
 Start = Callable[..., LiveService]
 
@@ -390,6 +390,18 @@ def test_a_wrong_token_is_told(service: LiveService, blender: Any) -> None:
     assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
     assert running.desk.status.models == ("pocket",)
     assert running.desk.status.device == "Test device, 6 of 8 GB free"
+
+
+def test_a_service_that_goes_while_nothing_is_to_be_done_is_noticed(
+    start: Start, blender: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "IDLE_SECONDS", 0.2)
+    live = start("quick")
+    blender.ops.distill.connect()
+    pump_until(lambda: running.desk.status is not None)
+    live.stop()
+    pump_until(lambda: running.desk.status is None)
+    assert running.desk.error.code == "service-unreachable"
 
 
 def test_a_service_of_another_version_is_told(blender: Any) -> None:
