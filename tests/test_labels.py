@@ -17,6 +17,7 @@ from ad_service.core.labels import (
     LabelError,
     LabelMap,
     check,
+    condense,
     hex_colour,
     match,
     membership,
@@ -274,6 +275,25 @@ def test_a_resized_map_has_labels_that_were_there(h: int, w: int, height: int, w
 def test_a_map_grown_and_shrunk_is_the_same(h: int, w: int, y: int, x: int) -> None:
     labels = torch.randint(3, (h, w), generator=torch.Generator().manual_seed(h + w))
     assert torch.equal(resize(resize(labels, h * y, w * x), h, w), labels)
+
+
+def test_condensing_keeps_thin_labels_each_in_a_cell_of_its_own() -> None:
+    labels = torch.zeros(32, 32, dtype=torch.long)
+    labels[1, 1], labels[2, 2], labels[20, 9] = 1, 2, 3  # 1 and 2 lie in the same cell
+    small = condense(labels, 4, 4)
+    assert used(small) == [0, 1, 2, 3]
+    assert int(small[0, 0]) == 1
+    assert int(small[2, 1]) == 3
+    assert 2 in (int(small[0, 1]), int(small[1, 0]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(*[st.integers(1, 24)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, 8))
+def test_a_condensed_map_loses_no_label_that_there_is_room_for(h: int, w: int, gy: int, gx: int, count: int) -> None:
+    labels = torch.randint(count, (h, w), generator=torch.Generator().manual_seed(h * 31 + w))
+    small = condense(labels, gy, gx)
+    assert set(used(small)) <= set(used(labels))
+    assert len(used(small)) == min(len(used(labels)), gy * gx)
 
 
 def test_shares_of_a_cell_sum_to_one() -> None:

@@ -144,6 +144,29 @@ def resize(labels: Tensor, height: int, width: int) -> Tensor:
     return out
 
 
+def condense(labels: Tensor, height: int, width: int) -> Tensor:
+    """Like `resize`, but a label too thin for the cells keeps one: the one that shows most of it, or the next free one.
+
+    A label is lost only where there are fewer cells than labels.
+    """
+    small = resize(labels, height, width)
+    y = torch.arange(height, device=labels.device)[:, None]
+    x = torch.arange(width, device=labels.device)[None, :]
+    for label in used(labels):
+        if bool((small == label).any()):
+            continue
+        share = F.adaptive_avg_pool2d((labels == label).float()[None], (height, width))[0]
+        best = int(share.argmax())
+        distance = (y - best // width).square() + (x - best % width).square()
+        counts = torch.bincount(small.flatten(), minlength=label + 1)
+        free = counts[small] > 1
+        if not bool(free.any()):
+            break
+        spot = int(torch.where(free, share - 2 * distance, -torch.inf).argmax())
+        small.view(-1)[spot] = label
+    return small
+
+
 def tokens(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:
     """The label (h*w,) of each token of an attention grid (h, w), by majority; `count` is how many labels there are."""
     if int(labels.max()) >= count or int(labels.min()) < 0:
