@@ -205,7 +205,7 @@ def _gradient(
     layout = _layout(tape, subject, spots)
     content = _content(tape, t, reference, spots, subject, plan, layout)
     with torch.enable_grad():
-        leaf = z.to(device).requires_grad_()
+        leaf = z.detach().to(device).requires_grad_()
         _, layers = tape.observe(leaf, t, reference, layout)
         loss = _loss(tape, layers, reference, layout, content, plan.content_weight)
         (gradient,) = torch.autograd.grad(loss, leaf)
