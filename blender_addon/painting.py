@@ -6,6 +6,7 @@ The differences between Blender 4.2 and 5.x in brushes and paint settings are me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import bpy
 from bpy.types import Area, Brush, Context, Image, Object
@@ -74,15 +75,14 @@ def harden(brush: Brush) -> None:
 
 
 def _activate(context: Context) -> None:
-    """Make our brush the active one; where Blender does not allow it now, harden the one that is active."""
+    """Make our brush the active one: at once before Blender 4.3, by a timer since then."""
     paint = context.tool_settings.image_paint
     brush = bpy.data.brushes[BRUSH]
     if bpy.app.version < (4, 3, 0):
         paint.brush = brush
     elif not bpy.app.background and paint.brush != brush:
         bpy.app.timers.register(_Activation(), first_interval=0.1)
-    unified = unified_settings(context)
-    unified.use_unified_strength = False
+    unified_settings(context).use_unified_strength = False
 
 
 class _Activation:
@@ -93,12 +93,11 @@ class _Activation:
 
     def __call__(self) -> float | None:
         self.tries -= 1
-        brush = bpy.data.brushes.get(BRUSH)
-        window = next(iter(bpy.context.window_manager.windows), None)
-        if brush is None or window is None or self.tries < 0:
+        brush, place = bpy.data.brushes.get(BRUSH), _painting_place()
+        if brush is None or place is None or self.tries < 0:
             return None
-        paint = window.scene.tool_settings.image_paint
-        with bpy.context.temp_override(window=window, **_painting_area(window)):
+        paint = place["window"].scene.tool_settings.image_paint
+        with bpy.context.temp_override(**place):
             try:
                 bpy.ops.brush.asset_activate(
                     asset_library_type="LOCAL", relative_asset_identifier=f"Brush/{brush.name}"
@@ -107,8 +106,7 @@ class _Activation:
                 return None
         if paint.brush is None or paint.brush.name != brush.name:
             return 0.3
-        unified = unified_settings(bpy.context)
-        brush.color = as_stored(brush, _srgb(unified))
+        brush.color = as_stored(brush, _srgb(unified_settings(bpy.context)))
         return None
 
 
@@ -118,15 +116,14 @@ def _srgb(owner: bpy.types.UnifiedPaintSettings) -> tuple[float, ...]:
     return tuple(c * 12.92 if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055 for c in owner.color)
 
 
-def _painting_area(window: bpy.types.Window) -> dict[str, object]:
-    """The area and region of a window in which painting goes on, for a context override."""
-    for area in window.screen.areas:
-        if area.type == "IMAGE_EDITOR" and area.spaces.active.ui_mode == "PAINT":
-            return {"area": area, "region": next(r for r in area.regions if r.type == "WINDOW")}
-    for area in window.screen.areas:
-        if area.type == "VIEW_3D":
-            return {"area": area, "region": next(r for r in area.regions if r.type == "WINDOW")}
-    return {}
+def _painting_place() -> dict[str, Any] | None:
+    """The window, area and region in which painting goes on, for a context override; an Image Editor goes first."""
+    areas = [(window, area) for window in bpy.context.window_manager.windows for area in window.screen.areas]
+    editors = [(w, a) for w, a in areas if a.type == "IMAGE_EDITOR" and a.spaces.active.ui_mode == "PAINT"]
+    views = [(w, a) for w, a in areas if a.type == "VIEW_3D"]
+    for window, area in editors + views:
+        return {"window": window, "area": area, "region": next(r for r in area.regions if r.type == "WINDOW")}
+    return None
 
 
 # ---------------------------------------------------------------------------------------------- where to paint

@@ -32,7 +32,10 @@ TOLERANCE = 2
 UNDERLAY = "distill_underlay"
 """Property of a map that begins as the grey swatch."""
 GUESS_SIDE = 128
+"""Colours are told apart on a copy of the swatch of about this size."""
 LAYOUT_SIDE = 1024
+"""The longer side of a new layout, at most: the service scales it to the texture."""
+TITLES = {"regions": "region map", "layout": "layout"}
 
 Color = tuple[int, int, int]
 
@@ -205,8 +208,8 @@ def clean(scene: Scene, picture: str) -> Image:
 def adopt(scene: Scene, picture: str) -> int:
     """Makes the list of regions from the flat colours of a map that was painted elsewhere; returns how many."""
     found = flat_colors(image_io.pixels_of(getattr(scene.distill, f"image_{picture}"), TITLES[picture]))
-    if len(found) > len(PALETTE) or not found:
-        raise wire.WireError("invalid-labels", f"The {TITLES[picture]} has no flat colours to make regions of")
+    if len(found) < 2:
+        raise wire.WireError("invalid-labels", f"The {TITLES[picture]} has no two flat colours to make regions of")
     scene.distill.regions.clear()
     for color in found:
         add_region(scene, color=color)
@@ -242,9 +245,6 @@ def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
             f"The region “{_name(scene, missing[0])}” is painted in the layout but has no pixel in the region map",
         )
     return {picture: (lambda m=m: image_io.encode_png(painted(m, colors))) for picture, m in labels.items()}
-
-
-TITLES = {"regions": "region map", "layout": "layout"}
 
 
 def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:
