@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from ad_service.pocket import textures, train
 from ad_service.pocket.codec_start import analyse, build_codec, write_codec
 from ad_service.pocket.evaluate import in_context
-from ad_service.pocket.in_context import InContext
+from ad_service.pocket.in_context import InContext, likeness
 from ad_service.pocket.train import Budget, Run, Settings
 
 TINY = Settings(
@@ -131,6 +131,47 @@ def test_a_noised_crop_reads_its_own_reference_and_no_other() -> None:
     other[1] += 1  # the second texture's reference: its crops are 4 and 5
     moved = (outputs(other) - before).abs().amax((1, 2, 3)) > 1e-4
     assert moved.tolist() == [False, True, False, False, True, True]
+
+
+def test_a_noised_crop_may_see_the_reference_alone() -> None:
+    x = torch.randn(2, 32, 4, 4, generator=generator())
+    torch.manual_seed(0)
+    layer = Attention(32, heads=1, dim_head=32, norm_num_groups=16, residual_connection=True)
+    both, alone = (InContext(1, own)(layer, x) for own in (True, False))
+    assert torch.allclose(both[0], alone[0])
+    assert not torch.allclose(both[1], alone[1])
+
+
+def test_likeness_is_blind_to_what_all_tokens_share() -> None:
+    x = torch.randn(2, 3, 10, 8, generator=generator())
+    shared = torch.randn(2, 3, 1, 8, generator=generator(1))
+    assert torch.allclose(likeness(x), likeness(x + 5 * shared), atol=1e-4)
+    assert torch.allclose(likeness(x).norm(dim=-1), torch.ones(2, 3, 10))
+
+
+def test_the_skips_of_the_top_level_are_put_back() -> None:
+    torch.manual_seed(0)
+    unet = train.new_unet(TINY).eval()
+    nn.init.normal_(unet.conv_out.weight)
+    x = torch.randn(1, 6, 16, 16, generator=generator())
+    train.set_references(unet, 1)
+    with torch.no_grad():
+        before = unet(x, 5).sample
+        with train.without_fine_skips(unet):
+            cut = unet(x, 5).sample
+        after = unet(x, 5).sample
+    assert not torch.allclose(before, cut)
+    assert torch.equal(before, after)
+
+
+def test_queries_start_like_keys_and_learn_more_slowly() -> None:
+    unet = train.new_unet(TINY)
+    layers = [m for m in unet.modules() if isinstance(m, Attention)]
+    assert all(torch.equal(m.to_q.weight, m.to_k.weight) for m in layers)
+    fast, slow = train.groups(unet, 1.0)
+    assert len(slow["params"]) == 4 * len(layers)
+    assert slow["rate"] < fast["rate"] == 1.0
+    assert len(fast["params"]) + len(slow["params"]) == len(list(unet.parameters()))
 
 
 def test_the_attention_is_put_back() -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention
+from einops import rearrange
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ad_service.pocket.in_context import SHARPNESS, InContext
+from ad_service.pocket.in_context import SHARPNESS, InContext, likeness
 
 SIDE = 512  # pictures are brought to SIDE x SIDE; reference and target are crops of half of it
 
@@ -82,8 +82,9 @@ def effective_keys(unet: UNet2DModel, z: Tensor, t: int, reference: Tensor) -> l
 
     def watch(layer: Attention, args: tuple[Tensor, ...]) -> None:
         x = layer.group_norm(args[0].flatten(2)).transpose(1, 2)
-        q, k = (F.normalize(f(x).unflatten(-1, (layer.heads, -1)), dim=-1) for f in (layer.to_q, layer.to_k))
-        weights = torch.einsum("lhd,mhd->hlm", q[1].float(), k[0].float()).mul(SHARPNESS).softmax(-1)
+        split = "n l (heads d) -> n heads l d"
+        q, k = (likeness(rearrange(f(x), split, heads=layer.heads).float()) for f in (layer.to_q, layer.to_k))
+        weights = (SHARPNESS * q[1] @ k[0].mT).softmax(-1)
         entropy = -(weights * weights.clamp_min(1e-9).log()).sum(-1)
         found.append(f"{float(entropy.exp().mean()):.0f}/{weights.shape[-1]}")
 

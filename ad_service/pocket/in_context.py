@@ -8,18 +8,20 @@ from diffusers.models.attention_processor import Attention
 from einops import rearrange, repeat
 from torch import Tensor
 
-SHARPNESS = 12.0  # attention scores are SHARPNESS * cos(q, k)
+SHARPNESS = 12.0  # attention scores are SHARPNESS * cos(q - mean q, k - mean k), means over a picture's tokens
 
 
 class InContext:
     """An attention processor for batches of `references` clean crops, followed by the noised crops of each.
 
-    A clean crop attends to itself. A noised crop attends to itself and to its texture's clean crop. Queries and
-    keys are normalised in each head; everything else is as in diffusers.
+    A clean crop attends to itself. A noised crop attends to itself (unless `own` is False) and to its texture's clean
+    crop. Queries and keys are centred over their crop's tokens and normalised in each head; everything else is as in
+    diffusers.
     """
 
-    def __init__(self, references: int) -> None:
+    def __init__(self, references: int, own: bool = True) -> None:
         self.references = references
+        self.own = own
 
     def __call__(
         self,
@@ -36,15 +38,25 @@ class InContext:
             rearrange(layer(x), "n l (heads d) -> n heads l d", heads=attn.heads)
             for layer in (attn.to_q, attn.to_k, attn.to_v)
         )
-        q, k = (F.normalize(t.float(), dim=-1).to(v.dtype) for t in (q, k))
+        q, k = (likeness(t.float()).to(v.dtype) for t in (q, k))
         out = attend(q[:r], k[:r], v[:r])
         if n > r:
             each = (n - r) // r
-            both = (torch.cat([t[r:], repeat(t[:r], "r ... -> (r each) ...", each=each)], 2) for t in (k, v))
-            out = torch.cat([out, attend(q[r:], *both)])
+            k_seen, v_seen = (repeat(t[:r], "r ... -> (r each) ...", each=each) for t in (k, v))
+            if self.own:
+                k_seen, v_seen = torch.cat([k[r:], k_seen], 2), torch.cat([v[r:], v_seen], 2)
+            out = torch.cat([out, attend(q[r:], k_seen, v_seen)])
         out = attn.to_out[0](rearrange(out, "n heads l d -> n l (heads d)"))
         result: Tensor = (rearrange(out, "n (h w) c -> n c h w", h=h) + hidden_states) / attn.rescale_output_factor
         return result
+
+
+def likeness(x: Tensor) -> Tensor:
+    """Queries or keys (n, heads, l, d) less their mean over the tokens, at unit length.
+
+    What all tokens have in common, the timestep above all, would otherwise rule the cosine and hide their content.
+    """
+    return F.normalize(x - x.mean(2, keepdim=True), dim=-1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,16 @@ def rate_at(step: int, used: float, warm: int = 60) -> float:
     return min(1.0, (step + 1) / warm) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * used)))
 
 
+def groups(model: nn.Module, rate: float) -> list[dict[str, Any]]:
+    """What is trained, and how fast: queries and keys more slowly, or Adam shakes their likeness to bits."""
+    slow: list[nn.Parameter] = []
+    fast: list[nn.Parameter] = []
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            (slow if ".to_q." in name or ".to_k." in name else fast).append(p)
+    return [{"params": fast, "rate": rate}, {"params": slow, "rate": 0.25 * rate}]
+
+
 def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, run: Run) -> None:
     """Train whatever of the model requires a gradient until the budget is used, with AdamW and a moving average.
 
@@ -179,7 +190,7 @@ def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, ru
     averaged: list[Tensor] = [
         a for a, p in zip(average.parameters(), model.parameters(), strict=True) if p.requires_grad
     ]
-    optimizer = torch.optim.AdamW(weights, rate, betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
+    optimizer = torch.optim.AdamW(groups(model, rate), betas=(0.9, 0.98), weight_decay=1e-2, fused=True)
     step, seconds = 0, 0.0
     if path.exists():
         state = torch.load(path, map_location=run.device, weights_only=True)
@@ -204,7 +215,7 @@ def fit(name: str, model: nn.Module, loss: Loss, budget: Budget, rate: float, ru
     while (used := budget.used(step, seconds)) < 1:
         g = torch.Generator().manual_seed(run.settings.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
-            group["lr"] = rate * rate_at(step, used)
+            group["lr"] = group["rate"] * rate_at(step, used)
         value, numbers = loss(g, used)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
@@ -324,9 +335,8 @@ def new_unet(settings: Settings) -> UNet2DModel:
     nn.init.zeros_(unet.conv_out.bias)
     with torch.no_grad():
         for layer in unet.modules():
-            if isinstance(layer, Attention):  # queries half like keys: a token first attends to what looks like it
-                layer.to_q.weight += layer.to_k.weight
-                layer.to_q.bias += layer.to_k.bias
+            if isinstance(layer, Attention):  # queries like keys: a token first attends to what looks like it
+                layer.to_q.load_state_dict(layer.to_k.state_dict())
     return unet
 
 
@@ -355,7 +365,9 @@ def damage(z: Tensor, g: torch.Generator) -> Tensor:
 
 def timestep(g: torch.Generator, damaged: bool) -> int:
     """Any for a crop; for a damaged one the range in which a quilt is mended."""
-    return draw(g, 180, 650) if damaged else draw(g, 0, 1000)
+    if damaged:
+        return draw(g, 180, 650)
+    return draw(g, 0, 600) if uniform(g) < 0.7 else draw(g, 600, 1000)
 
 
 def windows(z: Tensor, g: torch.Generator, count: int, size: int) -> Tensor:
@@ -370,16 +382,30 @@ def windows(z: Tensor, g: torch.Generator, count: int, size: int) -> Tensor:
 
 
 def soften(images: Tensor, g: torch.Generator) -> Tensor:
-    """Half of the time, blur (n, 3, h, w) a little: photographs are softer than rendered textures."""
-    if uniform(g) < 0.5:
+    """Mostly, blur (n, 3, h, w) a little: photographs are softer than rendered textures."""
+    if uniform(g) < 0.15:
         return images
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    return images.lerp(blurred, uniform(g))
+    return images.lerp(blurred, 0.2 + 0.8 * uniform(g))
 
 
-def set_references(unet: UNet2DModel, count: int) -> None:
-    """Tell the attention layers how many of the batch are clean references."""
-    processor = InContext(count)
+@contextmanager
+def without_fine_skips(unet: UNet2DModel) -> Iterator[None]:
+    """Cut the connections across the top level: what is known of the picture comes by the levels with attention.
+
+    Those alone denoise so well that without such steps the levels below, and with them the reference, stay unused.
+    """
+    top = unet.up_blocks[-1]
+    cut = top.register_forward_pre_hook(lambda _, a: (a[0], tuple(torch.zeros_like(s) for s in a[1]), *a[2:]))
+    try:
+        yield
+    finally:
+        cut.remove()
+
+
+def set_references(unet: UNet2DModel, count: int, own: bool = True) -> None:
+    """Tell the attention layers how many of the batch are clean references, and whether the others see themselves."""
+    processor = InContext(count, own)
     for module in unet.modules():
         if isinstance(module, Attention):
             module.set_processor(processor)
@@ -396,7 +422,7 @@ def unet_loss(unet: UNet2DModel, textures: Tensor, code: PatchCode, run: Run) ->
         size, count = settings.unet_crop, settings.unet_textures
         if used > 0.3 and uniform(g) < 0.2:
             size, count = size * 3 // 2, max(1, count // 2)
-        regions = torch.cat([soften(crops(textures, g, 1, 2 * FACTOR * size), g) for _ in range(count)])
+        regions = torch.cat([soften(crops(textures, g, 1, FACTOR * size * 3 // 2), g) for _ in range(count)])
         z = torch.stack([windows(region, g, 1 + settings.unet_each, size) for region in code.encode(regions)])
         reference, clean = z[:, 0], z[:, 1:]
         spoilt = torch.rand(clean.shape[:2], generator=g) < 0.45
@@ -410,13 +436,16 @@ def unet_loss(unet: UNet2DModel, textures: Tensor, code: PatchCode, run: Run) ->
         v = (a.sqrt() * noised - clean) / (1 - a).sqrt()  # so that the estimate of x0 is the undamaged crop
         batch = torch.cat([reference, noised]).contiguous(memory_format=torch.channels_last)
         times = torch.cat([torch.zeros(count, dtype=torch.long), t]).to(device)
-        set_references(unet, count)
-        with torch.autocast(device.type, torch.bfloat16):
+        set_references(unet, count, own=uniform(g) < 0.4)  # mostly not: else it never learns to look elsewhere
+        blind = uniform(g) < 0.2
+        cut = without_fine_skips(unet) if blind else nullcontext()
+        with cut, torch.autocast(device.type, torch.bfloat16):
             out = unet(batch, times).sample[count:]
         errors = (weight * (out.float() - v).square()).mean((1, 2, 3))
         numbers: dict[str, list[float]] = {}
         for error, at, damaged in zip(errors.tolist(), t.tolist(), spoilt.flatten().tolist(), strict=True):
-            numbers.setdefault("mend" if damaged else f"t{at // 250 * 250:03d}", []).append(error)
+            kind = "blind" if blind else "mend" if damaged else f"t{at // 250 * 250:03d}"
+            numbers.setdefault(kind, []).append(error)
         return errors.mean(), {k: float(np.mean(n)) for k, n in numbers.items()}
 
     return loss
