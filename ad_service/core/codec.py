@@ -101,8 +101,13 @@ class _Norms:
         self.frozen = False
 
     def sample(self, spots: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The tiles to measure: none if there is only one, else at most nine, evenly spread."""
-        return [] if self.tiles == 1 else spots[:: max(1, len(spots) // 9)]
+        """The tiles to measure: none if there is only one, else at most nine, evenly spread along both axes."""
+        if len(spots) <= 9:
+            return spots if self.tiles > 1 else []
+        ys, xs = (sorted({spot[axis] for spot in spots}) for axis in (0, 1))
+        golden = (5**0.5 - 1) / 2  # its multiples fill the other axis as evenly
+        chosen = {(ys[int((i + 0.5) / 9 * len(ys))], xs[int((i + 0.5) * golden % 1 * len(xs))]) for i in range(9)}
+        return sorted(chosen)
 
     def freeze(self) -> None:
         self.frozen = self.tiles > 1
@@ -117,7 +122,8 @@ class _Norms:
         mean, square = torch.stack(self.sums[norm]).mean(0)
         scale = (square - mean.square() + norm.eps).rsqrt()
         y = ((grouped - mean[..., None]) * scale[..., None]).view(x.shape).to(x.dtype)
-        return y * norm.weight.view(1, -1, 1, 1) + norm.bias.view(1, -1, 1, 1)
+        channels = (1, -1, *[1] * (x.ndim - 2))  # attention norms its tokens in a row
+        return y * norm.weight.view(channels) + norm.bias.view(channels)
 
 
 @contextmanager

@@ -20,10 +20,14 @@ from ad_service.core.labels import check, used
 
 @dataclass(frozen=True)
 class Swatch:
-    """What a quilt is cut from: features (C, h, w), and labels (h, w) or None for one material."""
+    """What a quilt is cut from: features (C, h, w), and labels (h, w) or None for one material.
+
+    `periods` (2, 2), rows (down, right) in cells, are those of a regular swatch whose sums are the torus' sides.
+    """
 
     features: Tensor
     labels: Tensor | None = None
+    periods: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class QuiltOptions:
 
     `tolerance` is how much worse than the best match a piece may be and still be drawn; `reuse` the price of taking
     the same place of the swatch again; `mends` how many pieces are laid over the worst borders, as a multiple of the
-    pieces of the first pass; `label_price` what a cell of the wrong label costs.
+    pieces of the first pass; `label_price` what a cell of the wrong label costs,
+    and `phase_price` a piece of a regular swatch that is one cell out of step.
     """
 
     block: int = 32
@@ -41,6 +46,7 @@ class QuiltOptions:
     reuse: float = 0.1
     mends: float = 20.0
     label_price: float = 4.0
+    phase_price: float = 0.5
 
 
 def fill(swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -154,9 +160,14 @@ def quilt(
     ]  # a torus has no first piece: the laying begins, and closes, anywhere
     if layout is not None:
         layout = layout.roll((-roll[0], -roll[1]), (0, 1))
-    work = _Quilt(swatch, padded, layout, generator, options)
-    for fraction in work.run():
-        yield fraction, work.source.roll((roll[0], roll[1]), (0, 1))[: shape.height, : shape.width]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of small operations: handing them round takes longer than doing them
+    try:
+        work = _Quilt(swatch, padded, layout, generator, options)
+        for fraction in work.run():
+            yield fraction, work.source.roll((roll[0], roll[1]), (0, 1))[: shape.height, : shape.width]
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Quilt:
@@ -172,6 +183,7 @@ class _Quilt:
         self.energy_spectrum = self._spectrum(self.features.square().sum(0))
         self.spread = float(self.features.var((1, 2)).sum())
         self.labels = swatch.labels
+        self.periods = swatch.periods
         self.shape = shape
         self.layout = layout if swatch.labels is not None else None
         self.label_spectra = {}
@@ -189,7 +201,7 @@ class _Quilt:
         while self.layout is not None and sizes[-1] > 4:
             sizes.append(sizes[-1] // 2)
         for i, size in enumerate(sizes):
-            overlap = max(1, min(self.options.overlap, size // 3))
+            overlap = max(1, min(self.options.overlap, size // 2))
             spots = self._grid(size, overlap)
             for j, (y, x) in enumerate(spots):
                 self._lay(y, x, size, overlap)
@@ -229,7 +241,7 @@ class _Quilt:
         full = torch.fft.irfft2(product, s=(self.h, self.w))
         return full[: self.h - size + 1, : self.w - size + 1].clone()
 
-    def _draw(self, target: Tensor, mask: Tensor, wanted: Tensor | None) -> int:
+    def _draw(self, y: int, x: int, target: Tensor, mask: Tensor, wanted: Tensor | None) -> int:
         """The flat index of the top left cell of a piece that fits `target` (C, b, b) where `mask` (b, b) is set."""
         size = mask.shape[0]
         weight = mask.float()
@@ -243,12 +255,22 @@ class _Quilt:
                 here = self._spectrum((wanted == label).float())
                 right += self._correlate(self.label_spectra[label], here, size)
             error += self.options.label_price * self.spread * (1 - right / size**2).clamp_min(0)
+        if self.periods is not None:
+            error += self.options.phase_price * self.spread * self._out_of_step(y, x, error)
         error += self.options.reuse * self.spread * _box_sum(self.used, size) / size**2
         bound = error.min() * (1 + self.options.tolerance) + 1e-6 * self.spread
         good = (error <= bound).flatten().nonzero()[:, 0]
         pick = int(good[torch.randint(len(good), (1,), generator=self.generator)])
         width = error.shape[1]
         return (pick // width) * self.w + pick % width
+
+    def _out_of_step(self, y: int, x: int, places: Tensor) -> Tensor:
+        """Squared cells from each place (h, w) of the swatch to the nearest one in step with the canvas at (y, x)."""
+        assert self.periods is not None
+        rows, columns = torch.arange(places.shape[0]) - y, torch.arange(places.shape[1]) - x
+        apart = torch.stack(torch.meshgrid(rows.float(), columns.float(), indexing="ij"), -1)
+        counts = apart @ torch.linalg.inv(self.periods)
+        return ((counts - counts.round()) @ self.periods).square().sum(-1)
 
     def _lay(self, y: int, x: int, size: int, overlap: int) -> None:
         rows, columns = self._cells(y, x, size)
@@ -257,7 +279,7 @@ class _Quilt:
             return
         old = self.source[rows, columns]
         wanted = None if self.layout is None else self.layout[rows, columns]
-        corner = self._draw(show(old, self.features), laid, wanted)
+        corner = self._draw(y, x, show(old, self.features), laid, wanted)
         new = self._piece(corner, size)
         take = self._cut(old, new, laid, overlap)
         if wanted is not None and self.labels is not None:
@@ -328,12 +350,12 @@ class _Quilt:
             return
         if not self.shape.tile_x and not 0 <= x <= self.shape.width - size:
             return
-        overlap = max(1, size // 4)
+        overlap = max(1, min(self.options.overlap, size // 3))
         ring = torch.ones(size, size, dtype=torch.bool)
         ring[overlap:-overlap, overlap:-overlap] = False
         old = self.source[rows, columns]
         wanted = None if self.layout is None else self.layout[rows, columns]
-        corner = self._draw(show(old, self.features), ring, wanted)
+        corner = self._draw(y, x, show(old, self.features), ring, wanted)
         new = self._piece(corner, size)
         take = self._cut(old, new, ring, overlap)
         if wanted is not None and self.labels is not None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core import codec, labels, metrics, starts
+from ad_service.core import codec, labels, lattice, metrics, starts
 from ad_service.core.backbones import Backbone, Family
 from ad_service.core.canvas import Shape, round_up
 from ad_service.core.features import capture
@@ -83,11 +83,11 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
     """A picture of any size from the swatch; yields after every step and can be dropped between any two."""
     family = backbone.family
     generator = torch.Generator().manual_seed(request.seed)
-    exemplar = _prepare(request, family)
+    start = _choose_start(request, family)
+    exemplar = _prepare(request, family, start)
     latents = codec.encode(backbone, exemplar.picture)
     subject, visible = _subject(request, family, exemplar, latents)
     paint = _painter(latents, exemplar.picture, family.factor)
-    start = _choose_start(request, family, exemplar)
     plan = _plan(request, family, start, layout=exemplar.layout is not None)
     if start == "noise":
         canvas = torch.randn(len(latents), subject.shape.height, subject.shape.width, generator=generator)
@@ -108,11 +108,11 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
     return Picture(image, _figures(image, request, exemplar) | passes)
 
 
-def _choose_start(request: Request, family: Family, exemplar: _Exemplar) -> str:
+def _choose_start(request: Request, family: Family) -> str:
     """The start asked for, or the family's; with a layout never noise, which knows nothing of it."""
     if request.start != "auto":
         return request.start
-    return "fill" if family.start == "noise" and exemplar.layout is not None else family.start
+    return "fill" if family.start == "noise" and request.layout is not None else family.start
 
 
 def _finish(
@@ -164,17 +164,24 @@ def _map(work: Generator[float, None, T], low: float, high: float, message: str)
 
 @dataclass(frozen=True)
 class _Exemplar:
-    """The swatch at the scale asked for, and the label maps that go with it, at its size and the canvas'."""
+    """The swatch at the scale asked for, and the label maps that go with it, at its size and the canvas'.
+
+    `periods` (2, 2) are those of a regular swatch in pixels; see `lattice`.
+    """
 
     picture: Tensor
     regions: Tensor | None
     layout: Tensor | None
     pixel_layout: Tensor | None
     count: int
+    periods: Tensor | None = None
 
 
-def _prepare(request: Request, family: Family) -> _Exemplar:
-    """Scale the swatch and cut its sides to multiples that the codec and the UNet can halve."""
+def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
+    """Scale the swatch and cut its sides to multiples that the codec and the UNet can halve.
+
+    A regular swatch that is to be quilted is stretched so that its periods fit the canvas.
+    """
     multiple = family.factor * 8
     picture, regions = request.swatch, request.regions
     h, w = (max(multiple, round(side * request.scale)) for side in picture.shape[1:])
@@ -183,15 +190,26 @@ def _prepare(request: Request, family: Family) -> _Exemplar:
         picture = F.interpolate(picture[None], (h, w), mode=mode, antialias=True, align_corners=False)[0].clamp(0, 1)
         if regions is not None:
             regions = labels.resize(regions, h, w)
-    h, w = h - h % multiple, w - w % multiple
+    periods = lattice.basis(picture) if start == "quilt" else None
+    if periods is not None:
+        matrix = lattice.fitting(periods, request.height, request.width, (request.tile_y, request.tile_x))
+        if matrix is None:
+            periods = None
+        else:
+            periods = periods @ matrix.t()
+            picture = lattice.warp(picture, matrix).clamp(0, 1)
+            if regions is not None:
+                regions = lattice.warp(regions[None].float(), matrix, "nearest")[0].long()
+    h, w = (max(multiple, side - side % multiple) for side in picture.shape[1:])
     picture = picture[:, :h, :w]
     if regions is None or request.layout is None:
-        return _Exemplar(picture, None, None, None, 0)
+        return _Exemplar(picture, None, None, None, 0, periods)
     regions = regions[:h, :w]
+    labels.check(request.layout, regions)
     pixel_layout = labels.resize(request.layout, request.height, request.width)
     count = int(max(regions.max(), pixel_layout.max())) + 1
     rows, columns = (-(-side // family.factor) for side in (request.height, request.width))
-    return _Exemplar(picture, regions, labels.resize(pixel_layout, rows, columns), pixel_layout, count)
+    return _Exemplar(picture, regions, labels.resize(pixel_layout, rows, columns), pixel_layout, count, periods)
 
 
 def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Tensor) -> tuple[Subject, Shape]:
@@ -209,7 +227,7 @@ def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Ten
     if layout is not None and exemplar.regions is not None:
         pad = (0, work.width - shape.width, 0, work.height - shape.height)
         layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
-        small = _small_regions(exemplar, (latents.shape[1], latents.shape[2]))
+        small = labels.condense(exemplar.regions, *latents.shape[1:])
         regions = torch.stack([small[y : y + h, x : x + w] for y, x, h, w in crops])
     return Subject(zs, work, layout, regions, exemplar.count), shape
 
@@ -232,15 +250,15 @@ def _start(
     """
     h, w = (side // CELL for side in exemplar.picture.shape[1:])
     cells = replace(shape, height=shape.height * factor // CELL, width=shape.width * factor // CELL)
-    regions = None if exemplar.regions is None else _small_regions(exemplar, (h, w))
-    swatch = starts.Swatch(starts.looks(exemplar.picture, CELL), regions)
+    regions = None if exemplar.regions is None else labels.condense(exemplar.regions, h, w)
+    periods = None if exemplar.periods is None else exemplar.periods / CELL
+    swatch = starts.Swatch(starts.looks(exemplar.picture, CELL), regions, periods)
     if layout is not None:
         layout = labels.resize(layout, cells.height, cells.width)
     tiles = (shape.tile_y, shape.tile_x)
     source = starts.fill(swatch, cells, layout, generator)
     if start == "quilt":
-        block = max(8, min(40, min(h, w) // 3))
-        options = starts.QuiltOptions(block=block, overlap=max(2, block // 4))
+        options = _quilt_options(min(h, w), periods)
         for fraction, source in starts.quilt(swatch, cells, layout, generator, options):  # noqa: B007
             yield fraction
         near = starts.borders(source, w, BORDER, tiles)[None, None]
@@ -249,14 +267,13 @@ def _start(
     return starts.paint(source, exemplar.picture, CELL, tiles), None
 
 
-def _small_regions(exemplar: _Exemplar, grid: tuple[int, int]) -> Tensor:
-    """The regions on a coarse grid; one that is too thin for it keeps the cell that shows most of it."""
-    assert exemplar.regions is not None
-    small = labels.resize(exemplar.regions, *grid)
-    for label, cells in enumerate(labels.membership(exemplar.regions, grid, exemplar.count)):
-        if not bool((small == label).any()):
-            small[cells.view(grid)] = label
-    return small
+def _quilt_options(side: int, periods: Tensor | None) -> starts.QuiltOptions:
+    """Pieces a third of the swatch's side in cells at most; of a regular one they overlap by a whole period."""
+    block = max(8, min(40, side // 3))
+    overlap = max(2, block // 4)
+    if periods is not None:
+        overlap = max(overlap, min(block // 2, int(periods.norm(dim=1).min()) + 2))
+    return starts.QuiltOptions(block=block, overlap=overlap)
 
 
 def _plan(request: Request, family: Family, start: str, *, layout: bool) -> Plan:
@@ -310,6 +327,7 @@ def _figures(image: Tensor, request: Request, exemplar: _Exemplar) -> dict[str, 
             out[f"seam_{axis}_band"] = edge.band.ratio
     out["patch_distance"] = metrics.patch_distance(picture, exemplar.picture)
     out["swatch_halves_distance"] = metrics.halves_distance(exemplar.picture)
+    out["sharpness"] = metrics.sharpness(picture) / max(metrics.sharpness(exemplar.picture), 1e-9)
     out["copy_share"] = metrics.copy_share(picture, exemplar.picture)
     if exemplar.regions is not None and exemplar.pixel_layout is not None:
         layout = exemplar.pixel_layout[: picture.shape[1], : picture.shape[2]]
