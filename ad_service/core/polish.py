@@ -153,15 +153,21 @@ def _transport(values: Tensor, mine: Tensor, other: Tensor) -> Tensor:
     """Values (k, h, w) from the quantiles `mine` (k, n) to the quantiles `other`, linear between CELLS even points."""
     low, high = mine[:, :1], mine[:, -1:]
     grid = torch.lerp(low, high, torch.linspace(0, 1, CELLS + 1))
-    i = torch.searchsorted(mine, grid).clamp(1, mine.shape[1] - 1)
-    left, right = mine.gather(1, i - 1), mine.gather(1, i)
-    share = ((grid - left) / (right - left).clamp_min(1e-6)).clamp(0, 1)
-    table = torch.lerp(other.gather(1, i - 1), other.gather(1, i), share)
+    rank = (_ranks(mine, grid, right=False) + _ranks(mine, grid, right=True)) / 2  # equal values: their middle rank
+    i = rank.long().clamp_max(mine.shape[1] - 2)
+    table = torch.lerp(other.gather(1, i), other.gather(1, i + 1), rank - i)
     flat = values.flatten(1)
     place = ((flat - low) * (CELLS / (high - low).clamp_min(1e-6))).clamp_(0, CELLS - 1e-3)
     cell = place.long()
     start = table.gather(1, cell)
     return torch.lerp(start, table.gather(1, cell + 1), place - cell).view_as(values)
+
+
+def _ranks(quantiles: Tensor, values: Tensor, *, right: bool) -> Tensor:
+    """The fractional ranks (k, m) of values among quantiles (k, n), the first or the last one of equal quantiles."""
+    i = torch.searchsorted(quantiles, values, right=right).clamp(1, quantiles.shape[1] - 1)
+    below, above = quantiles.gather(1, i - 1), quantiles.gather(1, i)
+    return i - 1 + ((values - below) / (above - below).clamp_min(1e-6)).clamp(0, 1)
 
 
 def _pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:
