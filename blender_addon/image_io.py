@@ -5,6 +5,7 @@ Pixels here are uint8 arrays (height, width, 4), top row first, in sRGB, as in a
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from collections.abc import Callable
@@ -78,7 +79,7 @@ def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
                 if readable:
                     return path.read_bytes
     finish = _grab(image)
-    return lambda: encode_png(finish()[..., :3])
+    return functools.cache(lambda: encode_png(finish()[..., :3]))  # variations share it
 
 
 def pixels_of(image: Image | None, what: str) -> np.ndarray:
@@ -87,7 +88,7 @@ def pixels_of(image: Image | None, what: str) -> np.ndarray:
 
 
 def _grab(image: Image) -> Callable[[], np.ndarray]:
-    """Copies the pixels now, gives the function that turns them into uint8 sRGB, which any thread may call."""
+    """Copies the pixels now, gives the function that turns them into uint8 sRGB: on any thread, but only once."""
     width, height = image.size
     channels = image.channels
     values = np.empty(width * height * channels, np.float32)
@@ -95,15 +96,20 @@ def _grab(image: Image) -> Callable[[], np.ndarray]:
     linear = image.is_float and image.colorspace_settings.name not in {"Non-Color", "Raw", "sRGB"}
 
     def finish() -> np.ndarray:
-        picture = np.clip(values.reshape(height, width, channels)[::-1], 0.0, 1.0)
-        rgba = np.ones((height, width, 4), np.float32)
-        rgba[..., :3] = picture[..., :3] if channels >= 3 else picture[..., :1]
-        if channels in (2, 4):
-            rgba[..., 3] = picture[..., -1]
         if linear:
-            rgb = rgba[..., :3]
-            rgba[..., :3] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
-        return (rgba * 255.0 + 0.5).astype(np.uint8)
+            rgb = values.reshape(-1, channels)[:, :3]
+            rgb[:] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 0) ** (1 / 2.4) - 0.055)
+        np.multiply(values, 255, out=values)
+        np.add(values, 0.5, out=values)
+        np.clip(values, 0, 255, out=values)
+        levels = values.astype(np.uint8).reshape(height, width, channels)[::-1]
+        if channels == 4:
+            return levels
+        rgba = np.full((height, width, 4), 255, np.uint8)
+        rgba[..., :3] = levels[..., :3] if channels == 3 else levels[..., :1]
+        if channels == 2:
+            rgba[..., 3] = levels[..., 1]
+        return rgba
 
     return finish
 

@@ -6,6 +6,7 @@ swatch in grey; what stays grey belongs to the first region. Functions on arrays
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,8 +32,8 @@ TOLERANCE = 2
 """How far each channel of a pixel (0 to 255) may be from a region's colour and still be that colour."""
 UNDERLAY = "distill_underlay"
 """Property of a map that begins as the grey swatch."""
-GUESS_SIDE = 128
-"""Colours are told apart on a copy of the swatch of about this size."""
+GUESS_SIDE = 1024
+"""Colours are told apart on a copy of the swatch that is at most so large."""
 LAYOUT_SIDE = 1024
 """The longer side of a new layout, at most: the service scales it to the texture."""
 TITLES = {"regions": "region map", "layout": "layout"}
@@ -45,10 +46,21 @@ Color = tuple[int, int, int]
 
 def labels_in(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
     """Label (height, width) of each pixel: the index of the colour that it has, or -1."""
-    labels = np.full(pixels.shape[:2], -1, np.int16)
+    packed = pixels[..., :3].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    labels = np.full(packed.shape, -1, np.int16)
+    for index, (red, green, blue) in enumerate(colors):
+        labels[packed == red * 65536 + green * 256 + blue] = index
+    loose = labels < 0
+    if loose.any():
+        labels[loose] = _close_labels(pixels[loose][:, :3].astype(np.int16), colors)
+    return labels
+
+
+def _close_labels(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
+    """Label of each of n pixels (n, 3) that is within the tolerance of a colour, or -1."""
+    labels = np.full(len(pixels), -1, np.int16)
     for index, color in reversed(list(enumerate(colors))):
-        distance = np.abs(pixels[..., :3].astype(np.int16) - np.array(color, np.int16)).max(-1)
-        labels[distance <= TOLERANCE] = index
+        labels[np.abs(pixels - np.array(color, np.int16)).max(-1) <= TOLERANCE] = index
     return labels
 
 
@@ -86,8 +98,10 @@ def flat_colors(pixels: np.ndarray, most: int = len(PALETTE), smallest_share: fl
 def guess_labels(pixels: np.ndarray, count: int) -> np.ndarray:
     """Label (height, width) of a swatch's pixels by colour: k-means on a small, blurred copy. The largest part is 0."""
     height, width = pixels.shape[:2]
-    step = max(1, min(height, width) // GUESS_SIDE)
-    color = _blurred(pixels[..., :3].astype(np.float32), max(1, step))
+    coarse = -(-max(height, width) // GUESS_SIDE)
+    pixels = pixels[::coarse, ::coarse]
+    step = max(1, min(pixels.shape[:2]) // 128)
+    color = _blurred(pixels[..., :3].astype(np.float32), step)
     small = color[::step, ::step].reshape(-1, 3)
     order = np.argsort(small.sum(-1))
     centers = small[order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]]
@@ -95,7 +109,8 @@ def guess_labels(pixels: np.ndarray, count: int) -> np.ndarray:
         nearest = ((small[:, None] - centers) ** 2).sum(-1).argmin(-1)
         centers = np.stack([small[nearest == k].mean(0) if (nearest == k).any() else centers[k] for k in range(count)])
     centers = centers[np.argsort(np.bincount(nearest, minlength=count))[::-1]]
-    return nearest_labels(color, [tuple(c) for c in centers])
+    labels = nearest_labels(color, [tuple(c) for c in centers])
+    return labels.repeat(coarse, 0).repeat(coarse, 1)[:height, :width]
 
 
 def _blurred(picture: np.ndarray, radius: int) -> np.ndarray:
@@ -244,7 +259,9 @@ def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
             "invalid-labels",
             f"The region “{_name(scene, missing[0])}” is painted in the layout but has no pixel in the region map",
         )
-    return {picture: (lambda m=m: image_io.encode_png(painted(m, colors))) for picture, m in labels.items()}
+    return {
+        picture: functools.cache(lambda m=m: image_io.encode_png(painted(m, colors))) for picture, m in labels.items()
+    }
 
 
 def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:

@@ -48,8 +48,9 @@ class LiveService:
 
 
 def command_of(data_dir: Path, engine: str) -> list[str]:
+    """How a service is started: with an engine of engines.py, or with the real one when `engine` is empty."""
     command = [SERVICE_PYTHON, "-m", "ad_service", "serve", "--data-dir", str(data_dir), "--port", "0"]
-    return [*command, "--engine", f"tests.addon.engines:{engine}"]
+    return [*command, "--engine", f"tests.addon.engines:{engine}"] if engine else command
 
 
 def launch(data_dir: Path, engine: str) -> LiveService:
