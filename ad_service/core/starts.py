@@ -17,6 +17,9 @@ from torch import Tensor
 from ad_service.core.canvas import Shape
 from ad_service.core.labels import check, used
 
+BAND = 64
+"""Rows of cells that are painted at once."""
+
 
 @dataclass(frozen=True)
 class Swatch:
@@ -83,32 +86,41 @@ def paint(source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) 
     along a border they are blended, so that a cut runs smoothly over the corners of cells.
     """
     H, W = source.shape
+    out = torch.empty(picture.shape[0], H * cell, W * cell)
+    for top in range(0, H, BAND):
+        rows = torch.arange(top, min(top + BAND, H))
+        out[:, top * cell : top * cell + len(rows) * cell] = _paint_rows(rows, source, picture, cell, tiles)
+    return out
+
+
+def _paint_rows(rows: Tensor, source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
+    """The pixels of some rows of cells: (C, len(rows) * cell, W * cell)."""
+    H, W = source.shape
     columns = picture.shape[2] // cell
-    flat = picture.flatten(1)
     offset = torch.arange(cell)
     low = (offset < cell / 2).long()  # the upper left of the four cells is the one before, for the first half
     share = ((offset + 0.5) / cell + 0.5) % 1.0  # weight of the lower right one, along one axis
-    out = torch.zeros(picture.shape[0], H * cell, W * cell)
-    total = torch.zeros(H * cell, W * cell)
+    out = torch.zeros(picture.shape[0], len(rows) * cell, W * cell)
+    total = torch.zeros(out.shape[1:])
     for down in (0, 1):
         for right in (0, 1):
-            rows, dy = _neighbours(H, cell, down - low, tiles[0])
-            cols, dx = _neighbours(W, cell, right - low, tiles[1])
-            place = source[rows[:, None], cols[None, :]]
+            near_rows, dy = _neighbours(rows, H, cell, down - low, tiles[0])
+            near_columns, dx = _neighbours(torch.arange(W), W, cell, right - low, tiles[1])
+            place = source[near_rows[:, None], near_columns[None, :]]
             y = (place // columns * cell + dy[:, None]).clamp(0, picture.shape[1] - 1)
             x = (place % columns * cell + dx[None, :]).clamp(0, picture.shape[2] - 1)
             wy, wx = (share if side else 1 - share for side in (down, right))
-            weight = (wy.repeat(H)[:, None] * wx.repeat(W)[None, :]) ** 2
-            out += flat[:, (y * picture.shape[2] + x).flatten()].view(out.shape) * weight
+            weight = (wy.repeat(len(rows))[:, None] * wx.repeat(W)[None, :]) ** 2
+            out += picture[:, y, x] * weight
             total += weight
     return out / total
 
 
-def _neighbours(length: int, cell: int, step: Tensor, tile: bool) -> tuple[Tensor, Tensor]:
-    """For each pixel along an axis: the cell that is `step` (cell,) further, and the pixel as counted from there."""
-    index = torch.arange(length).repeat_interleave(cell) + step.repeat(length)
+def _neighbours(cells: Tensor, length: int, cell: int, step: Tensor, tile: bool) -> tuple[Tensor, Tensor]:
+    """For each pixel of cells along an axis: the cell that is `step` (cell,) further, and the pixel counted from it."""
+    index = cells.repeat_interleave(cell) + step.repeat(len(cells))
     inside = index % length if tile else index.clamp(0, length - 1)
-    pixel = torch.arange(cell).repeat(length) - cell * step.repeat(length)
+    pixel = torch.arange(cell).repeat(len(cells)) - cell * step.repeat(len(cells))
     return inside, pixel + cell * (index - inside) * (not tile)
 
 
