@@ -123,10 +123,11 @@ class Environment:
 
     def add(self, layer: str, what: str, requirements: Sequence[str], size: str) -> None:
         """pip-install the requirements in their pinned versions, unless that was done and nothing changed since."""
-        sources = [self.pins.read_text(), (ROOT / "pyproject.toml").read_text(), *requirements]
+        files = [self.pins, ROOT / "pyproject.toml"]
+        sources = [*(file.read_text(encoding="utf-8") for file in files), *requirements]
         state = hashlib.sha256("\n".join(sources).encode()).hexdigest()
         stamp = self.folder / f".{layer}"
-        if stamp.is_file() and stamp.read_text() == state:
+        if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
             say(f"{what}: ready in {self.folder.name}")
             return
         say(f"{what}: installing into {self.folder.name} (the first time {size} to download)")
@@ -134,7 +135,7 @@ class Environment:
         pip += ["--constraint", str(self.pins)]
         quietly([*pip, "pip", "setuptools"])  # the versions in the pins, which know dependency groups
         quietly([*pip, "--no-build-isolation", *requirements])
-        stamp.write_text(state)
+        stamp.write_text(state, encoding="utf-8")
 
 
 def service_environment() -> Environment:
