@@ -66,12 +66,11 @@ def say(text: str) -> None:
 # -- running things -------------------------------------------------------------------------------------------------
 
 
-def quietly(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> str:
+def quietly(command: Sequence[str | Path]) -> str:
     """Run to the end and return what it printed; raises SetupError with its last lines when it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=ROOT,
-        env=None if env is None else {**os.environ, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
