@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scenes
 
-from blender_addon import image_io, regions, wire
+from blender_addon import image_io, painting, regions, wire
 
 
 def saved(path: Path, pixels: np.ndarray) -> Any:
@@ -245,3 +245,39 @@ def test_every_region_gets_a_colour_of_its_own(blender: Any) -> None:
         blender.ops.distill.region_add()
     colors = regions.colors_of(blender.context.scene)
     assert len(set(colors)) == 20
+
+
+# ---------------------------------------------------------------------------------------------- painting
+
+
+def test_painting_on_the_model_makes_the_layout_its_canvas(blender: Any) -> None:
+    scenes.two_regions()
+    blender.ops.distill.layout_new()
+    blender.context.scene.distill.region_index = 1
+    blender.ops.distill.paint(picture="layout", where="MODEL")
+    paint = blender.context.tool_settings.image_paint
+    assert paint.canvas == blender.context.scene.distill.image_layout
+    assert blender.context.active_object.mode == "TEXTURE_PAINT"
+    brush = blender.data.brushes[painting.BRUSH]
+    assert not brush.use_paint_antialiasing
+    wanted = painting.as_stored(brush, blender.context.scene.distill.regions[1].color)
+    assert list(brush.color) == pytest.approx(list(wanted))
+    blender.ops.object.mode_set(mode="OBJECT")
+
+
+def test_an_object_without_a_uv_map_is_told(blender: Any) -> None:
+    scenes.two_regions()
+    blender.ops.distill.layout_new()
+    mesh = blender.context.active_object.data
+    mesh.uv_layers.remove(mesh.uv_layers[0])
+    with pytest.raises(RuntimeError, match="no UV map"):
+        blender.ops.distill.paint(picture="layout", where="MODEL")
+    blender.context.view_layer.objects.active = None
+    with pytest.raises(RuntimeError, match="needs a mesh"):
+        blender.ops.distill.paint(picture="layout", where="MODEL")
+
+
+def test_painting_before_there_is_a_layout_is_told(blender: Any) -> None:
+    scenes.two_regions()
+    with pytest.raises(RuntimeError, match="There is no layout yet"):
+        blender.ops.distill.paint(picture="layout", where="EDITOR")
