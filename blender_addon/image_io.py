@@ -16,6 +16,7 @@ import numpy as np
 from bpy.types import Image
 
 from . import wire
+from .refusal import Refusal
 
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 """How files begin whose bytes the service reads itself (wire.PICTURE_FORMATS)."""
@@ -34,12 +35,12 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def check_usable(image: Image | None, what: str) -> Image:
-    """The image itself; raises WireError `invalid-image` with one sentence when it has no pixels to give."""
+    """The image itself; raises Refusal with one sentence when it has no pixels to give."""
     if image is None:
-        raise _unusable(f"No {what} is chosen")
+        raise _unusable(f"No {what} is chosen; choose an image, or open a file")
     name = f"The {what} “{image.name}”"
     if image.type in {"RENDER_RESULT", "COMPOSITING"}:
-        raise _unusable(f"{name} is a render that has not been saved as an image")
+        raise _unusable(f"{name} is a render; save it as an image first")
     if image.source == "TILED":
         raise _unusable(f"{name} has UDIM tiles; use one of its tiles as an image of its own")
     if image.source in {"MOVIE", "SEQUENCE"}:
@@ -47,10 +48,12 @@ def check_usable(image: Image | None, what: str) -> Image:
     if min(image.size) == 0:
         path = file_of(image)
         if image.source == "FILE" and image.packed_file is None and path is not None and not path.exists():
-            raise _unusable(f"{name} has no pixels: its file {path} is missing")
-        raise _unusable(f"{name} has no pixels")
+            raise _unusable(f"{name} has no pixels: its file {path} is missing; open it again")
+        raise _unusable(f"{name} has no pixels; choose another image")
     if max(image.size) > wire.MAX_PICTURE_SIDE:
-        raise _unusable(f"{name} is {image.size[0]} x {image.size[1]}; {wire.MAX_PICTURE_SIDE} is the most on a side")
+        raise _unusable(
+            f"{name} is {image.size[0]} x {image.size[1]}; {wire.MAX_PICTURE_SIDE} is the most on a side; scale it down"
+        )
     return image
 
 
@@ -138,5 +141,5 @@ def replace_pixels(image: Image, pixels: np.ndarray) -> Image:
     return replacement
 
 
-def _unusable(sentence: str) -> wire.WireError:
-    return wire.WireError("invalid-image", sentence)
+def _unusable(sentence: str) -> Refusal:
+    return Refusal("invalid-image", sentence)

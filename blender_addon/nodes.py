@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import bpy
 from bpy.types import Image, Material, Node, NodeSocket, NodeTree
 
-from . import wire
+from .refusal import Refusal
 
 PREVIOUS = "distill_previous"
 """Property of a material: for each input, the node and the socket (or the value) that a result took the place of."""
@@ -81,12 +81,12 @@ def frame_of(material: Material, job: str) -> Node | None:
 def use(material: Material, job: str) -> None:
     """Connects a result's maps to the shader, in the place of another result's, and keeps what was there before.
 
-    Raises WireError when there is no shader.
+    Raises Refusal when there is no shader.
     """
     shader = surface_shader(material)
     frame = frame_of(material, job)
     if shader is None or frame is None:
-        raise wire.WireError("invalid-image", f"The material “{material.name}” has no Principled BSDF to connect to")
+        raise Refusal("invalid-image", f"The material “{material.name}” has no Principled BSDF to connect to; add one")
     if material.get(PREVIOUS):
         restore(material)
     for node in [n for n in material.node_tree.nodes if n.parent == frame]:
@@ -99,12 +99,12 @@ def use(material: Material, job: str) -> None:
 def restore(material: Material) -> None:
     """Connects again what was connected before a result was used; leaves what the artist has connected since.
 
-    Raises WireError when nothing was kept.
+    Raises Refusal when nothing was kept.
     """
     kept = material.get(PREVIOUS)
     shader = surface_shader(material)
     if not kept or shader is None:
-        raise wire.WireError("invalid-image", f"The material “{material.name}” has nothing to restore")
+        raise Refusal("invalid-image", f"The material “{material.name}” has nothing to restore")
     tree = material.node_tree
     for name, was in kept.items():
         target = _input(shader, material, name)

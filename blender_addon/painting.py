@@ -11,7 +11,7 @@ from typing import Any
 import bpy
 from bpy.types import Area, Brush, Context, Image, Object
 
-from . import wire
+from .refusal import Refusal
 
 BRUSH = "Distill Region"
 
@@ -161,12 +161,12 @@ def image_editor(context: Context) -> Area | None:
 
 
 def on_model(context: Context, image: Image) -> None:
-    """Texture paint mode on the active object with the image as canvas; raises WireError when that cannot be."""
+    """Texture paint mode on the active object with the image as canvas; raises Refusal when that cannot be."""
     thing: Object | None = context.active_object
     if thing is None or thing.type != "MESH":
-        raise wire.WireError("invalid-labels", "Painting on the model needs a mesh as the active object")
+        raise Refusal("invalid-labels", "Painting on the model needs a mesh as the active object")
     if not thing.data.uv_layers:
-        raise wire.WireError("invalid-labels", f"The object “{thing.name}” has no UV map to paint through; unwrap it")
+        raise Refusal("invalid-labels", f"The object “{thing.name}” has no UV map to paint through; unwrap it")
     paint = context.tool_settings.image_paint
     paint.mode = "IMAGE"
     paint.canvas = image

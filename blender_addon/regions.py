@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from bpy.types import Image, Scene
 
-from . import image_io, wire
+from . import image_io
+from .refusal import Refusal
 
 PALETTE = (
     (230, 60, 50),
@@ -224,7 +225,10 @@ def adopt(scene: Scene, picture: str) -> int:
     """Makes the list of regions from the flat colours of a map that was painted elsewhere; returns how many."""
     found = flat_colors(image_io.pixels_of(getattr(scene.distill, f"image_{picture}"), TITLES[picture]))
     if len(found) < 2:
-        raise wire.WireError("invalid-labels", f"The {TITLES[picture]} has no two flat colours to make regions of")
+        raise Refusal(
+            "invalid-labels",
+            f"The {TITLES[picture]} has no two flat colours to make regions of; paint it with flat ones",
+        )
     scene.distill.regions.clear()
     for color in found:
         add_region(scene, color=color)
@@ -239,25 +243,29 @@ def is_stretched(image: Image, width: int, height: int) -> bool:
 
 
 def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
-    """The pictures `regions` and `layout` as clean label maps; raises WireError when they do not fit together."""
+    """The pictures `regions` and `layout` as clean label maps; raises Refusal when they do not fit together."""
     colors = colors_of(scene)
     if len(colors) < 2:
-        raise wire.WireError("invalid-labels", f"A layout needs two regions or more, there are {len(colors)}")
+        raise Refusal("invalid-labels", f"A layout needs two regions or more, there are {len(colors)}; add one")
     if len(set(colors)) < len(colors):
         twice = next(i for i, c in enumerate(colors) if c in colors[:i])
-        raise wire.WireError("invalid-labels", f"The region “{_name(scene, twice)}” has the colour of another region")
+        raise Refusal(
+            "invalid-labels", f"The region “{_name(scene, twice)}” has the colour of another region; give it its own"
+        )
     labels = {picture: _labels(scene, picture) for picture in ("regions", "layout")}
     swatch, regions_map = scene.distill.image_swatch, scene.distill.image_regions
     if swatch is not None and is_stretched(regions_map, *swatch.size):
         sizes = [f"{image.size[0]} x {image.size[1]}" for image in (regions_map, swatch)]
-        raise wire.WireError(
-            "invalid-labels", f"The region map is {sizes[0]}, which is not the shape of the swatch, {sizes[1]}"
+        raise Refusal(
+            "invalid-labels",
+            f"The region map is {sizes[0]}, which is not the shape of the swatch, {sizes[1]}; make a new one",
         )
     missing = np.setdiff1d(labels["layout"], labels["regions"])
     if len(missing):
-        raise wire.WireError(
+        raise Refusal(
             "invalid-labels",
-            f"The region “{_name(scene, missing[0])}” is painted in the layout but has no pixel in the region map",
+            f"The region “{_name(scene, missing[0])}” is painted in the layout but has no pixel in the region map; "
+            "paint it there too",
         )
     return {
         picture: functools.cache(lambda m=m: image_io.encode_png(painted(m, colors))) for picture, m in labels.items()
@@ -265,7 +273,7 @@ def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
 
 
 def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:
-    """The labels (height, width) of a map; raises WireError when pixels have no region's colour."""
+    """The labels (height, width) of a map; raises Refusal when pixels have no region's colour."""
     image = getattr(scene.distill, f"image_{picture}")
     pixels = image_io.pixels_of(image, TITLES[picture])
     colors = colors_of(scene)
@@ -280,10 +288,10 @@ def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:
     y, x = strange[len(strange) // 2]
     red, green, blue = pixels[y, x, :3]
     share = len(strange) / labels.size
-    raise wire.WireError(
+    raise Refusal(
         "invalid-labels",
         f"{max(share, 0.0001):.2%} of the pixels of the {TITLES[picture]} “{image.name}” have no region's colour, "
-        f"such as #{red:02x}{green:02x}{blue:02x}",
+        f"such as #{red:02x}{green:02x}{blue:02x}; Clean Up gives them the nearest",
     )
 
 
