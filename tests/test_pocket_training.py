@@ -11,9 +11,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from PIL import Image
 from torch import Tensor, nn
 
-from ad_service.pocket import textures, train
+from ad_service.pocket import evaluate, textures, train
 from ad_service.pocket.codec_start import analyse, build_codec, write_codec
 from ad_service.pocket.evaluate import in_context
 from ad_service.pocket.in_context import InContext, likeness
@@ -237,7 +238,9 @@ def test_training_changes_the_decoder_and_never_the_encoder(run: Run) -> None:
     assert not any(k in same for k in state if k.endswith("conv2.weight") and k.startswith("decoder"))
 
 
-def test_the_command_makes_weights_that_plain_diffusers_loads(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_weights_that_plain_diffusers_loads(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = [f"--{k.replace('_', '-')}={v}" for k, v in vars(TINY).items() if not isinstance(v, tuple)]
     widths = ["--codec-widths", "16", "24", "32", "--unet-widths", "16", "32", "32"]
     argv = ["--out", str(run.folder), "--steps-codec=1", "--steps-unet=1", *options, *widths]
@@ -258,6 +261,25 @@ def test_the_command_makes_weights_that_plain_diffusers_loads(run: Run, capsys: 
     sizes = [json.loads((weights / f / "config.json").read_text())["sample_size"] for f in ("vae", "unet")]
     assert sizes == [512, 128]
     assert "MB" in capsys.readouterr().out
+
+    monkeypatch.setattr(evaluate, "SIDE", 256)
+    Image.fromarray(textures.texture(4)).save(run.folder / "photo.png")
+    evaluate.evaluate(weights, [run.folder / "photo.png"], run.folder / "sheet.png", "cpu")
+    assert "photo: round trip" in capsys.readouterr().out
+    with Image.open(run.folder / "sheet.png") as sheet:
+        assert sheet.size == (8 * 128, 128)
+
+
+def test_the_weights_that_ship_are_small_and_give_an_unseen_texture_back() -> None:
+    weights = Path(train.__file__).parent / "weights"
+    assert sum(p.stat().st_size for p in weights.rglob("*.safetensors")) < 40e6
+    codec = AutoencoderKL.from_pretrained(weights / "vae").eval()
+    picture = train.as_images(torch.from_numpy(textures.texture(987654321)[None, :128, :128]))
+    with torch.no_grad():
+        z = codec.encode(picture).latent_dist.mean
+        back = codec.decode(z).sample
+    assert z.shape == (1, 16, 32, 32)
+    assert evaluate.psnr(back.clamp(-1, 1), picture) > 28
 
 
 def test_a_run_refuses_to_go_on_with_other_settings(run: Run) -> None:

@@ -96,41 +96,63 @@ def effective_keys(unet: UNet2DModel, z: Tensor, t: int, reference: Tensor) -> l
     return found
 
 
+def cross_with_bands(z: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents with two rows and two columns of other latents laid over them, and where: (h, w) bool."""
+    bands = torch.zeros(z.shape[-2:], dtype=torch.bool, device=z.device)
+    for first in (14, 44):
+        bands[first : first + 4] = True
+        bands[:, first + 6 : first + 10] = True
+    return torch.where(bands, other, z), bands
+
+
+def look(codec: AutoencoderKL, unet: UNet2DModel, alphas: Tensor, picture: Tensor, seed: int) -> tuple[str, Tensor]:
+    """What is to be said of one picture (1, 3, h, w), and its row of pictures (8, 3, h/2, w/2)."""
+    latents = codec.encode(picture).latent_dist.mean
+    whole = psnr(codec.decode(latents).sample.clamp(-1, 1), picture)
+    half = latents.shape[-1] // 2
+    target, reference = latents[..., :half, :half], latents[..., :half, half:]
+    noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(seed)).to(target.device)
+    said, results = [f"round trip {whole:.1f} dB"], [target]
+
+    for t in (200, 400, 800):
+        z, a = noised(target, noise, alphas[t]), alphas[t]
+        v = a.sqrt() * noise - (1 - a).sqrt() * target
+        own, wrong = ((velocity(unet, z, t, r) - v).square().mean() for r in (reference, reference.flip(1)))
+        said.append(f"v error at {t} {own:.3f}, with a wrong reference {wrong:.3f}")
+        if t < 800:
+            results.append(ddim(unet, z, reference, alphas, t, 10))
+    results.append(ddim(unet, noise, reference, alphas, 999, 30))
+
+    spoilt, bands = cross_with_bands(target, latents[..., half:, half:])
+    mended = ddim(unet, noised(spoilt, noise, alphas[200]), reference, alphas, 200, 4)
+    before, after = ((z - target)[..., bands].square().mean() for z in (spoilt, mended))
+    said.append(f"error in bands {before:.2f} -> {after:.2f}")
+    results += [spoilt, mended]
+
+    said.append(f"keys {' '.join(effective_keys(unet, noised(target, noise, alphas[300]), 300, reference))}")
+    decoded = codec.decode(torch.cat(results)).sample.clamp(-1, 1)
+    side = decoded.shape[-1]
+    row = torch.cat([picture[..., :side, :side], decoded, picture[..., :side, side:]])
+    return "; ".join(said), row.cpu()
+
+
 @torch.no_grad()
 def evaluate(weights: Path, images: list[Path], sheet: Path, device: str) -> None:
     """Print a line for each picture and write the sheet.
 
-    Columns: the target crop; decoded from its latents; from t = 200; from t = 400; from pure noise, 30 steps. The
-    reference is the crop beside it.
+    Columns: the target crop; decoded from its latents; denoised from t = 200 and from t = 400; from pure noise, 30
+    steps; crossed by bands from elsewhere, as in a quilt; that, mended from t = 200; the reference, which is the crop
+    beside the target.
     """
     codec = AutoencoderKL.from_pretrained(weights / "vae").to(device).eval()
     unet = UNet2DModel.from_pretrained(weights / "unet").to(device).eval()
     alphas = DDIMScheduler.from_pretrained(weights / "scheduler").alphas_cumprod.to(device)
     rows = []
-    for index, path in enumerate(images):
-        picture = read_image(path).to(device)
-        latents = codec.encode(picture).latent_dist.mean
-        whole = psnr(codec.decode(latents).sample.clamp(-1, 1), picture)
-        half = latents.shape[-1] // 2
-        target, reference = latents[..., :half, :half], latents[..., :half, half:]
-        g = torch.Generator().manual_seed(index)
-        noise = torch.randn(target.shape, generator=g).to(device)
-        line, results = [], [target]
-        for t in (200, 400, 800):
-            z, a = noised(target, noise, alphas[t]), alphas[t]
-            v = a.sqrt() * noise - (1 - a).sqrt() * target
-            own = float((velocity(unet, z, t, reference) - v).square().mean())
-            other = float((velocity(unet, z, t, reference.flip(1)) - v).square().mean())
-            line.append(f"t{t} {own:.3f} (wrong reference {other:.3f})")
-            if t < 800:
-                results.append(ddim(unet, z, reference, alphas, t, 10))
-        results.append(ddim(unet, noise, reference, alphas, 999, 30))
-        keys = " ".join(effective_keys(unet, noised(target, noise, alphas[300]), 300, reference))
-        print(f"{path.stem}: round trip {whole:.1f} dB; v error {', '.join(line)}; keys {keys}", flush=True)
-        decoded = codec.decode(torch.cat(results)).sample.clamp(-1, 1)
-        side = decoded.shape[-1]
-        rows.append(torch.cat([picture[..., :side, :side], decoded, picture[..., :side, side:]]).cpu())
-    grid = torch.cat([torch.cat(list(row), -1) for row in rows], -2)
+    for seed, path in enumerate(images):
+        said, row = look(codec, unet, alphas, read_image(path).to(device), seed)
+        print(f"{path.stem}: {said}", flush=True)
+        rows.append(torch.cat(list(row), -1))
+    grid = torch.cat(rows, -2)
     Image.fromarray(((grid + 1) * 127.5).byte().permute(1, 2, 0).numpy()).save(sheet)
 
 
