@@ -24,6 +24,8 @@ IDLE_SECONDS = 20.0
 """How often a service that has nothing to do is asked whether it is still there."""
 START_SECONDS = 90.0
 """How long a service that was started may take until it answers."""
+RIVAL_SECONDS = 3.0
+"""How long to look on when it ended at once: it does so when another one, just started, holds the data folder."""
 READY_SECONDS = 180.0
 """How long its worker may take after that until the device is known."""
 
@@ -220,7 +222,8 @@ class Tasks:
         """Start the service and wait until it answers."""
         self._tell(Starting("Starting the service"))
         process = client.start(self._place)
-        end = time.monotonic() + START_SECONDS
+        last_seen = time.monotonic()
+        end = last_seen + START_SECONDS
         error = wire.WireError("service-unreachable", f"The service gave no answer in {START_SECONDS:g} seconds")
         while time.monotonic() < end and not self._closing.wait(0.3):
             try:
@@ -229,7 +232,9 @@ class Tasks:
             except wire.WireError as latest:
                 if latest.code != "service-unreachable":
                     raise
-            if process.poll() is not None:
+            if process.poll() is None:
+                last_seen = time.monotonic()
+            elif time.monotonic() - last_seen > RIVAL_SECONDS:
                 words = client.last_words(self._place) or f"exit status {process.returncode}"
                 raise wire.WireError("service-unreachable", f"The service ended while it started: {words}")
         _let_go(process)
@@ -363,7 +368,7 @@ class Tasks:
             self._tell(Moved(job, status))
             if status.preview and status.preview != watched.preview:
                 watched.preview = status.preview
-                self._tell(Preview(job, self._service().fetch_blob(status.preview)))
+                self._fetch_preview(job, status.preview)
         elif status.state == "succeeded" and status.result is not None:
             pictures = {name: self._service().fetch_blob(sha) for name, sha in status.result.outputs.items()}
             del self._watched[job]
@@ -372,6 +377,14 @@ class Tasks:
             del self._watched[job]
             error = wire.WireError.from_problem(status.problem) if status.problem else None
             self._tell(Ended(job, status.state, status, error=error))
+
+    def _fetch_preview(self, job: str, sha: str) -> None:
+        """A preview that has been replaced meanwhile is no loss."""
+        try:
+            self._tell(Preview(job, self._service().fetch_blob(sha)))
+        except wire.WireError as error:
+            if error.code != "not-found":
+                raise
 
     def _fail(self, job: str | None, error: wire.WireError) -> None:
         if job is None or error.code in SERVICE_ERRORS:
