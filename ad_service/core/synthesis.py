@@ -189,27 +189,34 @@ def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
         mode = "bicubic"
         picture = F.interpolate(picture[None], (h, w), mode=mode, antialias=True, align_corners=False)[0].clamp(0, 1)
         if regions is not None:
-            regions = labels.resize(regions, h, w)
+            regions = labels.condense(regions, h, w)
     periods = lattice.basis(picture) if start == "quilt" else None
     if periods is not None:
         matrix = lattice.fitting(periods, request.height, request.width, (request.tile_y, request.tile_x))
-        if matrix is None:
+        fitted = picture if matrix is None else lattice.warp(picture, matrix).clamp(0, 1)
+        if matrix is None or min(fitted.shape[1:]) < multiple:
             periods = None
         else:
-            periods = periods @ matrix.t()
-            picture = lattice.warp(picture, matrix).clamp(0, 1)
+            periods, picture = periods @ matrix.t(), fitted
             if regions is not None:
                 regions = lattice.warp(regions[None].float(), matrix, "nearest")[0].long()
-    h, w = (max(multiple, side - side % multiple) for side in picture.shape[1:])
-    picture = picture[:, :h, :w]
+    h, w = (side - side % multiple for side in picture.shape[1:])
+    top, left = (0, 0) if regions is None or request.layout is None else _most_labels(regions, h, w)
+    picture = picture[:, top : top + h, left : left + w]
     if regions is None or request.layout is None:
         return _Exemplar(picture, None, None, None, 0, periods)
-    regions = regions[:h, :w]
+    regions = regions[top : top + h, left : left + w]
     labels.check(request.layout, regions)
     pixel_layout = labels.resize(request.layout, request.height, request.width)
     count = int(max(regions.max(), pixel_layout.max())) + 1
     rows, columns = (-(-side // family.factor) for side in (request.height, request.width))
     return _Exemplar(picture, regions, labels.resize(pixel_layout, rows, columns), pixel_layout, count, periods)
+
+
+def _most_labels(regions: Tensor, h: int, w: int) -> tuple[int, int]:
+    """The corner (top, left) of a cut to h x w that keeps the most labels of the regions, the first of equals."""
+    corners = [(y, x) for y in (0, regions.shape[0] - h) for x in (0, regions.shape[1] - w)]
+    return max(corners, key=lambda c: len(labels.used(regions[c[0] : c[0] + h, c[1] : c[1] + w])))
 
 
 def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Tensor) -> tuple[Subject, Shape]:
