@@ -40,7 +40,7 @@ class Family:
     similarity: float | None = None
     in_context: bool = False
     start: str = "noise"
-    strength: float = 1.0
+    strength: float = 0.6
     method: str = "optimise"
     steps: int = 100
     iterations: int = 1

@@ -70,8 +70,8 @@ def windows(shape: Shape, side: int, offset: tuple[int, int], multiple: int = 8)
 
     A canvas smaller than `side` is seen in one window, whose sides are rounded up to `multiple` on a tiling axis.
     """
-    height = min(side, round_up(shape.height, multiple))
-    width = min(side, round_up(shape.width, multiple))
+    height = min(side, round_up(shape.height, multiple) if shape.tile_y else shape.height)
+    width = min(side, round_up(shape.width, multiple) if shape.tile_x else shape.width)
     ys = starts_along(shape.height, height, shape.tile_y, offset[0])
     xs = starts_along(shape.width, width, shape.tile_x, offset[1])
     return [Window(y, x, height, width) for y in ys for x in xs]

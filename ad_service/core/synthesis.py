@@ -228,24 +228,37 @@ def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Ten
         height=shape.height if shape.tile_y else round_up(shape.height, 8),
         width=shape.width if shape.tile_x else round_up(shape.width, 8),
     )
-    layout, regions = exemplar.layout, None
-    crops = _crops(latents, family.window)
-    zs = torch.stack([latents[:, y : y + h, x : x + w] for y, x, h, w in crops])
+    layout, small, regions = exemplar.layout, None, None
     if layout is not None and exemplar.regions is not None:
         pad = (0, work.width - shape.width, 0, work.height - shape.height)
         layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
         small = labels.condense(exemplar.regions, *latents.shape[1:])
+    crops = _crops(latents, family.window, small)
+    zs = torch.stack([latents[:, y : y + h, x : x + w] for y, x, h, w in crops])
+    if small is not None:
         regions = torch.stack([small[y : y + h, x : x + w] for y, x, h, w in crops])
     return Subject(zs, work, layout, regions, exemplar.count), shape
 
 
-def _crops(latents: Tensor, side: int) -> list[tuple[int, int, int, int]]:
-    """At most MAX_CROPS windows (y, x, h, w) that show as much of the swatch as can be."""
+def _crops(latents: Tensor, side: int, regions: Tensor | None) -> list[tuple[int, int, int, int]]:
+    """MAX_CROPS windows (y, x, h, w) that show much of the swatch, and one more for each label that none of them shows.
+
+    `regions` (h, w) has the labels of the latents.
+    """
     h, w = latents.shape[1:]
     height, width = min(h, side), min(w, side)
     ys = [0] if h == height else [0, h - height]
     xs = [0] if w == width else [0, w - width]
-    return [(y, x, height, width) for y in ys for x in xs][:MAX_CROPS]
+    crops = [(y, x, height, width) for y in ys for x in xs][:MAX_CROPS]
+    if regions is None:
+        return crops
+    for label in labels.used(regions):
+        if not any(bool((regions[y : y + height, x : x + width] == label).any()) for y, x, _, _ in crops):
+            spots = (regions == label).nonzero()
+            middle = spots[len(spots) // 2].tolist()
+            y, x = (min(max(c - s // 2, 0), n - s) for c, s, n in zip(middle, (height, width), (h, w), strict=True))
+            crops.append((y, x, height, width))
+    return crops
 
 
 def _start(
