@@ -91,7 +91,7 @@ class Tape:
         layers = range(self.count) if self.backbone.family.in_context else self.loss_layers
         run = _Run((zs.shape[2], zs.shape[3]), frozenset(layers))
         with torch.no_grad():
-            self._predict(zs, t, run)
+            self._predict(zs.to(self.backbone.device), t, run)
         layers_of_swatch = {
             i: Layer(_side_by_side(x.Q), _side_by_side(x.K), _side_by_side(x.V), x.grid) for i, x in run.layers.items()
         }
