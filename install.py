@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -397,6 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, rest = top.parse_known_args(arguments)
     if rest and given.command != "serve":
         top.error(f"unknown arguments: {' '.join(rest)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves by an exception: what was started is ended
     try:
         if given.command == "blender":
             return blender(given.path)
