@@ -32,7 +32,7 @@ def canvas_of(model: Backbone, shape: Shape, seed: int = 0) -> Tensor:
 
 def swatch_of(model: Backbone) -> Tensor:
     """Latents of a flat swatch with a little grain, which noise is far from."""
-    return 1 + 0.1 * noise(1, model.unet.config.in_channels, 16, 16, seed=9)
+    return 3 + 0.1 * noise(1, model.unet.config.in_channels, 16, 16, seed=9)
 
 
 def run(model: Backbone, method: str, shape: Shape, plan: Plan = PLAN, seed: int = 0, **subject: object) -> Tensor:
@@ -176,26 +176,26 @@ def loss(model: Backbone, canvas: Tensor, shape: Shape, t: int) -> float:
         )
 
 
-PULL = replace(PLAN, steps=6, iterations=3, learning_rate=0.1, strength=0.1)
+PULL = replace(PLAN, steps=4, iterations=6, learning_rate=0.2, strength=0.1)
 
 
 @pytest.mark.parametrize(("family", "method"), [("pocket", "optimise"), ("pocket", "sample"), ("sd15", "optimise")])
 def test_a_sampler_lowers_the_loss(family: str, method: str) -> None:
     model, shape = backbone(family), Shape(16, 16, True, True)
     end = run(model, method, shape, PULL)
-    assert loss(model, end, shape, 40) < 0.95 * loss(model, canvas_of(model, shape), shape, 40)
+    assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
 
 
 def test_optimising_lowers_the_loss_over_several_windows_too() -> None:
     model, shape = backbone("pocket"), Shape(32, 24, True, True)
     end = run(small_window("pocket"), "optimise", shape, PULL)
-    assert loss(model, end, shape, 40) < 0.95 * loss(model, canvas_of(model, shape), shape, 40)
+    assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
 
 
 def test_what_sampling_gains_comes_from_the_loss() -> None:
     model, shape = backbone("pocket"), Shape(16, 16, True, True)
-    still, moved = (run(model, "sample", shape, replace(PULL, learning_rate=rate)) for rate in (1e-9, 0.1))
-    assert loss(model, moved, shape, 40) < 0.95 * loss(model, still, shape, 40)
+    still, moved = (run(model, "sample", shape, replace(PULL, learning_rate=rate)) for rate in (1e-9, 0.2))
+    assert loss(model, moved, shape, 40) < 0.9 * loss(model, still, shape, 40)
 
 
 def test_the_content_loss_keeps_queries_near_the_content() -> None:
@@ -203,12 +203,12 @@ def test_the_content_loss_keeps_queries_near_the_content() -> None:
     content = canvas_of(model, shape, seed=3)
 
     def distance(weight: float) -> float:
-        end = run(model, "optimise", shape, replace(PLAN, steps=8, content_weight=weight), content=content)
+        end = run(model, "optimise", shape, replace(PULL, content_weight=weight), content=content)
         with torch.no_grad(), capture(model) as tape:
             (_, ours), (_, theirs) = (tape.observe(z[None], 40) for z in (end, content))
         return sum(float((ours[i].Q - theirs[i].Q).abs().mean()) for i in ours)
 
-    assert distance(10.0) < 0.95 * distance(0.0)
+    assert distance(10.0) < 0.9 * distance(0.0)
 
 
 # ---------------------------------------------------------------------------------------------- what it costs
