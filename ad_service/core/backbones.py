@@ -27,9 +27,10 @@ class Family:
 
     `window` is the side of the square that the UNet sees at once, in latents. `layers` are the last self-attention
     layers, counted from the end, whose loss is read. `similarity` is None for softmax(Q K / sqrt(d)) as in the paper,
-    or the fixed scale S of cosine attention softmax(S cos(Q, K)). `in_context` says that queries of the canvas also
-    read the swatch's keys in the forward pass, taken once from the clean swatch (t = 0). `keeps_start` says that a
-    quilt is changed near its cuts alone. The rest are defaults of a job: see `samplers.Plan`.
+    or the fixed scale S of cosine attention softmax(S cos(Q, K)), with Q and K centred over a window's tokens.
+    `in_context` says that queries of the canvas also read the swatch's keys in the forward pass, taken once from the
+    clean swatch (t = 0). `keeps_start` says that a quilt is changed near its cuts alone, `strength` how far a quilt is
+    noised. The rest are defaults of a job: see `samplers.Plan`.
     """
 
     name: str

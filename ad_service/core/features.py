@@ -129,6 +129,8 @@ class Tape:
         run = self._run
         assert run is not None, "the network was called around its tape"
         grid = token_grid(run.latent_grid, Q.shape[2])
+        if self.similarity is not None:
+            Q, K = centred(Q), centred(K)
         if i in run.record:
             run.layers[i] = Layer(Q, K, V, grid)
         if run.read is None:
@@ -184,6 +186,14 @@ class _Processor:
 
 def _side_by_side(crops: Tensor) -> Tensor:
     return rearrange(crops, "r n l d -> 1 n (r l) d")
+
+
+def centred(tokens: Tensor) -> Tensor:
+    """Queries or keys (B, heads, L, d) less their mean over each window's tokens.
+
+    What all tokens share, the timestep above all, would otherwise rule their cosines. Pocket is trained with it.
+    """
+    return tokens - tokens.mean(2, keepdim=True)
 
 
 def token_grid(latents: tuple[int, int], count: int) -> tuple[int, int]:
