@@ -218,7 +218,8 @@ def _memory(device: torch.device) -> tuple[int, int]:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)
     try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
+        text = Path("/proc/meminfo").read_text(encoding="ascii")  # sysconf's free pages leave out the page cache
+        kilobytes = {name: int(value.split()[0]) for name, value in (line.split(":") for line in text.splitlines())}
+        return kilobytes["MemAvailable"] * 1024, kilobytes["MemTotal"] * 1024
+    except OSError:
         return 0, 0
