@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -75,6 +76,13 @@ def windows(shape: Shape, side: int, offset: tuple[int, int], multiple: int = 8)
     ys = starts_along(shape.height, height, shape.tile_y, offset[0])
     xs = starts_along(shape.width, width, shape.tile_x, offset[1])
     return [Window(y, x, height, width) for y in ys for x in xs]
+
+
+def pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:
+    """A picture (1, C, H, W) with a margin: wrapped along tiling axes (y, x), its edge repeated along others."""
+    for sides, tile in (((0, 0, margin, margin), tiles[0]), ((margin, margin, 0, 0), tiles[1])):
+        picture = F.pad(picture, sides, "circular" if tile else "replicate")
+    return picture
 
 
 def gather(canvas: Tensor, spots: Sequence[Window], shape: Shape) -> Tensor:

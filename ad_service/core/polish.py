@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ad_service.core.canvas import pad
 from ad_service.core.labels import used
 
 SIDE = 7
@@ -60,7 +61,7 @@ def polish(
         for k in range(passes.half):
             moved = goal.approach(moved, None if layout is None else layout[::2, ::2], tiles, generator).clamp(0, 1)
             yield (k + 1) / total
-        change = F.interpolate(_pad((moved - small)[None], 2, tiles), scale_factor=2.0, mode="bilinear")[0]
+        change = F.interpolate(pad((moved - small)[None], 2, tiles), scale_factor=2.0, mode="bilinear")[0]
         picture = (picture + change[:, 4 : 4 + picture.shape[1], 4 : 4 + picture.shape[2]]).clamp(0, 1)
     goal = _Goal(swatch, regions, passes, generator)
     for k in range(passes.full):
@@ -95,8 +96,8 @@ class _Goal:
         weights = filters * gain[:, None, None, None]
         out = picture.clone()
         margin = SIDE - 1
-        padded = _pad(picture[None], margin, tiles)
-        near = None if layout is None else _pad(layout[None, None].float(), SIDE // 2, tiles)[0, 0]
+        padded = pad(picture[None], margin, tiles)
+        near = None if layout is None else pad(layout[None, None].float(), SIDE // 2, tiles)[0, 0]
         for y in range(0, picture.shape[1], TILE):
             for x in range(0, picture.shape[2], TILE):
                 h, w = min(TILE, picture.shape[1] - y), min(TILE, picture.shape[2] - x)
@@ -168,13 +169,6 @@ def _ranks(quantiles: Tensor, values: Tensor, *, right: bool) -> Tensor:
     i = torch.searchsorted(quantiles, values, right=right).clamp(1, quantiles.shape[1] - 1)
     below, above = quantiles.gather(1, i - 1), quantiles.gather(1, i)
     return i - 1 + ((values - below) / (above - below).clamp_min(1e-6)).clamp(0, 1)
-
-
-def _pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:
-    """A picture (1, C, H, W) with a margin: wrapped along tiling axes, its edge repeated along others."""
-    for sides, tile in (((0, 0, margin, margin), tiles[0]), ((margin, margin, 0, 0), tiles[1])):
-        picture = F.pad(picture, sides, "circular" if tile else "replicate")
-    return picture
 
 
 def _patches(

@@ -77,8 +77,7 @@ def optimise(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator
             for spots in _batches(tape, subject.shape, plan, generator, twice=False):
                 z, m, v = (gather(u, spots, subject.shape) for u in (canvas, first, second))
                 gradient = _gradient(tape, z, t, reference, spots, subject, plan)
-                m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
-                z = z - plan.learning_rate * (m / (1 - 0.9**age)) / ((v / (1 - 0.999**age)).sqrt() + 1e-8)
+                z, m, v = _adam(z, m, v, gradient, age, plan.learning_rate)
                 for b, window in enumerate(spots):
                     for total, value in zip(moved, (z, m, v), strict=True):
                         total.add(window, value[b])
@@ -135,9 +134,7 @@ def timesteps(backbone: Backbone, plan: Plan) -> list[int]:
 
 def noised(z: Tensor, backbone: Backbone, t: int, generator: torch.Generator) -> Tensor:
     """sqrt(a) z + sqrt(1 - a) noise, drawn on the host so that every device gets the same."""
-    a = float(backbone.alphas[t])
-    noise = torch.randn(z.shape, generator=generator).to(z.device)
-    return a**0.5 * z + (1 - a) ** 0.5 * noise
+    return recombine(backbone, z, torch.randn(z.shape, generator=generator).to(z.device), t)
 
 
 def split(backbone: Backbone, z: Tensor, prediction: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -230,9 +227,14 @@ def _lower(
     m, v = torch.zeros_like(z), torch.zeros_like(z)
     for k in range(1, plan.iterations + 1):
         gradient = _gradient(tape, z, t, reference, spots, subject, plan)
-        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
-        z = z - plan.learning_rate * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8)
+        z, m, v = _adam(z, m, v, gradient, k, plan.learning_rate)
     return z
+
+
+def _adam(z: Tensor, m: Tensor, v: Tensor, gradient: Tensor, age: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:
+    """z and its two moments after the `age`-th step, counted from 1 (arXiv 1412.6980, algorithm 1)."""
+    m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
+    return z - rate * (m / (1 - 0.9**age)) / ((v / (1 - 0.999**age)).sqrt() + 1e-8), m, v
 
 
 def _finite(canvas: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core.canvas import Shape
+from ad_service.core.canvas import Shape, pad
 from ad_service.core.labels import check, used
 
 BAND = 64
@@ -137,10 +137,7 @@ def borders(source: Tensor, columns: int, reach: int, tiles: tuple[bool, bool]) 
         cut |= apart | apart.roll(1, dim)
     near = cut.float()[None, None]
     for _ in range(reach):
-        wide = near
-        for sides, tile in (((0, 0, 1, 1), tiles[0]), ((1, 1, 0, 0), tiles[1])):
-            wide = F.pad(wide, sides, "circular" if tile else "replicate")
-        near = torch.maximum(near, F.max_pool2d(wide, 3, 1) - 1 / reach)
+        near = torch.maximum(near, F.max_pool2d(pad(near, 1, tiles), 3, 1) - 1 / reach)
     return near[0, 0].clamp(0, 1)
 
 
