@@ -129,7 +129,7 @@ def test_a_worker_that_does_not_listen_is_ended_when_its_job_is_canceled(
         jobs.cancel("a")
         wait_until(lambda: jobs.get("a").final)
         assert jobs.get("a").state == "canceled"
-        assert f"died of signal {signal_that_ends_it}" in caplog.text
+        wait_until(lambda: f"died of signal {signal_that_ends_it}" in caplog.text)
 
 
 def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(start: Start) -> None:
