@@ -15,6 +15,7 @@ from ad_service.core.backbones import Backbone, Family
 from ad_service.core.canvas import Shape, round_up
 from ad_service.core.features import capture
 from ad_service.core.polish import polish
+from ad_service.core.quilt import QuiltOptions, quilt
 from ad_service.core.samplers import SAMPLERS, Plan, Subject
 
 CELL = 4
@@ -276,24 +277,21 @@ def _start(
     if layout is not None:
         layout = labels.resize(layout, cells.height, cells.width)
     tiles = (shape.tile_y, shape.tile_x)
-    source = starts.fill(swatch, cells, layout, generator)
     if start == "quilt":
-        options = _quilt_options(min(h, w), periods)
-        for fraction, source in starts.quilt(swatch, cells, layout, generator, options):  # noqa: B007
-            yield fraction
+        source = yield from quilt(swatch, cells, layout, generator, _quilt_options(min(h, w), periods))
         near = starts.borders(source, w, BORDER, tiles)[None, None]
         near = F.adaptive_max_pool2d(near, (shape.height, shape.width))[0, 0]
         return starts.paint(source, exemplar.picture, CELL, tiles), near
-    return starts.paint(source, exemplar.picture, CELL, tiles), None
+    return starts.paint(starts.fill(swatch, cells, layout, generator), exemplar.picture, CELL, tiles), None
 
 
-def _quilt_options(side: int, periods: Tensor | None) -> starts.QuiltOptions:
+def _quilt_options(side: int, periods: Tensor | None) -> QuiltOptions:
     """Pieces a third of the swatch's side in cells at most; of a regular one they overlap by a whole period."""
-    block = max(8, min(40, side // 3))
+    block = max(8, min(32, side // 3))
     overlap = max(2, block // 4)
     if periods is not None:
         overlap = max(overlap, min(block // 2, int(periods.norm(dim=1).min()) + 2))
-    return starts.QuiltOptions(block=block, overlap=overlap)
+    return QuiltOptions(block=block, overlap=overlap)
 
 
 def _plan(request: Request, family: Family, start: str, *, layout: bool) -> Plan:

@@ -1,0 +1,388 @@
+"""Quilts: pieces of a swatch laid on a canvas and cut where nobody sees it.
+
+Image quilting (Efros and Freeman 2001) on a torus and per label, with the cuts and the refinement of graph-cut textures
+(Kwatra et al. 2003): a piece that is laid over others takes exactly those cells that make all borders together
+cheapest, a minimum cut of the grid of cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import maxflow
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_service.core.canvas import Shape
+from ad_service.core.labels import used
+from ad_service.core.starts import Swatch, fill, show
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float32]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+REGION = 128
+"""Cells along the side of the areas that are mended one after the other, so that time grows with the canvas' area."""
+
+COARSE = 4
+"""Cells along the side of the squares among which a bad border is looked for."""
+
+NEVER = 1e9
+"""The price of what must not be; all borders of a piece together cost far less."""
+
+RIGHT = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 0]])
+DOWN = RIGHT.T
+
+
+@dataclass(frozen=True)
+class QuiltOptions:
+    """`block` is the side of a piece in cells, `overlap` the band in which a piece has to fit what is laid.
+
+    `tolerance` is how much worse than the best match a piece may be and still be drawn; `reuse` the price of taking
+    the same place of the swatch again; `mends` how many pieces are laid over the worst borders, as a multiple of the
+    pieces of the first pass; `label_price` what a cell of the wrong label costs, and `phase_price` a piece of a
+    regular swatch that is one cell out of step. A border is priced against the contrast that the swatch has there:
+    `plain` is the part of the swatch's variance that is added to it, for places with none. `again` is what a cell costs
+    in a cut for each time that its place of the swatch is shown, as a multiple of the average.
+    """
+
+    block: int = 32
+    overlap: int = 8
+    tolerance: float = 0.02
+    reuse: float = 0.1
+    mends: float = 20.0
+    label_price: float = 4.0
+    phase_price: float = 0.5
+    plain: float = 0.1
+    again: float = 0.03
+
+
+def quilt(
+    swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator, options: QuiltOptions
+) -> Generator[float, None, Tensor]:
+    """Lay pieces of the swatch on the canvas, then mend the worst borders. Yields the part done, returns a source map.
+
+    With a layout (H, W) every cell has its label.
+    """
+    padded = replace(
+        shape,
+        height=shape.height + (0 if shape.tile_y else options.block),
+        width=shape.width + (0 if shape.tile_x else options.block),
+    )
+    if layout is not None:
+        pad = (0, padded.width - shape.width, 0, padded.height - shape.height)
+        layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
+    roll = [
+        int(torch.randint(n, (1,), generator=generator)) if tile else 0
+        for n, tile in ((shape.height, shape.tile_y), (shape.width, shape.tile_x))
+    ]  # a torus has no first piece: the laying begins, and closes, anywhere
+    if layout is not None:
+        layout = layout.roll((-roll[0], -roll[1]), (0, 1))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of small operations: handing them round takes longer than doing them
+    try:
+        work = _Quilt(swatch, padded, layout, generator, options)
+        yield from work.run()
+        return torch.from_numpy(work.source).roll((roll[0], roll[1]), (0, 1))[: shape.height, : shape.width]
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Quilt:
+    """The canvas of a quilt in the making: a source map, and which of its cells are laid."""
+
+    def __init__(
+        self, swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator, options: QuiltOptions
+    ) -> None:
+        self.features = swatch.features.float()
+        self.h, self.w = self.features.shape[1:]
+        self.feature_spectra = self._spectrum(self.features)
+        self.energy_spectrum = self._spectrum(self.features.square().sum(0))
+        self.spread = float(self.features.var((1, 2)).sum())
+        self.periods = swatch.periods
+        self.shape = shape
+        self.labels = None if layout is None or swatch.labels is None else swatch.labels.flatten().numpy()
+        self.layout = layout
+        self.label_spectra = {}
+        if swatch.labels is not None and layout is not None:
+            self.label_spectra = {i: self._spectrum((swatch.labels == i).float()) for i in used(layout)}
+        self.generator = generator
+        self.options = options
+        self.borders = Borders(self.features, options.plain * self.spread)
+        self.source: Ints = np.zeros((shape.height, shape.width), np.int64)
+        self.laid: Mask = np.zeros((shape.height, shape.width), np.bool_)
+        self.shown: Floats = np.zeros(self.h * self.w, np.float32)  # how often, over how often on average
+        self.share = self.h * self.w / (shape.height * shape.width)
+        self.block = min(options.block, self.h, self.w, shape.height, shape.width)
+
+    def run(self) -> Iterator[float]:
+        """Lay, with ever smaller pieces where a layout leaves gaps, then mend; yields the part done."""
+        sizes = [self.block]
+        while self.layout is not None and sizes[-1] > 4:
+            sizes.append(sizes[-1] // 2)
+        for i, size in enumerate(sizes):
+            overlap = max(1, min(self.options.overlap, size // 2))
+            spots = self._grid(size, overlap)
+            for j, (y, x) in enumerate(spots):
+                self._lay(y, x, size, overlap)
+                yield 0.4 * (i + j / len(spots)) / len(sizes)
+        self._fill_gaps()
+        yield from self._mend_all()
+        yield 1.0
+
+    def _grid(self, size: int, overlap: int) -> list[tuple[int, int]]:
+        step = size - overlap
+        ny, nx = -(-self.shape.height // step), -(-self.shape.width // step)
+        return [
+            (round(i * self.shape.height / ny), round(j * self.shape.width / nx)) for i in range(ny) for j in range(nx)
+        ]
+
+    def _cells(self, y: int, x: int, height: int, width: int) -> tuple[Ints, Ints]:
+        rows = (np.arange(height) + y) % self.shape.height
+        columns = (np.arange(width) + x) % self.shape.width
+        return rows[:, None], columns[None, :]
+
+    # ------------------------------------------------------------------ which piece
+
+    def _spectrum(self, picture: Tensor) -> Tensor:
+        return torch.fft.rfft2(picture, s=(self.h, self.w))
+
+    def _correlate(self, swatch: Tensor, piece: Tensor, size: int) -> Tensor:
+        """Sum of products of a piece and the swatch, for each place where the piece lies inside, from their spectra."""
+        product = swatch * piece.conj()
+        if product.ndim == 3:
+            product = product.sum(0)
+        full = torch.fft.irfft2(product, s=(self.h, self.w))
+        return full[: self.h - size + 1, : self.w - size + 1].clone()
+
+    def _draw(self, y: int, x: int, old: Ints, fit: Mask, wanted: Tensor | None) -> Ints:
+        """A piece (b, b) of the swatch to lay at (y, x) that fits what `old` (b, b) shows where `fit` (b, b) is set."""
+        size = len(fit)
+        weight = torch.from_numpy(fit).float()
+        target = show(torch.from_numpy(old), self.features)
+        error = self._correlate(self.energy_spectrum, self._spectrum(weight), size)
+        error -= 2 * self._correlate(self.feature_spectra, self._spectrum(target * weight), size)
+        error = (error + (target.square() * weight).sum()).clamp_min(0) / weight.sum().clamp_min(1)
+        if wanted is not None:
+            right = torch.zeros_like(error)
+            for label in used(wanted):
+                here = self._spectrum((wanted == label).float())
+                right += self._correlate(self.label_spectra[label], here, size)
+            error += self.options.label_price * self.spread * (1 - right / size**2).clamp_min(0)
+        if self.periods is not None:
+            error += self.options.phase_price * self.spread * self._out_of_step(y, x, error)
+        often = _box_sum(torch.from_numpy(self.shown).view(self.h, self.w), size) / size**2
+        error += self.options.reuse * self.spread * often
+        bound = error.min() * (1 + self.options.tolerance) + 1e-6 * self.spread
+        good = (error <= bound).flatten().nonzero()[:, 0]
+        pick = int(good[torch.randint(len(good), (1,), generator=self.generator)])
+        top, left = divmod(pick, error.shape[1])
+        piece: Ints = (top + np.arange(size))[:, None] * self.w + left + np.arange(size)[None, :]
+        return piece
+
+    def _out_of_step(self, y: int, x: int, places: Tensor) -> Tensor:
+        """Squared cells from each place (h, w) of the swatch to the nearest one in step with the canvas at (y, x)."""
+        assert self.periods is not None
+        rows, columns = torch.arange(places.shape[0]) - y, torch.arange(places.shape[1]) - x
+        apart = torch.stack(torch.meshgrid(rows.float(), columns.float(), indexing="ij"), -1)
+        counts = apart @ torch.linalg.inv(self.periods)
+        return ((counts - counts.round()) @ self.periods).square().sum(-1)
+
+    # ------------------------------------------------------------------ laying and mending
+
+    def _lay(self, y: int, x: int, size: int, overlap: int) -> None:
+        """Lay a piece where something is still bare; along its sides it has to fit what is laid there."""
+        cells = self._cells(y, x, size, size)
+        laid = self.laid[cells]
+        if laid.all():
+            return
+        old = self.source[cells]
+        new = self._draw(y, x, old, laid, self._wanted(cells))
+        frame = _frame(size, 1) & laid
+        take = self.borders.cut(old, new, laid, frame | self._forbidden(cells, new), self._reuse(old, new))
+        self._put(cells, take, new)
+
+    def _mend_all(self) -> Iterator[float]:
+        """Lay pieces over the worst borders, area by area in rounds, the areas elsewhere each time."""
+        height, width = self.shape.height, self.shape.width
+        rounds = 1 if max(height, width) <= REGION else 4
+        ny, nx = -(-height // REGION), -(-width // REGION)
+        pieces = len(self._grid(self.block, max(1, self.block // 4))) * self.options.mends
+        each = max(1, round(pieces / (rounds * ny * nx)))
+        for i in range(rounds):
+            dy, dx = (int(torch.randint(n, (1,), generator=self.generator)) for n in (height, width))
+            for j in range(ny * nx):
+                y, x = j // nx * height // ny, j % nx * width // nx
+                area = (y + dy, x + dx, -(-height // ny), -(-width // nx))
+                for k in range(each):
+                    if k % 16 == 0:
+                        coarse = _coarse(self.border_cost(*area))
+                        yield 0.4 + 0.6 * ((i * ny * nx + j) * each + k) / (rounds * ny * nx * each)
+                        if float(coarse.max()) == 0:
+                            break
+                    self._mend(coarse, area)
+
+    def border_cost(self, y: int, x: int, height: int, width: int) -> Tensor:
+        """What the borders of each cell of an area (height, width) with its neighbours cost."""
+        shown = self.source[self._cells(y - 1, x - 1, height + 2, width + 2)]
+        total = np.zeros((height + 2, width + 2), np.float32)
+        for axis in (0, 1):
+            first, second = _pairs(axis)
+            cost = self.borders.cost(shown[first], shown[second], axis)
+            total[first] += cost
+            total[second] += cost
+        return torch.from_numpy(total[1:-1, 1:-1])
+
+    def _mend(self, coarse: Tensor, area: tuple[int, int, int, int]) -> None:
+        """Lay a piece over a bad border of an area, and keep of it what makes the borders better.
+
+        `coarse` has the borders' cost in squares of COARSE cells.
+        """
+        most = min(self.block * 3 // 2, self.h, self.w, self.shape.height, self.shape.width)
+        size = int(torch.randint(min(most, max(2, self.block // 2)), most + 1, (1,), generator=self.generator))
+        spot = int(torch.multinomial(coarse.flatten() + 1e-12, 1, generator=self.generator))
+        row, column = divmod(spot, coarse.shape[1])
+        y, x = area[0] + COARSE * row - size // 2, area[1] + COARSE * column - size // 2
+        for start, length, tile in (
+            (y % self.shape.height, self.shape.height, self.shape.tile_y),
+            (x % self.shape.width, self.shape.width, self.shape.tile_x),
+        ):
+            if not tile and start > length - size:
+                return
+        cells = self._cells(y, x, size, size)
+        old = self.source[cells]
+        rim = max(1, min(self.options.overlap, size // 3))
+        new = self._draw(y, x, old, _frame(size, rim), self._wanted(cells))
+        reuse, all_laid = self._reuse(old, new), np.ones_like(old, np.bool_)
+        take = self.borders.cut(old, new, all_laid, _frame(size, 1) | self._forbidden(cells, new), reuse)
+        mended = np.where(take, new, old)
+        if self.borders.sum(mended) + float(reuse[take].sum()) < self.borders.sum(old):
+            self._put(cells, take, new)
+        reach = size // (2 * COARSE)  # others come first until all are looked at anew
+        coarse[max(row - reach, 0) : row + reach, max(column - reach, 0) : column + reach] *= 0.1
+
+    def _wanted(self, cells: tuple[Ints, Ints]) -> Tensor | None:
+        return None if self.layout is None or self.labels is None else self.layout[cells]
+
+    def _forbidden(self, cells: tuple[Ints, Ints], new: Ints) -> Mask:
+        """Where a piece has another label than the layout."""
+        if self.layout is None or self.labels is None:
+            return np.zeros(new.shape, np.bool_)
+        wrong: Mask = self.labels[new] != self.layout[cells].numpy()
+        return wrong
+
+    def _reuse(self, old: Ints, new: Ints) -> Floats:
+        """The price of each cell of a piece for what is shown more often than what it replaces."""
+        more: Floats = self.options.again * (self.shown[new] - self.shown[old])
+        return more
+
+    def _put(self, cells: tuple[Ints, Ints], take: Mask, new: Ints) -> None:
+        old, laid = self.source[cells], self.laid[cells]
+        np.add.at(self.shown, new[take], self.share)
+        np.subtract.at(self.shown, old[take & laid], self.share)
+        self.source[cells] = np.where(take, new, old)
+        self.laid[cells] = laid | take
+
+    def _fill_gaps(self) -> None:
+        """Cells that no piece of the right label reached take a random cell of it."""
+        if self.layout is not None and self.labels is not None and not self.laid.all():
+            swatch = Swatch(self.features, torch.from_numpy(self.labels).view(self.h, self.w))
+            any_cell = fill(swatch, self.shape, self.layout, self.generator).numpy()
+            self.source = np.where(self.laid, self.source, any_cell)
+            self.laid[:] = True
+
+
+class Borders:
+    """What it costs that one cell of a swatch (C, h, w) stands beside another, and the cheapest cuts."""
+
+    def __init__(self, features: Tensor, plain: float) -> None:
+        _, h, w = features.shape
+        self.flat: Floats = features.flatten(1).t().contiguous().numpy()  # (h w, C)
+        index = np.arange(h * w).reshape(h, w)
+        edge = {axis: np.pad(index, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], "edge") for axis in (0, 1)}
+        self.next: dict[int, Ints] = {0: edge[0][2:].ravel(), 1: edge[1][:, 2:].ravel()}
+        self.before: dict[int, Ints] = {0: edge[0][:-2].ravel(), 1: edge[1][:, :-2].ravel()}
+        self.contrast: dict[int, Floats] = {
+            axis: np.square(self.flat[self.next[axis]] - self.flat).sum(1) + plain / 2 for axis in (0, 1)
+        }
+
+    def cost(self, a: Ints, b: Ints, axis: int) -> Floats:
+        """Cells b below (axis 0) or right of (axis 1) cells a: 0 where b follows a in the swatch.
+
+        Else the squared difference of what should follow a to b, and of a to what should come before b, over the
+        swatch's own contrast at both places (Kwatra et al. 2003, equation 4): in plain places a cut shows more.
+        """
+        after_a, before_b = self.next[axis][a], self.before[axis][b]
+        apart = np.square(self.flat[after_a] - self.flat[b]).sum(-1)
+        apart += np.square(self.flat[a] - self.flat[before_b]).sum(-1)
+        cost: Floats = apart / (self.contrast[axis][a] + self.contrast[axis][before_b])
+        return cost
+
+    def sum(self, shown: Ints) -> float:
+        """The cost of all borders inside a source map (h, w)."""
+        return float(sum(self.cost(shown[first], shown[second], i).sum() for i, (first, second) in _both()))
+
+    def cut(self, old: Ints, new: Ints, laid: Mask, kept: Mask, price: Floats) -> Mask:
+        """Which cells of a piece `new` (n, n) to take over `old`, so that the borders inside cost least together.
+
+        What is not `laid` is taken and has no borders yet; what is `kept` is not taken; a cell taken costs `price`.
+        A minimum cut: with x = 1 for a cell that is taken, pairs cost E(x_a, x_b) with E(1, 1) = 0, and E(0, 0) is
+        lowered to E(0, 1) + E(1, 0) where it is greater (Kolmogorov and Zabih 2004).
+        """
+        take_price = price.astype(np.float64)
+        graph = maxflow.GraphFloat(old.size, 2 * old.size)
+        nodes = graph.add_grid_nodes(old.shape)
+        for axis, (first, second) in _both():
+            both_old = self.cost(old[first], old[second], axis) * (laid[first] & laid[second])
+            second_new = self.cost(old[first], new[second], axis) * laid[first]
+            first_new = self.cost(new[first], old[second], axis) * laid[second]
+            both_old = np.minimum(both_old, first_new + second_new)
+            take_price[first] += first_new - both_old
+            take_price[second] -= first_new
+            weights = np.zeros(old.shape)
+            weights[first] = first_new + second_new - both_old
+            graph.add_grid_edges(nodes, weights, DOWN if axis == 0 else RIGHT)
+        take_price[~laid] = -NEVER
+        take_price[kept] = NEVER
+        graph.add_grid_tedges(nodes, take_price.clip(0), (-take_price).clip(0))
+        graph.maxflow()
+        take: Mask = graph.get_grid_segments(nodes)
+        return take
+
+
+Slices: TypeAlias = tuple[slice, slice]
+
+
+def _pairs(axis: int) -> tuple[Slices, Slices]:
+    """Where the upper (left) and where the lower (right) cells of all pairs of neighbours are."""
+    whole, first, second = slice(None), slice(None, -1), slice(1, None)
+    return ((first, whole), (second, whole)) if axis == 0 else ((whole, first), (whole, second))
+
+
+def _both() -> Iterator[tuple[int, tuple[Slices, Slices]]]:
+    return enumerate((_pairs(0), _pairs(1)))
+
+
+def _frame(size: int, rim: int) -> Mask:
+    """The outer `rim` cells of a square."""
+    frame = np.ones((size, size), np.bool_)
+    frame[rim : size - rim, rim : size - rim] = False
+    return frame
+
+
+def _coarse(cost: Tensor) -> Tensor:
+    """The mean costs of squares of COARSE cells."""
+    h, w = cost.shape
+    padded = F.pad(cost, (0, -w % COARSE, 0, -h % COARSE))
+    return F.avg_pool2d(padded[None, None], COARSE)[0, 0]
+
+
+def _box_sum(picture: Tensor, size: int) -> Tensor:
+    """Sums over all size x size boxes that lie inside a picture (h, w), from its integral image."""
+    total = F.pad(picture.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    return (total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]).float()
