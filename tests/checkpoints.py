@@ -17,33 +17,26 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from ad_service.untrained import SCHEDULE, UNETS, vae
+
 WIDTH = 32  # of the text encoders
 WORDS = 49408
 
-SD15: dict[str, Any] = {
-    "sample_size": 64,
-    "block_out_channels": (32, 32, 64, 64),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "layers_per_block": 2,
-    "transformer_layers_per_block": (1, 1, 1, 1),
-    "attention_head_dim": 8,
-    "cross_attention_dim": WIDTH,
+NARROW: dict[str, dict[str, Any]] = {
+    "sd15": {"block_out_channels": (32, 32, 64, 64), "cross_attention_dim": WIDTH},
+    "sd2": {
+        "block_out_channels": (32, 32, 64, 64),
+        "attention_head_dim": (1, 1, 1, 1),
+        "cross_attention_dim": WIDTH,
+    },
+    "sdxl": {
+        "block_out_channels": (32, 32, 64),
+        "attention_head_dim": (1, 1, 1),
+        "cross_attention_dim": 2 * WIDTH,
+        "projection_class_embeddings_input_dim": WIDTH + 6 * 256,
+    },
 }
-SD2 = SD15 | {"attention_head_dim": (1, 1, 1, 1), "use_linear_projection": True}
-SDXL = SD2 | {
-    "sample_size": 128,
-    "block_out_channels": (32, 32, 64),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (1, 1, 1),
-    "cross_attention_dim": 2 * WIDTH,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": WIDTH + 6 * 256,
-}
-UNETS = {"sd15": SD15, "sd2": SD2, "sdxl": SDXL}
+"""What makes the real UNets tiny."""
 
 
 @dataclass
@@ -63,30 +56,14 @@ def tiny(family: str, **unet_changes: Any) -> Tiny:
         torch.manual_seed(1)
         if family == "pocket":
             return _tiny_pocket()
-        unet = UNet2DConditionModel(**(UNETS[family] | unet_changes))
-        return Tiny(family, unet, _vae(family), _texts(family), _scheduler(family))
-
-
-REAL = {
-    "sd15": {"block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768},
-    "sd2": {
-        "block_out_channels": (320, 640, 1280, 1280),
-        "cross_attention_dim": 1024,
-        "attention_head_dim": (5, 10, 20, 20),
-    },
-    "sdxl": {
-        "block_out_channels": (320, 640, 1280),
-        "cross_attention_dim": 2048,
-        "attention_head_dim": (5, 10, 20),
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
+        unet = UNet2DConditionModel(**(UNETS[family] | NARROW[family] | unet_changes))
+        return Tiny(family, unet, vae(family, (32, 32, 32, 32)), _texts(family), _scheduler(family))
 
 
 def real(family: str) -> Tiny:
     """The networks in their real size, without weights: on the meta device."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**(UNETS[family] | REAL[family]))
+        unet = UNet2DConditionModel(**UNETS[family])
         clip = _text_config("quick_gelu", "CLIPTextModel", width=768, layers=12)
         open_clip = _text_config("gelu", "CLIPTextModelWithProjection", width=1280, layers=32)
         texts: dict[str, nn.Module] = {"text_encoder": CLIPTextModel(clip)}
@@ -94,7 +71,7 @@ def real(family: str) -> Tiny:
             texts = {"text_encoder": CLIPTextModel(_text_config("gelu", "CLIPTextModel", width=1024, layers=23))}
         if family == "sdxl":
             texts["text_encoder_2"] = CLIPTextModelWithProjection(open_clip)
-        return Tiny(family, unet, _vae(family, (128, 256, 512, 512)), texts, _scheduler(family))
+        return Tiny(family, unet, vae(family), texts, _scheduler(family))
 
 
 def _tiny_pocket() -> Tiny:
@@ -123,23 +100,9 @@ def _tiny_pocket() -> Tiny:
     return Tiny("pocket", unet, vae, {}, scheduler)
 
 
-def _vae(family: str, channels: tuple[int, ...] = (32, 32, 32, 32)) -> AutoencoderKL:
-    return AutoencoderKL(
-        block_out_channels=channels,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=1024 if family == "sdxl" else 512,
-        scaling_factor=0.13025 if family == "sdxl" else 0.18215,
-    )
-
-
 def _scheduler(family: str) -> DDIMScheduler:
     return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
+        **SCHEDULE,
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,

@@ -18,7 +18,7 @@ from ad_service.core.weights import Parts, Prompt, empty_prompt, open_parts
 
 UNet: TypeAlias = UNet2DConditionModel | UNet2DModel
 
-__all__ = ["FAMILIES", "Backbone", "CheckpointError", "Family", "inspect", "load", "self_attention_layers"]
+__all__ = ["FAMILIES", "Backbone", "CheckpointError", "Family", "inspect", "load", "predictor", "self_attention_layers"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def load(
     prompt = empty_prompt(parts, where, dtype)
     unet: UNet = parts.unet.load(where, dtype)
     vae = parts.vae.load(where, torch.float32)
-    predict = _predictor(unet, prompt, dtype)
+    predict = predictor(unet, prompt, dtype)
     alphas = cumulative_alphas(parts.schedule, path)
     prediction, notes = _prediction(parts, predict, where)
     return Backbone(
@@ -201,7 +201,8 @@ def _cpu_multiplies_bf16() -> bool:
 # ---------------------------------------------------------------------------------------------- the UNet call
 
 
-def _predictor(unet: UNet, prompt: Prompt | None, dtype: torch.dtype) -> Callable[[Tensor, int], Tensor]:
+def predictor(unet: UNet, prompt: Prompt | None, dtype: torch.dtype) -> Callable[[Tensor, int], Tensor]:
+    """The bare UNet call, `Backbone.predict`, with the empty prompt of a family that has one."""
     if prompt is None:
         return lambda z, t: unet(z.to(dtype), t, return_dict=False)[0].float()
 
