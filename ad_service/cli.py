@@ -1,4 +1,4 @@
-"""The command line: serve, run, one command for each kind of job, models, doctor.
+"""The command line: serve, run, one command for each kind of job, models, doctor, bench.
 
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. What a job takes as flags is made from wire.py.
 """
@@ -6,10 +6,12 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. What a job takes as 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,6 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    options.line = shlex.join(["ad-service", *(sys.argv[1:] if arguments is None else arguments)])
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -101,7 +104,45 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", parents=[common], help="look for what keeps the service from working")
     doctor.set_defaults(command=_doctor)
+
+    bench = commands.add_parser("bench", help="measure speed and quality beside the paper's own schedule")
+    bench.add_argument(
+        "--case",
+        action="append",
+        metavar="NAME",
+        help="pocket, sd15-small, or with a GPU sd15, sdxl; can be repeated (default: all that this machine can)",
+    )
+    bench.add_argument(
+        "--size", action="append", type=_size, metavar="WxH", help="can be repeated (default: sizes of each case)"
+    )
+    bench.add_argument(
+        "--reference-batches",
+        type=_count,
+        metavar="N",
+        help="time so many batches of the paper's windows and scale them to all; 0: leave the paper out "
+        "(default: in full where that is quick, else 4)",
+    )
+    bench.add_argument(
+        "--steps",
+        type=_count,
+        metavar="N",
+        help="steps of ours, without the paper's: how cost grows with size (default: as a job has)",
+    )
+    bench.add_argument("--swatch", type=Path, metavar="PNG", help="(default: the example's cobbles)")
+    bench.add_argument(
+        "--device",
+        metavar="NAME",
+        help="torch's name for it; cpu allows the large cases on it, which take hours (default: the best one)",
+    )
+    bench.add_argument("--json", type=Path, metavar="FILE", help="file for all that was measured")
+    bench.set_defaults(command=_bench)
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
 
 
 def _data_dir(text: str) -> Path:
@@ -298,6 +339,34 @@ def _doctor(options: argparse.Namespace) -> int:
         if finding.remedy is not None:
             print(f"        {finding.remedy}")
     return DONE if sound else FAILED
+
+
+# ---------------------------------------------------------------------------------------------- bench
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """Prints the table; what runs now is said on a terminal only."""
+    share_cores()
+    from ad_service import bench
+    from ad_service.runner import core_errors
+
+    wanted = bench.Options(
+        cases=options.case,
+        sizes=options.size,
+        reference_batches=options.reference_batches,
+        steps=options.steps or None,
+        device=options.device,
+    )
+    swatch = bench.read_swatch(read_file(options.swatch or bench.SWATCH, "the swatch"))
+    if options.json is not None and not options.json.parent.is_dir():
+        raise WireError("invalid-parameter", f"--json is {options.json}, but there is no folder {options.json.parent}")
+    tell = partial(print, file=sys.stderr) if sys.stderr.isatty() else lambda _: None
+    with core_errors():
+        report = bench.bench(swatch, wanted, options.line, tell)
+    if options.json is not None:
+        options.json.write_text(report.json(), encoding="utf-8")
+    print(report.markdown(), end="")
+    return DONE
 
 
 if __name__ == "__main__":

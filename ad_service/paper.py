@@ -1,15 +1,17 @@
 """The paper's own schedule, written plainly: what `ad-service bench` measures against.
 
-It is `panorama` of the authors' code (arXiv 2502.20235, MultiDiffusion arXiv 2302.08113): 50 DDIM steps from noise. At each,
-a fixed grid of windows goes through in batches. Each batch is denoised, the swatch is passed anew with fresh noise at
-the new t, and two steps of a fresh Adam lower the AD loss; then all windows are averaged. The canvas is decoded at the
-end. Nothing of the engine's own samplers is used: it shares the networks, their tape, the loss and the codec.
+It is `panorama` of the authors' code (arXiv 2502.20235, MultiDiffusion arXiv 2302.08113): 50 DDIM steps from noise. At
+each, a fixed grid of windows goes through in batches. Each batch is denoised, the swatch is passed anew with fresh
+noise at the new t, and two steps of a fresh Adam lower the AD loss; then all windows are averaged. The canvas is
+decoded at the end. Nothing of the engine's own samplers is used: it shares the networks, their tape, the loss and the
+codec.
 
 The grid does not wrap around, as in the authors' code: 25 x 25 = 625 windows for 2048x2048 pixels of Stable Diffusion.
 The result has real edges. On a torus it would take 32 x 32 = 1024 windows, so this is the cheaper of the two.
 
 All models are treated alike, also those whose own window is larger than 64 latents. Pocket, which reads the swatch in
-context, gets it clean at t = 0, as it was trained; it is still passed anew for each batch, and the canvas starts from noise.
+context, gets it clean at t = 0, as it was trained; it is still passed anew for each batch, and the canvas starts from
+noise.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ SIDE, STRIDE, BATCH = 64, 8, 8
 
 @dataclass(frozen=True)
 class Count:
-    """What a canvas costs: windows of the grid, batches of windows over all steps, and windows passed through the UNet."""
+    """What a canvas costs: windows of the grid, batches over all steps, and windows passed through the UNet."""
 
     windows: int
     batches: int
@@ -95,9 +97,7 @@ def sample(
     return canvas
 
 
-def _reference(
-    tape: Tape, scheduler: DDIMScheduler, zs: Tensor, t: int, generator: torch.Generator
-) -> Reference:
+def _reference(tape: Tape, scheduler: DDIMScheduler, zs: Tensor, t: int, generator: torch.Generator) -> Reference:
     """The swatch passed anew: with fresh noise at t, or clean for a model that reads in context."""
     if tape.backbone.family.in_context:
         return tape.reference(zs, 0)

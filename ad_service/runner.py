@@ -53,7 +53,7 @@ class Runner:
         if total != 140.0:
             raise WireError("device-unavailable", f"{self._device} computes wrongly: {total:g} instead of 140")
         memory_free, memory_total = _memory(self._device)
-        return wire.Ready(self._device.type, _device_name(self._device), memory_total, memory_free)
+        return wire.Ready(self._device.type, device_name(self._device), memory_total, memory_free)
 
     def run(self, request: JobRequest, read: Read, files: Mapping[str, str] | None = None) -> Steps:
         """Goes through a job. `files` are the names of its pictures where known; the result's PNG tells them."""
@@ -207,7 +207,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return {"mps": "Apple GPU", "cpu": f"CPU, {os.cpu_count()} cores"}.get(device.type, device.type)

@@ -12,7 +12,7 @@ SERVICE = sorted((ROOT / "ad_service").glob("*.py"))
 CORE = sorted((ROOT / "ad_service" / "core").glob("*.py"))
 ADDON = sorted((ROOT / "blender_addon").rglob("*.py"))
 
-TORCH_SIDE = {"runner"}
+TORCH_SIDE = {"runner", "bench", "paper", "untrained"}
 """Files of the service that may import torch and the core when they are imported."""
 
 MAY_IMPORT = {
@@ -32,8 +32,14 @@ MAY_IMPORT = {
     "jobfile": {"pictures", "store"},
     "runner": {"__init__", "engine", "models", "pictures", "core", "store"},
     "worker": {"engine", "runner", "store"},
+    "paper": {"core"},
+    "untrained": {"core"},
+    "bench": {"core", "models", "paper", "pictures", "runner", "untrained"},
     "doctor": {"__init__", "models", "runner", "settings"},
-    "cli": {"__init__", "doctor", "engine", "jobfile", "models", "runner", "security", "serve", "settings", "store"},
+    "cli": {
+        *{"__init__", "bench", "doctor", "engine", "jobfile", "models"},
+        *{"runner", "security", "serve", "settings", "store"},
+    },
 }
 """What each file of the service may import from its neighbours. All may import the wire."""
 
