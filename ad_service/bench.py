@@ -19,13 +19,14 @@ What is measured, and how:
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -495,7 +496,7 @@ class Flops:
             with FlopCounterMode(display=False) as forward, torch.no_grad():
                 tape.observe(z, 1, reference)
             with FlopCounterMode(display=False) as gradient:
-                paper.gradient(tape, z.requires_grad_(), 1, reference)
+                paper.gradient(tape, z.requires_grad_().clone(), 1, reference)  # its hooks refuse a leaf
         return cls(forward.get_total_flops(), gradient.get_total_flops())
 
     def of(self, forwards: int, backwards: int) -> int:
@@ -531,6 +532,8 @@ def _memory(device: torch.device) -> Iterator[_Memory]:
         yield memory
         memory.peak = torch.cuda.max_memory_allocated(device)
         return
+    with suppress(AttributeError, TypeError):  # glibc keeps what was freed, and would hand it out unseen
+        ctypes.CDLL(None).malloc_trim(0)
     before = _resident("VmRSS") if device.type == "cpu" and _reset_resident_peak() else None
     yield memory
     if before is not None:

@@ -107,7 +107,7 @@ def _reference(tape: Tape, scheduler: DDIMScheduler, zs: Tensor, t: int, generat
 
 def _lower(tape: Tape, z: Tensor, t: int, reference: Reference) -> Tensor:
     """Two steps of a fresh Adam on windows z (B, C, h, w)."""
-    z = z.detach().requires_grad_()
+    z = z.clone().requires_grad_()
     adam = torch.optim.Adam([z], LEARNING_RATE)
     for _ in range(ITERATIONS):
         z.grad = gradient(tape, z, t, reference)

@@ -75,7 +75,8 @@ def backbone(
     dtype = choose_precision("auto", device, family)
     with torch.random.fork_rng(), device:
         torch.manual_seed(1)
-        unet = UNet2DConditionModel(**(UNETS[family] | unet_changes)).to(dtype)
+        unet = UNet2DConditionModel(**(UNETS[family] | unet_changes))
+        unet.load_state_dict({name: tensor.to(dtype) for name, tensor in unet.state_dict().items()}, assign=True)
         codec = vae(family, vae_channels)
         tokens = torch.randn(1, 77, unet.config.cross_attention_dim, dtype=dtype)
         pooled = torch.randn(1, 1280, dtype=dtype) if family == "sdxl" else None
