@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import install
-from ad_service import cli, models
+from ad_service import bench, cli, models
 from blender_addon import wire
 from blender_addon.wire import Parameter
 
@@ -64,7 +64,17 @@ def error_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {ROOT / "README.md": ("parameters", parameter_table), ROOT / "docs" / "errors.md": ("errors", error_table)}
+def speed_tables() -> str:
+    """What the benchmark measured and wrote as JSON into docs/speed, one table for each file."""
+    files = sorted((ROOT / "docs" / "speed").glob("*.json"))
+    return "\n".join(bench.Report.read(file.read_text(encoding="utf-8")).markdown() for file in files).rstrip("\n")
+
+
+TABLES = (
+    (ROOT / "README.md", "parameters", parameter_table),
+    (ROOT / "README.md", "speed", speed_tables),
+    (ROOT / "docs" / "errors.md", "errors", error_table),
+)
 
 
 def parts(page: Path, name: str) -> tuple[str, str, str]:
@@ -75,9 +85,10 @@ def parts(page: Path, name: str) -> tuple[str, str, str]:
     return match[1], match[2], match[3]
 
 
-@pytest.mark.parametrize("page", TABLES, ids=lambda page: page.name)
-def test_the_tables_are_those_of_the_contract(page: Path) -> None:
-    name, table = TABLES[page]
+@pytest.mark.parametrize(("page", "name", "table"), TABLES, ids=[name for _, name, _ in TABLES])
+def test_the_tables_are_those_of_the_contract_and_of_what_was_measured(
+    page: Path, name: str, table: Callable[[], str]
+) -> None:
     assert parts(page, name)[1] == table() + "\n", "run: python -m tests.test_docs"
 
 
@@ -187,8 +198,8 @@ def test_the_architecture_names_every_module() -> None:
 
 
 def write_tables() -> None:
-    """Put the tables of the contract into the pages."""
-    for page, (name, table) in TABLES.items():
+    """Put the tables into the pages."""
+    for page, name, table in TABLES:
         before, _, after = parts(page, name)
         page.write_text(f"{before}{table()}\n{after}", encoding="utf-8")
 
