@@ -110,8 +110,8 @@ class Options:
     ours' own number of steps, to see how cost grows with size; the paper's schedule is then left out.
     """
 
-    cases: tuple[str, ...] | None = None
-    sizes: tuple[Size, ...] | None = None
+    cases: Sequence[str] | None = None
+    sizes: Sequence[Size] | None = None
     reference_batches: int | None = None
     steps: int | None = None
     device: str | None = None
@@ -352,7 +352,7 @@ def _ours(backbone: Backbone, request: Request, peak: float) -> Run:
     flops = Flops.count(backbone, side.height, side.width).of(forwards, backwards)
     seams, distance = _judge(picture.image, request.swatch)
     return Run(
-        measured=IN_FULL if request.steps is None else f"{request.steps} steps",
+        measured=IN_FULL if request.steps is None else f"--steps {request.steps}",
         forwards=forwards,
         backwards=backwards,
         seconds=sum(phases.values()),
@@ -506,7 +506,7 @@ class Flops:
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
     """Operations a second of a large square matrix product, the best of several."""
-    n = 1024 if device.type == "cpu" else 8192
+    n = 2048 if device.type == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     best, end = math.inf, _now(device) + seconds
     a @ b

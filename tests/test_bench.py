@@ -144,7 +144,7 @@ def test_scaling_multiplies_by_the_exact_number_of_windows_and_steps(
 def test_fewer_steps_leave_the_paper_out() -> None:
     row = measure(cases=("tiny",), steps=1)
     assert row.reference is None and row.ratio is None
-    assert (row.ours.measured, row.ours.forwards, row.ours.backwards) == ("1 steps", 2, 1)
+    assert (row.ours.measured, row.ours.forwards, row.ours.backwards) == ("--steps 1", 2, 1)
 
 
 def test_operations_are_counted_in_every_layer_there_and_back() -> None:
