@@ -225,19 +225,17 @@ def _run(document: dict[str, Any]) -> Run:
 
 def _comparison(rows: Sequence[Row]) -> Iterator[str]:
     yield (
-        "| model | size | schedule | passes forward + back | seconds | ours is faster "
+        "| model | size | schedule | passes forward + back | seconds | of these sampling | ours is faster "
         "| memory | of peak | seam y, x | patch distance |"
     )
-    yield "|---" * 10 + "|"
+    yield "|---" * 11 + "|"
     for row in rows:
         head = f"| {row.title} | {row.width}x{row.height} |"
         if row.reference is not None:
-            seconds = f"{_seconds(row.reference.seconds)}, {row.reference.measured}"
-            yield f"{head} paper | {_passes(row.reference)} | {seconds} | | {_quality(row.reference)} |"
+            yield f"{head} paper, {_cost(row.reference)} | | {_quality(row.reference)} |"
             head = "| | |"
         faster = "" if row.ratio is None else f"**{row.ratio:.3g} times**"
-        seconds = f"{_seconds(row.ours.seconds)}, {row.ours.measured}"
-        yield f"{head} ours | {_passes(row.ours)} | {seconds} | {faster} | {_quality(row.ours)} |"
+        yield f"{head} ours, {_cost(row.ours)} | {faster} | {_quality(row.ours)} |"
 
 
 def _growth(rows: Sequence[Row]) -> Iterator[str]:
@@ -256,6 +254,10 @@ def _growth(rows: Sequence[Row]) -> Iterator[str]:
             f"| {_seconds(ours.seconds)} | {ours.seconds / one.seconds:.2f} | {_seconds(ours.phases['sampling'])} "
             f"| {_megabytes(ours)} | {memory} |"
         )
+
+
+def _cost(run: Run) -> str:
+    return f"{run.measured} | {_passes(run)} | {_seconds(run.seconds)} | {_seconds(run.phases['sampling'])}"
 
 
 def _passes(run: Run) -> str:
