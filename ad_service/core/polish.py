@@ -3,8 +3,8 @@
 Sliced optimal transport of 7x7 patches (Pitié et al. 2007; as a texture loss: arXiv 2006.07229, 2203.11862): along
 random directions of patch space the result's values are moved to the swatch's quantiles. Directions are drawn within
 bands of the swatch's principal components, so that fine grain, which has little energy, counts as much as broad
-shading. The quantiles are those of the whole picture and the moves are local: the picture is worked on in tiles of any
-size, on the torus, and no border can come of it.
+shading. The quantiles are those of the whole picture and the moves are local: the picture is worked on in bands of rows,
+on the torus, and no border can come of it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ad_service.core.canvas import pad
 from ad_service.core.labels import used
 
 SIDE = 7
 QUANTILES = 128
 CELLS = 256
 SAMPLES = 16384
-TILE = 1024
+BAND = 128
+"""Rows of the picture that are worked on at once."""
 
 
 @dataclass(frozen=True)
@@ -45,29 +45,50 @@ def polish(
     maps: tuple[Tensor | None, Tensor | None],
     generator: torch.Generator,
     passes: Passes | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[float]:
     """Work on image (H, W, 3) uint8 in place, towards swatch (3, h, w) in [0, 1]; yields the fraction done.
 
-    `tiles` says whether y and x tile. `maps`, a layout (H, W) and regions (h, w), match label by label.
+    `tiles` says whether y and x tile. `maps`, a layout (H, W) and regions (h, w), match label by label. The pictures
+    are on the host; `device` does the work, a band at a time.
     """
     layout, regions = maps
     passes = passes or Passes()
     picture = image.permute(2, 0, 1).float() / 255
     total = passes.half + passes.full
+    device = device or torch.device("cpu")
     if passes.half and min(picture.shape[1:]) >= 8 * SIDE:
         small = _halve(picture)
-        goal = _Goal(_halve(swatch), None if regions is None else regions[::2, ::2], passes, generator)
-        moved = small
+        before = small.clone()
+        goal = _Goal(_halve(swatch), None if regions is None else regions[::2, ::2], passes, generator, device)
         for k in range(passes.half):
-            moved = goal.approach(moved, None if layout is None else layout[::2, ::2], tiles, generator).clamp(0, 1)
+            goal.approach(small, None if layout is None else layout[::2, ::2], tiles, generator)
             yield (k + 1) / total
-        change = F.interpolate(pad((moved - small)[None], 2, tiles), scale_factor=2.0, mode="bilinear")[0]
-        picture = (picture + change[:, 4 : 4 + picture.shape[1], 4 : 4 + picture.shape[2]]).clamp(0, 1)
-    goal = _Goal(swatch, regions, passes, generator)
+        _add_doubled(picture, small - before, tiles)
+        del small, before
+    goal = _Goal(swatch, regions, passes, generator, device)
     for k in range(passes.full):
-        picture = goal.approach(picture, layout, tiles, generator).clamp(0, 1)
+        goal.approach(picture, layout, tiles, generator)
         yield (passes.half + k + 1) / total
-    image.copy_((picture * 255).round().byte().permute(1, 2, 0))
+    for y in range(0, len(image), BAND):
+        image[y : y + BAND] = (picture[:, y : y + BAND] * 255).round().byte().permute(1, 2, 0)
+
+
+def _add_doubled(picture: Tensor, change: Tensor, tiles: tuple[bool, bool]) -> None:
+    """Add to a picture (3, H, W) a change (3, H / 2, W / 2) at twice its size, in place, and keep it in [0, 1]."""
+    H, W = picture.shape[1:]
+    columns = _around(0, change.shape[2], 2, change.shape[2], tiles[1])
+    for y in range(0, H, BAND):
+        rows = _around(y // 2, BAND // 2, 2, change.shape[1], tiles[0])
+        part = F.interpolate(change[:, rows][:, :, columns][None], scale_factor=2.0, mode="bilinear")[0]
+        band = picture[:, y : y + BAND]
+        band.add_(part[:, 4 : 4 + band.shape[1], 4 : 4 + W]).clamp_(0, 1)
+
+
+def _around(start: int, length: int, margin: int, total: int, tile: bool) -> Tensor:
+    """Indices of a stretch of an axis and a margin at both sides, wrapped where the axis tiles, else held at its ends."""
+    index = torch.arange(start - margin, start + length + margin)
+    return index % total if tile else index.clamp(0, total - 1)
 
 
 def _halve(picture: Tensor) -> Tensor:
@@ -79,33 +100,47 @@ def _halve(picture: Tensor) -> Tensor:
 class _Goal:
     """The patch statistics of a swatch (3, h, w) at one scale, with its labels (h, w) or None."""
 
-    def __init__(self, swatch: Tensor, regions: Tensor | None, passes: Passes, generator: torch.Generator) -> None:
-        self.passes = passes
+    def __init__(
+        self,
+        swatch: Tensor,
+        regions: Tensor | None,
+        passes: Passes,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.passes, self.device = passes, device
         self.patches, self.labels = _patches(swatch, regions, (False, False), generator)
         centred = self.patches - self.patches.mean(0)
         self.basis = torch.linalg.eigh(centred.t() @ centred)[1].t().flip(0)  # strongest component first
 
     def approach(
         self, picture: Tensor, layout: Tensor | None, tiles: tuple[bool, bool], generator: torch.Generator
-    ) -> Tensor:
-        """The picture (3, H, W) after one move of all its patches along fresh directions."""
+    ) -> None:
+        """Move all patches of a picture (3, H, W) once along fresh directions, in place, band by band of rows."""
         bank, gain = self._directions(generator)
         patches, labels = _patches(picture, layout, tiles, generator)
         tables = self._tables(patches, labels, bank)
-        filters = rearrange(bank, "k (c h w) -> k c h w", c=3, h=SIDE)
-        weights = filters * gain[:, None, None, None]
-        out = picture.clone()
-        margin = SIDE - 1
-        padded = pad(picture[None], margin, tiles)
-        near = None if layout is None else pad(layout[None, None].float(), SIDE // 2, tiles)[0, 0]
-        for y in range(0, picture.shape[1], TILE):
-            for x in range(0, picture.shape[2], TILE):
-                h, w = min(TILE, picture.shape[1] - y), min(TILE, picture.shape[2] - x)
-                values = F.conv2d(padded[:, :, y : y + h + 2 * margin, x : x + w + 2 * margin], filters)[0]
-                here = None if near is None else near[y : y + h + margin, x : x + w + margin]
-                change = F.conv_transpose2d(_moves(values, tables, here)[None], weights)[0]
-                out[:, y : y + h, x : x + w] += change[:, margin : margin + h, margin : margin + w]
-        return out
+        filters = rearrange(bank, "k (c h w) -> k c h w", c=3, h=SIDE).to(self.device)
+        weights = filters * gain[:, None, None, None].to(self.device)
+        margin, (H, W) = SIDE - 1, picture.shape[1:]
+        columns = _around(0, W, margin, W, tiles[1])
+        top = picture[:, _around(0, 0, margin, H, tiles[0])[margin:]].clone()  # as it was, for the last band
+        above = picture[:, _around(0, 0, margin, H, tiles[0])[:margin]].clone()
+        for y in range(0, H, BAND):
+            h = min(BAND, H - y)
+            below = picture[:, y + h : y + h + margin]
+            missing = margin - below.shape[1]
+            end = top[:, :missing] if tiles[0] else picture[:, -1:].expand(-1, missing, -1)
+            band = torch.cat([above, picture[:, y : y + h], below, end], 1)
+            above = band[:, h : h + margin]
+            values = F.conv2d(band[None, :, :, columns].to(self.device), filters)[0]
+            near = None
+            if layout is not None:
+                rows = _around(y, h, SIDE // 2, H, tiles[0])
+                near = layout[rows][:, _around(0, W, SIDE // 2, W, tiles[1])].to(self.device)
+            change = F.conv_transpose2d(_moves(values, tables, near)[None], weights)[0]
+            here = picture[:, y : y + h]
+            here.add_(change[:, margin : margin + h, margin : margin + W].to(here.device)).clamp_(0, 1)
 
     def _directions(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random unit vectors (k, 147) within each band of components, and the step (k,) to take along each.
@@ -124,13 +159,16 @@ class _Goal:
     def _tables(self, patches: Tensor, labels: Tensor | None, bank: Tensor) -> dict[int | None, tuple[Tensor, Tensor]]:
         """The quantiles (k, QUANTILES) of the picture's and of the swatch's values, for each label that both have."""
         if labels is None or self.labels is None:
-            return {None: (_quantiles(patches @ bank.t()), _quantiles(self.patches @ bank.t()))}
+            return {None: self._pair(patches, self.patches, bank)}
         tables: dict[int | None, tuple[Tensor, Tensor]] = {}
         for label in used(labels):
             ours, theirs = patches[labels == label], self.patches[self.labels == label]
             if min(len(ours), len(theirs)) >= 64:
-                tables[label] = (_quantiles(ours @ bank.t()), _quantiles(theirs @ bank.t()))
+                tables[label] = self._pair(ours, theirs, bank)
         return tables
+
+    def _pair(self, ours: Tensor, theirs: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+        return tuple(_quantiles(patches @ bank.t()).to(self.device) for patches in (ours, theirs))  # type: ignore[return-value]
 
 
 def _quantiles(values: Tensor) -> Tensor:
@@ -153,7 +191,7 @@ def _moves(values: Tensor, tables: dict[int | None, tuple[Tensor, Tensor]], labe
 def _transport(values: Tensor, mine: Tensor, other: Tensor) -> Tensor:
     """Values (k, h, w) from the quantiles `mine` (k, n) to the quantiles `other`, linear between CELLS even points."""
     low, high = mine[:, :1], mine[:, -1:]
-    grid = torch.lerp(low, high, torch.linspace(0, 1, CELLS + 1))
+    grid = torch.lerp(low, high, torch.linspace(0, 1, CELLS + 1, device=values.device))
     rank = (_ranks(mine, grid, right=False) + _ranks(mine, grid, right=True)) / 2  # equal values: their middle rank
     i = rank.long().clamp_max(mine.shape[1] - 2)
     table = torch.lerp(other.gather(1, i), other.gather(1, i + 1), rank - i)

@@ -134,7 +134,7 @@ def _finish(
     if detail in ("pixels", "both"):
         maps = (exemplar.pixel_layout, exemplar.regions)
         tiles = (request.tile_y, request.tile_x)
-        for fraction in polish(image, exemplar.picture, tiles, maps, generator):
+        for fraction in polish(image, exemplar.picture, tiles, maps, generator, device=backbone.device):
             yield Step(0.86 + 0.12 * fraction, "sharpening")
     yield Step(0.99, "measuring")
     return image
