@@ -121,10 +121,10 @@ def test_a_rolled_torus_gives_the_rolled_result_but_for_the_draw() -> None:
     assert float((rolled - done.roll((20, 33), (1, 2))).abs().mean()) < 0.1 * float(done.std())
 
 
-def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     dull, swatch = blurred(texture(75, 90, tiling=True)), texture(64, 64, seed=1)
     whole = polished(dull, swatch, (True, False), NOTHING, QUICK)
-    monkeypatch.setattr("ad_service.core.polish.TILE", 32)
+    monkeypatch.setattr("ad_service.core.polish.BAND", 32)
     tiled = polished(dull, swatch, (True, False), NOTHING, QUICK)
     assert float((tiled - whole).abs().max()) <= 1 / 255 + 1e-6
 

@@ -3,8 +3,8 @@
 Sliced optimal transport of 7x7 patches (Pitié et al. 2007; as a texture loss: arXiv 2006.07229, 2203.11862): along
 random directions of patch space the result's values are moved to the swatch's quantiles. Directions are drawn within
 bands of the swatch's principal components, so that fine grain, which has little energy, counts as much as broad
-shading. The quantiles are those of the whole picture and the moves are local: the picture is worked on in bands of rows,
-on the torus, and no border can come of it.
+shading. The quantiles are those of the whole picture and the moves are local: the picture is worked on in bands of
+rows, on the torus, and no border can come of it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _add_doubled(picture: Tensor, change: Tensor, tiles: tuple[bool, bool]) -> N
 
 
 def _around(start: int, length: int, margin: int, total: int, tile: bool) -> Tensor:
-    """Indices of a stretch of an axis and a margin at both sides, wrapped where the axis tiles, else held at its ends."""
+    """Indices of a stretch of an axis with margins: wrapped where the axis tiles, else held at its ends."""
     index = torch.arange(start - margin, start + length + margin)
     return index % total if tile else index.clamp(0, total - 1)
 
