@@ -85,6 +85,12 @@ def pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:
     return picture
 
 
+def around(start: int, length: int, margin: int, total: int, tile: bool) -> Tensor:
+    """Indices of a stretch of an axis with margins: wrapped where the axis tiles, else its ends are repeated."""
+    index = torch.arange(start - margin, start + length + margin)
+    return index % total if tile else index.clamp(0, total - 1)
+
+
 def gather(canvas: Tensor, spots: Sequence[Window], shape: Shape) -> Tensor:
     """The windows of a canvas (C, H, W), stacked to (B, C, h, w)."""
     return torch.stack([canvas[:, w.rows(shape)][:, :, w.columns(shape)] for w in spots])

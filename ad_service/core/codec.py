@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_service.core.backbones import Backbone
-from ad_service.core.canvas import Shape
+from ad_service.core.canvas import Shape, around
 
 MARGIN = 16
 """Latents that a tile sees beyond its own, so that its edges are as good as its middle."""
@@ -36,13 +36,13 @@ def encode_canvas(backbone: Backbone, picture: Tensor, shape: Shape, side: int =
     for y in range(0, shape.height, side):
         for x in range(0, shape.width, side):
             h, w = min(side, shape.height - y), min(side, shape.width - x)
-            rows, top = _reach(y, h, shape.height, shape.tile_y)
-            columns, left = _reach(x, w, shape.width, shape.tile_x)
+            rows = around(y, h, MARGIN, shape.height, shape.tile_y)
+            columns = around(x, w, MARGIN, shape.width, shape.tile_x)
             patch = picture[:, _pixels(rows, factor)][:, :, _pixels(columns, factor)]
             z = encode(backbone, patch)
             if canvas.numel() == 0:
                 canvas = torch.empty(len(z), shape.height, shape.width)
-            canvas[:, y : y + h, x : x + w] = z[:, top : top + h, left : left + w]
+            canvas[:, y : y + h, x : x + w] = z[:, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
     return canvas
 
 
@@ -62,34 +62,26 @@ def decode_tile(backbone: Backbone, z: Tensor) -> Tensor:
 def decode(backbone: Backbone, canvas: Tensor, shape: Shape, side: int = 128) -> Iterator[tuple[int, int, Tensor]]:
     """Tiles (y, x, picture (3, h, w) on the host) of the picture of a canvas (C, H, W).
 
-    Every tile is decoded with a margin of its neighbours, wrapped along tiling axes, and all share their group norms'
-    statistics, so that no border can be told from the inside.
+    Every tile is decoded with a margin of its neighbours, wrapped along tiling axes and repeated beyond real edges, and
+    all share their group norms' statistics, so that no border can be told from the inside.
     """
     factor = backbone.family.factor
     spots = [(y, x) for y in range(0, shape.height, side) for x in range(0, shape.width, side)]
     with torch.no_grad(), _shared_statistics(backbone.vae.decoder, len(spots)) as norms:
         for pool in norms.sample(spots):
-            decode_tile(backbone, _patch(canvas, shape, *pool, side)[0][None])
+            decode_tile(backbone, _patch(canvas, shape, *pool, side)[None])
         norms.freeze()
         for y, x in spots:
-            patch, top, left = _patch(canvas, shape, y, x, side)
-            picture = decode_tile(backbone, patch[None])[0]
-            h, w = min(side, shape.height - y) * factor, min(side, shape.width - x) * factor
-            yield y * factor, x * factor, picture[:, top * factor :, left * factor :][:, :h, :w].cpu()
+            picture = decode_tile(backbone, _patch(canvas, shape, y, x, side)[None])[0]
+            margin = MARGIN * factor
+            yield y * factor, x * factor, picture[:, margin:-margin, margin:-margin].cpu()
 
 
-def _patch(canvas: Tensor, shape: Shape, y: int, x: int, side: int) -> tuple[Tensor, int, int]:
-    """The latents of a tile with its margins, and how many cells of margin lie above and left of it."""
-    rows, top = _reach(y, min(side, shape.height - y), shape.height, shape.tile_y)
-    columns, left = _reach(x, min(side, shape.width - x), shape.width, shape.tile_x)
-    return canvas[:, rows][:, :, columns], top, left
-
-
-def _reach(start: int, length: int, total: int, tile: bool) -> tuple[Tensor, int]:
-    first, last = start - MARGIN, start + length + MARGIN
-    if not tile:
-        first, last = max(first, 0), min(last, total)
-    return torch.arange(first, last) % total, start - first
+def _patch(canvas: Tensor, shape: Shape, y: int, x: int, side: int) -> Tensor:
+    """The latents of a tile with its margins."""
+    rows = around(y, min(side, shape.height - y), MARGIN, shape.height, shape.tile_y)
+    columns = around(x, min(side, shape.width - x), MARGIN, shape.width, shape.tile_x)
+    return canvas[:, rows][:, :, columns]
 
 
 class _Norms:

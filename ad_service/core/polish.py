@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ad_service.core.canvas import around
 from ad_service.core.labels import used
 
 SIDE = 7
@@ -77,18 +78,12 @@ def polish(
 def _add_doubled(picture: Tensor, change: Tensor, tiles: tuple[bool, bool]) -> None:
     """Add to a picture (3, H, W) a change (3, H / 2, W / 2) at twice its size, in place, and keep it in [0, 1]."""
     H, W = picture.shape[1:]
-    columns = _around(0, change.shape[2], 2, change.shape[2], tiles[1])
+    columns = around(0, change.shape[2], 2, change.shape[2], tiles[1])
     for y in range(0, H, BAND):
-        rows = _around(y // 2, BAND // 2, 2, change.shape[1], tiles[0])
+        rows = around(y // 2, BAND // 2, 2, change.shape[1], tiles[0])
         part = F.interpolate(change[:, rows][:, :, columns][None], scale_factor=2.0, mode="bilinear")[0]
         band = picture[:, y : y + BAND]
         band.add_(part[:, 4 : 4 + band.shape[1], 4 : 4 + W]).clamp_(0, 1)
-
-
-def _around(start: int, length: int, margin: int, total: int, tile: bool) -> Tensor:
-    """Indices of a stretch of an axis with margins: wrapped where the axis tiles, else held at its ends."""
-    index = torch.arange(start - margin, start + length + margin)
-    return index % total if tile else index.clamp(0, total - 1)
 
 
 def _halve(picture: Tensor) -> Tensor:
@@ -123,9 +118,9 @@ class _Goal:
         filters = rearrange(bank, "k (c h w) -> k c h w", c=3, h=SIDE).to(self.device)
         weights = filters * gain[:, None, None, None].to(self.device)
         margin, (H, W) = SIDE - 1, picture.shape[1:]
-        columns = _around(0, W, margin, W, tiles[1])
-        top = picture[:, _around(0, 0, margin, H, tiles[0])[margin:]].clone()  # as it was, for the last band
-        above = picture[:, _around(0, 0, margin, H, tiles[0])[:margin]].clone()
+        columns = around(0, W, margin, W, tiles[1])
+        top = picture[:, around(0, 0, margin, H, tiles[0])[margin:]].clone()  # as it was, for the last band
+        above = picture[:, around(0, 0, margin, H, tiles[0])[:margin]].clone()
         for y in range(0, H, BAND):
             h = min(BAND, H - y)
             below = picture[:, y + h : y + h + margin]
@@ -136,8 +131,8 @@ class _Goal:
             values = F.conv2d(band[None, :, :, columns].to(self.device), filters)[0]
             near = None
             if layout is not None:
-                rows = _around(y, h, SIDE // 2, H, tiles[0])
-                near = layout[rows][:, _around(0, W, SIDE // 2, W, tiles[1])].to(self.device)
+                rows = around(y, h, SIDE // 2, H, tiles[0])
+                near = layout[rows][:, around(0, W, SIDE // 2, W, tiles[1])].to(self.device)
             change = F.conv_transpose2d(_moves(values, tables, near)[None], weights)[0]
             here = picture[:, y : y + h]
             here.add_(change[:, margin : margin + h, margin : margin + W].to(here.device)).clamp_(0, 1)

@@ -256,6 +256,14 @@ def new_codec(settings: Settings) -> AutoencoderKL:
     return build_codec(settings.channels, settings.codec_widths)
 
 
+def plainer(image: Tensor, g: torch.Generator) -> Tensor:
+    """Draw an image (3, h, w) towards one colour, often a very bright or dark one: paper, snow, smoke, soot."""
+    contrast = 0.05 + 0.6 * uniform(g)
+    grey = uniform(g) * 2 - 1 if uniform(g) < 0.3 else math.copysign(1 - 0.3 * uniform(g), uniform(g) - 0.3)
+    colour = (grey + 0.2 * (torch.rand(3, 1, 1, generator=g) - 0.5)).clamp(-1, 1)
+    return torch.lerp(colour.to(image.device), image, contrast)
+
+
 def codec_loss(codec: AutoencoderKL, textures: Tensor, code: PatchCode, run: Run) -> Loss:
     """Decode slightly wrong latents of crops, some of which are pasted together from two places."""
     size, device = run.settings.codec_crop, run.device
@@ -268,7 +276,7 @@ def codec_loss(codec: AutoencoderKL, textures: Tensor, code: PatchCode, run: Run
                 y, x = draw(g, 0, size - 16), draw(g, 0, size - 16)
                 h, w = draw(g, 16, 64), draw(g, 16, 64)
                 a[:, y : y + h, x : x + w] = b[:, y : y + h, x : x + w]
-            images.append(a)
+            images.append(plainer(a, g) if uniform(g) < 0.35 else a)
         x0 = torch.stack(images)
         z = code.encode(x0)
         wrong = 0.15 * torch.rand(len(z), 1, 1, 1, generator=g).square() * torch.randn(z.shape, generator=g)
