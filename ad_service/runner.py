@@ -16,6 +16,8 @@ from torch import Tensor
 from ad_service import __version__, models
 from ad_service.core import backbones, labels, samplers, synthesis
 from ad_service.core.checkpoints import CheckpointError
+from ad_service.core.codec import Decoders
+from ad_service.decoders import KeptDecoders
 from ad_service.engine import Outcome, Read, Step, Steps
 from ad_service.pictures import Decoded, Pixels, check_swatch, decode, encode_png, encode_preview
 from blender_addon import wire
@@ -42,6 +44,7 @@ class Runner:
         self._data_dir = data_dir
         self._allow_paths = allow_paths
         self._device = backbones.choose_device()
+        self._decoders = KeptDecoders(data_dir / "decoders")
         self._resident: OrderedDict[tuple[Path, str], backbones.Backbone] = OrderedDict()
 
     def ready(self) -> wire.Ready:
@@ -63,7 +66,7 @@ class Runner:
             yield Step(0.0, f"Loading the model {request.parameters['model']}")
             backbone = self._backbone(request.parameters["model"], request.parameters["precision"])
             pictures = {name: picture.pixels for name, picture in decoded.items()}
-            picture = yield from _told(_KINDS[request.kind](backbone, request.parameters, pictures))
+            picture = yield from _told(_KINDS[request.kind](backbone, request.parameters, pictures, self._decoders))
             yield Step(1.0, "Writing the picture")
             notes = tuple(note for one in decoded.values() for note in one.notes) + backbone.notes + picture.notes
             metrics = {name: float(value) for name, value in picture.metrics.items() if math.isfinite(value)}
@@ -89,7 +92,9 @@ class Runner:
 # ---------------------------------------------------------------------------------------------- the kinds of job
 
 
-def _synthesize(backbone: backbones.Backbone, parameters: Parameters, pictures: Pictures) -> synthesis.Job:
+def _synthesize(
+    backbone: backbones.Backbone, parameters: Parameters, pictures: Pictures, decoders: Decoders
+) -> synthesis.Job:
     swatch = pictures["swatch"]
     check_swatch("swatch", swatch, SMALLEST_SWATCH)
     regions, layout = _label_maps(swatch, pictures)
@@ -104,10 +109,12 @@ def _synthesize(backbone: backbones.Backbone, parameters: Parameters, pictures: 
         **{name: _given(parameters, name) for name in ("strength", "steps", "iterations")},
         **{name: _given(parameters, name) for name in ("learning_rate", "content_weight")},
     )
-    return synthesis.synthesise(backbone, request)
+    return synthesis.synthesise(backbone, request, decoders)
 
 
-_KINDS: dict[str, Callable[[backbones.Backbone, Parameters, Pictures], synthesis.Job]] = {"synthesize": _synthesize}
+_KINDS: dict[str, Callable[[backbones.Backbone, Parameters, Pictures, Decoders], synthesis.Job]] = {
+    "synthesize": _synthesize
+}
 
 
 def _given(parameters: Parameters, name: str) -> Any:

@@ -12,7 +12,7 @@ SERVICE = sorted((ROOT / "ad_service").glob("*.py"))
 CORE = sorted((ROOT / "ad_service" / "core").glob("*.py"))
 ADDON = sorted((ROOT / "blender_addon").rglob("*.py"))
 
-TORCH_SIDE = {"runner", "bench", "paper", "untrained"}
+TORCH_SIDE = {"bench", "decoders", "paper", "runner", "untrained"}
 """Files of the service that may import torch and the core when they are imported."""
 
 MAY_IMPORT = {
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "settings": {"__init__"},
     "store": set(),
     "engine": set(),
+    "decoders": set(),
     "models": {"core"},
     "pictures": set(),
     "security": set(),
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "api": {"__init__", "jobs", "models", "openapi", "security", "settings", "store", "supervisor"},
     "serve": {"api", "settings"},
     "jobfile": {"pictures", "store"},
-    "runner": {"__init__", "engine", "models", "pictures", "core", "store"},
+    "runner": {"__init__", "decoders", "engine", "models", "pictures", "core", "store"},
     "worker": {"engine", "runner", "store"},
     "paper": {"core"},
     "untrained": {"core"},

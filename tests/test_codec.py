@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import SHIPPED, backbone, end, noise, seeded, texture
+from small import SHIPPED, backbone, end, noise, texture
 from torch import Tensor, nn
 
 from ad_service.core import codec
@@ -228,7 +228,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_a_fitted_decoder_is_nearer_to_the_swatch_and_the_own_one_comes_back() -> None:
     model, picture = backbone("pocket"), texture(48, 64)
     own, shape = state(model), Shape(12, 16, False, False)
-    fractions, fitted = end(codec.fit_decoder(model, picture, seeded(), steps=20))
+    fractions, fitted = end(codec.fit_decoder(model, picture, steps=20))
     assert fractions == sorted(fractions) and fractions[-1] == 1
     assert same(state(model), own)
     assert not any(p.requires_grad or p.grad is not None for p in model.vae.parameters())
@@ -244,17 +244,45 @@ def test_a_fitted_decoder_is_nearer_to_the_swatch_and_the_own_one_comes_back() -
     assert same(state(model), own)
 
 
-def test_a_fit_follows_its_seed() -> None:
-    model, picture = backbone("pocket"), texture(256, 256)
-    fits = [end(codec.fit_decoder(model, picture, seeded(seed), steps=1))[1] for seed in (1, 1, 2)]
+def test_a_fit_follows_from_what_its_key_names_alone() -> None:
+    model, pictures = backbone("pocket"), (texture(256, 256), texture(256, 256), texture(256, 256, seed=1))
+    keys = [codec.fit_key(model, picture) for picture in pictures]
+    fits = [end(codec.fit_decoder(model, picture, steps=1))[1] for picture in pictures]
+    assert keys[0] == keys[1] != keys[2]
     assert same(fits[0], fits[1])
     assert not same(fits[0], fits[2])
+
+
+def test_a_fit_of_another_model_shape_or_length_has_another_key() -> None:
+    model, picture = backbone("pocket"), texture(64, 96)
+    others = [
+        codec.fit_key(replace(model, digest="another"), picture),
+        codec.fit_key(model, picture, steps=76),
+        codec.fit_key(model, picture.reshape(3, 96, 64)),
+    ]
+    assert len({codec.fit_key(model, picture), *others}) == 4
+
+
+def test_a_fitted_decoder_keeps_more_of_the_swatch() -> None:
+    model, picture = backbone("pocket"), texture(48, 64)
+    _, state = end(codec.fit_decoder(model, picture, steps=20))
+    before = codec.round_trip_psnr(model, picture)
+    with codec.fitted(model, state):
+        assert codec.round_trip_psnr(model, picture) > before + 1
+
+
+def test_the_round_trip_of_tiles_is_measured_against_their_own_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, picture = backbone("pocket"), texture(64, 96)
+    tiles = [(y, x, picture[:, y : y + 32, x : x + 48] + 0.1) for y in (0, 32) for x in (0, 48)]
+    monkeypatch.setattr(codec, "decode", lambda *_: iter(tiles))
+    assert codec.round_trip_psnr(model, picture * 0.8) != pytest.approx(20, abs=0.5)
+    assert codec.round_trip_psnr(model, picture) == pytest.approx(20, abs=0.5)
 
 
 def test_a_fit_that_is_dropped_leaves_the_decoder_as_it_was() -> None:
     model = backbone("pocket")
     own = state(model)
-    fit = codec.fit_decoder(model, texture(32, 32), seeded())
+    fit = codec.fit_decoder(model, texture(32, 32))
     next(fit)
     assert not same(state(model), own)
     fit.close()

@@ -18,6 +18,7 @@ from PIL import Image
 from ad_service import runner
 from ad_service.core import labels, samplers
 from ad_service.core.backbones import CheckpointError
+from ad_service.core.codec import Decoders
 from ad_service.core.synthesis import Picture, Request, Step
 from ad_service.engine import Outcome, Steps
 from ad_service.engine import Step as Told
@@ -53,6 +54,7 @@ class StubCore:
     loaded: list[tuple[str, str]] = field(default_factory=list)
     error: BaseException | None = None
     closed: bool = False
+    decoders: Decoders | None = None
 
     def find(self, name: str, data_dir: Path, *, allow_paths: bool) -> SimpleNamespace:
         if name not in ("pocket", "mine", "other"):
@@ -65,8 +67,11 @@ class StubCore:
             name=name, digest="d" * 64, device=torch.device(device), dtype=torch.float32, notes=("a note of the model",)
         )
 
-    def synthesise(self, backbone: SimpleNamespace, request: Request) -> Generator[Step, None, Picture]:
+    def synthesise(
+        self, backbone: SimpleNamespace, request: Request, decoders: Decoders
+    ) -> Generator[Step, None, Picture]:
         self.requests.append(request)
+        self.decoders = decoders
         try:
             yield Step(0.5, "step 1 of 2", lambda: torch.full((8, 8, 3), 128, dtype=torch.uint8))
             if self.error is not None:
@@ -279,6 +284,13 @@ def test_a_job_that_is_dropped_closes_the_core(core: StubCore) -> None:
         pass
     job.close()
     assert core.closed
+
+
+def test_fitted_decoders_are_kept_in_the_data_folder(core: StubCore, tmp_path: Path) -> None:
+    run(engine=Runner(tmp_path))
+    assert core.decoders is not None
+    core.decoders["a" * 64] = {"weight": torch.ones(2)}
+    assert [path.parent for path in tmp_path.rglob("*.safetensors")] == [tmp_path / "decoders"]
 
 
 # ---------------------------------------------------------------------------------------------- models kept loaded

@@ -10,7 +10,7 @@ import torch
 from small import FAMILIES, SHIPPED, backbone, end, texture
 from torch import Tensor
 
-from ad_service.core import metrics, synthesis
+from ad_service.core import codec, metrics, synthesis
 from ad_service.core.backbones import Backbone, self_attention_layers
 from ad_service.core.samplers import NotFinite
 from ad_service.core.synthesis import Picture, Request, Step, synthesise
@@ -221,6 +221,28 @@ def test_details_run_what_they_name(detail: str) -> None:
     assert ("fitting the decoder" in messages) == (detail in ("decoder", "both"))
     assert ("sharpening" in messages) == (detail in ("pixels", "both"))
     assert {"laying out", "step 1 of 2", "step 2 of 2", "decoding", "measuring"} <= messages
+
+
+def test_a_decoder_is_fitted_once_for_a_swatch_and_gives_the_same_bytes_each_time() -> None:
+    model, kept, swatch = backbone("pocket"), dict[str, codec.State](), texture(32, 32)
+    runs = [
+        end(synthesise(model, Request(one, 64, 64, steps=1, detail="both"), kept))
+        for one in (swatch, swatch, texture(32, 32, seed=1))
+    ]
+    fitted = ["fitting the decoder" in {step.message for step in steps} for steps, _ in runs]
+    assert fitted == [True, False, True]
+    assert len(kept) == 2
+    (_, first), (_, again), (_, other) = runs
+    assert torch.equal(first.image, again.image)
+    assert first.metrics == again.metrics
+    assert not torch.equal(first.image, other.image)
+
+
+def test_a_job_tells_what_of_the_swatch_the_decoder_keeps_when_it_was_fitted() -> None:
+    swatch = texture(32, 32)
+    off, fitted = (make("pocket", 64, 64, swatch=swatch, detail=detail)[1].metrics for detail in ("off", "decoder"))
+    assert fitted["round_trip_psnr_fitted"] > fitted["round_trip_psnr"] + 1
+    assert "round_trip_psnr" not in off
 
 
 def test_the_last_pass_brings_a_picture_nearer_to_its_swatch() -> None:

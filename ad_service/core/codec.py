@@ -6,8 +6,11 @@ Pictures are (3, H, W) in [0, 1]; latents (C, h, w) are scaled as the UNet wants
 from __future__ import annotations
 
 import copy
+import hashlib
+import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,19 @@ from ad_service.core.canvas import Shape, around
 
 MARGIN = 16
 """Latents that a tile sees beyond its own, so that its edges are as good as its middle."""
+
+FIT_STEPS = 75
+"""Adam steps that fit a decoder (paper, section 3.4)."""
+
+State = dict[str, Tensor]
+
+
+class Decoders(Protocol):
+    """The states of fitted decoders by `fit_key`, kept from one job to another. A dict will do."""
+
+    def get(self, key: str, /) -> State | None: ...
+
+    def __setitem__(self, key: str, state: State, /) -> None: ...
 
 
 def encode(backbone: Backbone, picture: Tensor) -> Tensor:
@@ -131,14 +147,21 @@ def _shared_statistics(decoder: nn.Module, tiles: int) -> Iterator[_Norms]:
             del norm.forward
 
 
-def fit_decoder(
-    backbone: Backbone, picture: Tensor, generator: torch.Generator, steps: int = 75
-) -> Generator[float, None, dict[str, Tensor]]:
+def fit_key(backbone: Backbone, picture: Tensor, steps: int = FIT_STEPS) -> str:
+    """sha256 of all that a fit follows from: the model, the device's kind, the steps, and the picture (3, H, W)."""
+    sha = hashlib.sha256(f"{backbone.digest} {backbone.device.type} {steps} {tuple(picture.shape)} ".encode())
+    sha.update(picture.float().cpu().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def fit_decoder(backbone: Backbone, picture: Tensor, steps: int = FIT_STEPS) -> Generator[float, None, State]:
     """Fit the decoder alone to a picture (3, H, W): |D(E(x)) - x|_1, Adam 1e-4 (paper, section 3.4), on its crops.
 
-    Yields the fraction done and returns the decoder's state; the backbone's own decoder is left as it was.
+    Yields the fraction done and returns the decoder's state; the backbone's own decoder is left as it was. The crops
+    come from a generator of its own, so that a fit can be kept: it follows from what `fit_key` hashes alone.
     """
     factor, vae = backbone.family.factor, backbone.vae
+    generator = torch.Generator().manual_seed(0)
     z = encode(backbone, picture)
     before = copy.deepcopy(vae.decoder.state_dict())
     side = min(48, z.shape[1], z.shape[2])
@@ -166,7 +189,7 @@ def fit_decoder(
 
 
 @contextmanager
-def fitted(backbone: Backbone, state: dict[str, Tensor] | None) -> Iterator[None]:
+def fitted(backbone: Backbone, state: State | None) -> Iterator[None]:
     """Inside, the backbone decodes with a fitted decoder's state; afterwards with its own."""
     if state is None:
         yield
@@ -177,3 +200,13 @@ def fitted(backbone: Backbone, state: dict[str, Tensor] | None) -> Iterator[None
         yield
     finally:
         backbone.vae.decoder.load_state_dict(before)
+
+
+def round_trip_psnr(backbone: Backbone, picture: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of a picture (3, H, W) that was encoded and decoded: what the codec keeps."""
+    z = encode(backbone, picture)
+    error = 0.0
+    for y, x, tile in decode(backbone, z, Shape(z.shape[1], z.shape[2], False, False)):
+        want = picture[:, y : y + tile.shape[1], x : x + tile.shape[2]]
+        error += float((tile.clamp(0, 1) - want).square().sum())
+    return -10 * math.log10(max(error / picture.numel(), 1e-12))

@@ -80,8 +80,11 @@ PRESETS = {"draft": 0.5, "standard": 1.0, "fine": 2.0}
 """Factor on a family's own number of steps."""
 
 
-def synthesise(backbone: Backbone, request: Request) -> Job:
-    """A picture of any size from the swatch; yields after every step and can be dropped between any two."""
+def synthesise(backbone: Backbone, request: Request, decoders: codec.Decoders | None = None) -> Job:
+    """A picture of any size from the swatch; yields after every step and can be dropped between any two.
+
+    A decoder that was fitted to this swatch before is taken from `decoders`; one that is fitted now is put there.
+    """
     family = backbone.family
     generator = torch.Generator().manual_seed(request.seed)
     start = _choose_start(request, family)
@@ -103,10 +106,13 @@ def synthesise(backbone: Backbone, request: Request) -> Job:
         for i, canvas in enumerate(steps, 1):
             yield Step(0.15 + 0.65 * i / plan.steps, f"step {i} of {plan.steps}", _preview(paint, canvas, visible))
         passes = {"unet_forwards": float(tape.forwards), "unet_backwards": float(tape.backwards)}
-    image = yield from _finish(backbone, request, exemplar, canvas, subject.shape, generator)
+    state, fit = None, dict[str, float]()
+    if _detail(backbone, request) in ("decoder", "both"):
+        state, fit = yield from _fit(backbone, exemplar.picture, {} if decoders is None else decoders)
+    image = yield from _finish(backbone, request, exemplar, canvas, subject.shape, state, generator)
     if request.layout is None:
         image = _cut_anywhere(image, (request.tile_y, request.tile_x))
-    return Picture(image, _figures(image, request, exemplar) | passes)
+    return Picture(image, _figures(image, request, exemplar) | fit | passes)
 
 
 def _choose_start(request: Request, family: Family) -> str:
@@ -116,22 +122,43 @@ def _choose_start(request: Request, family: Family) -> str:
     return "fill" if family.start == "noise" and request.layout is not None else family.start
 
 
+def _detail(backbone: Backbone, request: Request) -> str:
+    return backbone.family.detail if request.detail == "auto" else request.detail
+
+
+def _fit(
+    backbone: Backbone, swatch: Tensor, decoders: codec.Decoders
+) -> Generator[Step, None, tuple[codec.State, dict[str, float]]]:
+    """The decoder fitted to the swatch (3, h, w), now or earlier, and the swatch's round trip before and after."""
+    key = codec.fit_key(backbone, swatch)
+    state = decoders.get(key)
+    if state is None:
+        state = yield from _map(codec.fit_decoder(backbone, swatch), 0.8, 0.84, "fitting the decoder")
+        decoders[key] = state
+    yield Step(0.84, "reading back the swatch")
+    before = codec.round_trip_psnr(backbone, swatch)
+    with codec.fitted(backbone, state):
+        after = codec.round_trip_psnr(backbone, swatch)
+    return state, {"round_trip_psnr": before, "round_trip_psnr_fitted": after}
+
+
 def _finish(
-    backbone: Backbone, request: Request, exemplar: _Exemplar, canvas: Tensor, shape: Shape, generator: torch.Generator
+    backbone: Backbone,
+    request: Request,
+    exemplar: _Exemplar,
+    canvas: Tensor,
+    shape: Shape,
+    state: codec.State | None,
+    generator: torch.Generator,
 ) -> Generator[Step, None, Tensor]:
-    """From the finished canvas to pixels (H, W, 3) uint8."""
-    detail = backbone.family.detail if request.detail == "auto" else request.detail
-    state = None
-    if detail in ("decoder", "both"):
-        fitting = _map(codec.fit_decoder(backbone, exemplar.picture, generator), 0.8, 0.84, "fitting the decoder")
-        state = yield from fitting
+    """From the finished canvas to pixels (H, W, 3) uint8, by the decoder's own state or a fitted one."""
     image = torch.empty(request.height, request.width, 3, dtype=torch.uint8)
     with codec.fitted(backbone, state):
         for y, x, tile in codec.decode(backbone, canvas, shape):
             part = image[y : y + tile.shape[1], x : x + tile.shape[2]]
             part[:] = _quantise(tile)[: part.shape[0], : part.shape[1]]
             yield Step(0.84 + 0.02 * y / request.height, "decoding")
-    if detail in ("pixels", "both"):
+    if _detail(backbone, request) in ("pixels", "both"):
         maps = (exemplar.pixel_layout, exemplar.regions)
         tiles = (request.tile_y, request.tile_x)
         for fraction in polish(image, exemplar.picture, tiles, maps, generator, device=backbone.device):
