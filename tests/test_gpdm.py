@@ -1,0 +1,26 @@
+"""The reference without a network does its own work: its loss falls, and its result has the swatch's patches."""
+
+from __future__ import annotations
+
+import torch
+from gpdm import descend, generate
+from small import noise, seeded, texture
+
+from ad_service.core import metrics
+
+
+def test_the_loss_falls_on_a_torus_of_any_size() -> None:
+    swatch, start = texture(48, 64), 0.5 + 0.2 * noise(3, 40, 56)
+    made, losses = descend(start, swatch, seeded(), steps=100)
+    assert made.shape == start.shape
+    assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+    assert not torch.equal(made, start)
+
+
+def test_a_result_has_the_patches_of_its_swatch_and_no_seam() -> None:
+    swatch = texture(64, 80)
+    made = generate(swatch, 72, 64, seeded(), steps=40)
+    assert made.shape == (3, 72, 64)
+    assert metrics.patch_distance(made, swatch) < 2 * metrics.halves_distance(swatch)
+    edges = metrics.seam(made)
+    assert max(edges.y.single.ratio, edges.x.single.ratio) < 1.3
