@@ -8,20 +8,13 @@ import bpy
 from bpy.types import Context, Menu, Panel, PropertyGroup, UILayout, UIList
 
 from . import nodes, properties, regions, running, tasks, wire
-from .records import Record, duration
+from .records import FIGURES, SEAMS, Record, duration
 
 SPACES = ("VIEW_3D", "IMAGE_EDITOR")
 SIZES = (512, 1024, 2048, 4096)
 SHOWN_RESULTS = 8
 SERVICE_ERRORS = (*tasks.SERVICE_ERRORS, "device-unavailable")
 """Errors that the panel shows with the service; the others are shown where the job is asked for."""
-FIGURES = {
-    "seam_x": "Seam X {:.2f}",
-    "seam_y": "Seam Y {:.2f}",
-    "label_agreement": "Layout kept {:.0%}",
-    "copy_share": "Copied {:.0%}",
-}
-"""The figures of a result that are shown; all of them are custom properties of its image. A seam of 1 is none."""
 
 
 def _sentence(layout: UILayout, text: str, context: Context, icon: str = "NONE") -> None:
@@ -306,6 +299,8 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
         column.label(text=text)
     for note in record.notes:
         _sentence(box, note, context, "INFO")
+    if figures := record.told(FIGURES):
+        _draw_figures(box.column(align=True), context.scene.distill, figures)
     row = box.row(align=True)
     if nodes.in_use(running.active_material(), record.job):
         row.label(text="In use", icon="CHECKMARK")
@@ -315,10 +310,20 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
 
 
 def _facts(record: Record) -> list[str]:
-    """What the panel says of a result: size, seed, how long it took, its figures."""
+    """What the panel says of a result at once: size, seed, how long it took, its seams."""
     facts = [record.size(), f"Seed {record.seed}", f"Took {duration(record.seconds)}" if record.seconds else ""]
-    facts += [text.format(record.metrics[name]) for name, text in FIGURES.items() if name in record.metrics]
-    return [fact for fact in facts if fact]
+    return [fact for fact in [*facts, *record.told(SEAMS)] if fact]
+
+
+def _draw_figures(column: UILayout, settings: PropertyGroup, figures: list[str]) -> None:
+    """All figures of a result, folded away; one click unfolds those of every result, to compare them."""
+    row = column.row()
+    row.alignment = "LEFT"
+    row.prop(settings, "show_figures", icon="DOWNARROW_HLT" if settings.show_figures else "RIGHTARROW", emboss=False)
+    if settings.show_figures:
+        column.scale_y = 0.8
+        for text in figures:
+            column.label(text=text)
 
 
 # ---------------------------------------------------------------------------------------------- one tab, two editors

@@ -117,6 +117,7 @@ class DistillSettings(PropertyGroup):
         description="Connect a result to the material as soon as it is there. What was connected can be restored",
         default=True,
     )
+    show_figures: BoolProperty(name="Figures", description="Show how each result came out, beside the swatch's own")
     journal: StringProperty(options={"HIDDEN"}, description="The jobs of this file, so that it finds its results again")
     last_result: StringProperty(name="Last Result", description="Name of the newest result's image", options={"HIDDEN"})
 

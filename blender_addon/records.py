@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from . import wire
+
+SEAMS = ("Seam X {seam_x:.2f}", "Seam Y {seam_y:.2f}")
+FIGURES = (
+    "Differs by {patch_distance:.4f} (halves {swatch_halves_distance:.4f})",
+    "Sharpness {sharpness:.2f} (swatch 1)",
+    "Copied {copy_share:.0%}",
+    "Repeats {repetition:.2f} (swatch {swatch_repetition:.2f})",
+    "Layout obeyed {label_agreement:.2f} (swatch {label_agreement_ceiling:.2f})",
+    "Decoder {round_trip_psnr:.1f} dB, fitted {round_trip_psnr_fitted:.1f} dB",
+)
+"""What the panel says of a result's metrics, the seams always and the others when unfolded; the README explains them.
+
+What stands in brackets is the swatch's own, which no result need surpass.
+"""
 
 
 @dataclass
@@ -54,6 +69,15 @@ class Record:
         """`1024 x 512`, or nothing for a kind without a size."""
         width, height = self.parameters.get("width"), self.parameters.get("height")
         return f"{width} x {height}" if width and height else ""
+
+    def told(self, figures: Sequence[str]) -> list[str]:
+        """Those of SEAMS or FIGURES that this result has, in words."""
+        return list(self._told(figures))
+
+    def _told(self, figures: Sequence[str]) -> Iterator[str]:
+        for text in figures:
+            with suppress(KeyError):
+                yield text.format_map(self.metrics)
 
     def progress_text(self) -> str:
         """`Step 12 of 50, 8 s left`."""

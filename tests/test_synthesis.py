@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from string import Formatter
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ad_service.core import codec, metrics, synthesis
 from ad_service.core.backbones import Backbone, self_attention_layers
 from ad_service.core.samplers import NotFinite
 from ad_service.core.synthesis import Picture, Request, Step, synthesise
+from blender_addon.records import FIGURES, SEAMS
 
 SWATCH = texture(96, 128)
 CASES = [(64, 64, True, True), (136, 72, True, False), (104, 200, False, True), (64, 88, False, False)]
@@ -243,6 +245,13 @@ def test_a_job_tells_what_of_the_swatch_the_decoder_keeps_when_it_was_fitted() -
     off, fitted = (make("pocket", 64, 64, swatch=swatch, detail=detail)[1].metrics for detail in ("off", "decoder"))
     assert fitted["round_trip_psnr_fitted"] > fitted["round_trip_psnr"] + 1
     assert "round_trip_psnr" not in off
+
+
+def test_a_job_tells_every_figure_that_the_panel_has_words_for() -> None:
+    swatch, regions = three_materials()
+    _, picture = make("pocket", 64, 64, swatch=swatch, regions=regions, layout=stripes(64, 64), detail="decoder")
+    figures = {field for text in (*SEAMS, *FIGURES) for _, field, _, _ in Formatter().parse(text) if field}
+    assert figures <= set(picture.metrics)
 
 
 def test_the_last_pass_brings_a_picture_nearer_to_its_swatch() -> None:

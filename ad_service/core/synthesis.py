@@ -361,7 +361,7 @@ def _quantise(picture: Tensor) -> Tensor:
 
 
 def _figures(image: Tensor, request: Request, exemplar: _Exemplar) -> dict[str, float]:
-    """Seams, patch distance and the swatch's own, copies, and with a layout the agreement: see `metrics`."""
+    """Seams, patch distance, copies, repetition, with a layout the agreement, and the swatch's own: see `metrics`."""
     picture = image.permute(2, 0, 1).float() / 255
     out: dict[str, float] = {}
     edges = metrics.seam(picture)
@@ -374,6 +374,8 @@ def _figures(image: Tensor, request: Request, exemplar: _Exemplar) -> dict[str, 
     out["swatch_halves_distance"] = metrics.halves_distance(exemplar.picture)
     out["sharpness"] = metrics.sharpness(picture) / max(metrics.sharpness(exemplar.picture), 1e-9)
     out["copy_share"] = metrics.copy_share(picture, exemplar.picture)
+    out["repetition"] = metrics.repetition(picture).peak
+    out["swatch_repetition"] = metrics.repetition(exemplar.picture).peak
     if exemplar.regions is not None and exemplar.pixel_layout is not None:
         layout = exemplar.pixel_layout[: picture.shape[1], : picture.shape[2]]
         found = metrics.label_agreement(picture, layout, exemplar.picture, exemplar.regions)
