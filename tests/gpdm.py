@@ -42,7 +42,8 @@ def generate(swatch: Tensor, height: int, width: int, generator: torch.Generator
             h, w = size
             around = F.interpolate(canvas.repeat(1, 3, 3)[None], (3 * h, 3 * w), mode="bicubic", align_corners=False)
             canvas = around[0, :, h : 2 * h, w : 2 * w]  # of nine tiles the one in the middle, so that it still tiles
-        canvas, _ = descend(canvas, target, generator, steps)
+        shifts = torch.randint(COARSEST, (2,), generator=generator).tolist()  # else all scales share one border
+        canvas, _ = descend(canvas.roll(shifts, (1, 2)), target, generator, steps)
         if scale == 1:
             return canvas.clamp(0, 1)
         scale = 1.0 if scale > 0.8 else scale / 0.75

@@ -17,10 +17,14 @@ def test_the_loss_falls_on_a_torus_of_any_size() -> None:
     assert not torch.equal(made, start)
 
 
-def test_a_result_has_the_patches_of_its_swatch_and_no_seam() -> None:
+def test_a_result_has_the_patches_of_its_swatch() -> None:
     swatch = texture(64, 80)
     made = generate(swatch, 72, 64, seeded(), steps=40)
     assert made.shape == (3, 72, 64)
     assert metrics.patch_distance(made, swatch) < 2 * metrics.halves_distance(swatch)
-    edges = metrics.seam(made)
-    assert max(edges.y.single.ratio, edges.x.single.ratio) < 1.3
+
+
+def test_the_edge_of_a_result_is_no_special_place() -> None:
+    edges = [metrics.seam(generate(texture(64, 64, seed), 56, 56, seeded(seed), steps=20)) for seed in range(5)]
+    ratios = [ratio for edge in edges for ratio in (edge.y.single.ratio, edge.x.single.ratio)]
+    assert sum(ratios) / len(ratios) < 1.15
