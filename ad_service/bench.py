@@ -284,7 +284,7 @@ def _quality(run: Run) -> str:
 def read_swatch(data: bytes) -> Tensor:
     """The swatch (3, h, w) in [0, 1] of a picture file's bytes; raises WireError `invalid-image`."""
     pixels = pictures.decode("swatch", data).pixels
-    pictures.check_swatch("swatch", pixels, MULTIPLE)
+    pictures.check_size("swatch", pixels, MULTIPLE)
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from ad_service import __version__
 from ad_service.engine import Outcome, share_cores
 from ad_service.jobfile import JobFile, assemble, load, read_file
+from ad_service.pictures import size_of
 from ad_service.settings import Settings, default_data_dir
 from ad_service.store import Store
 from blender_addon import wire
@@ -263,7 +264,7 @@ def _make(job: JobFile, out: Path, data_dir: Path) -> int:
         store = Store(data_dir / "blobs")
         for data in job.pictures.values():
             store.put(data)
-    width, height = job.request.parameters["width"], job.request.parameters["height"]
+    width, height = size_of(out.name, outcome.pictures["image"])
     print(f"  {width}x{height} in {time.monotonic() - began:.1f} s")
     _print_figures(outcome.metrics, outcome.notes)
     return DONE

@@ -58,8 +58,8 @@ def decode(name: str, data: bytes, *, labels: bool = False) -> Decoded:
         return Decoded(np.asarray(image.convert("RGB"), np.uint8), tuple(notes))
 
 
-def check_swatch(name: str, pixels: Pixels, smallest: int) -> None:
-    """Raises WireError `invalid-image` for a swatch with a side shorter than `smallest`."""
+def check_size(name: str, pixels: Pixels, smallest: int) -> None:
+    """Raises WireError `invalid-image` for a picture with a side shorter than `smallest`."""
     height, width = pixels.shape[:2]
     if min(height, width) < smallest:
         raise WireError(
@@ -75,6 +75,12 @@ def encode_png(pixels: Pixels, document: Mapping[str, Any]) -> bytes:
     large = pixels.shape[0] * pixels.shape[1] > LARGE_PIXELS
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, compress_level=3 if large else 6)
     return buffer.getvalue()
+
+
+def size_of(name: str, data: bytes) -> tuple[int, int]:
+    """Width and height of a picture, from its header; raises WireError `invalid-image`."""
+    with _reading(name), Image.open(io.BytesIO(data), formats=wire.PICTURE_FORMATS) as image:
+        return image.size
 
 
 def encode_preview(pixels: Pixels) -> bytes:

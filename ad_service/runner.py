@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from ad_service.core.checkpoints import CheckpointError
 from ad_service.core.codec import Decoders
 from ad_service.decoders import KeptDecoders
 from ad_service.engine import Outcome, Read, Step, Steps
-from ad_service.pictures import Decoded, Pixels, check_swatch, decode, encode_png, encode_preview
+from ad_service.pictures import Decoded, Pixels, check_size, decode, encode_png, encode_preview
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
 
-SMALLEST_SWATCH = 32
+SMALLEST_PICTURE = 32
 MOST_RESIDENT = 2
 ROOM_FOR_ANOTHER = 0.4
 """Models kept loaded: at most so many, and one only when less than this part of the memory is free."""
@@ -95,26 +96,51 @@ class Runner:
 def _synthesize(
     backbone: backbones.Backbone, parameters: Parameters, pictures: Pictures, decoders: Decoders
 ) -> synthesis.Job:
-    swatch = pictures["swatch"]
-    check_swatch("swatch", swatch, SMALLEST_SWATCH)
-    regions, layout = _label_maps(swatch, pictures)
-    request = synthesis.Request(
-        swatch=_tensor(swatch),
-        tile_y="y" in parameters["tile"],
-        tile_x="x" in parameters["tile"],
-        regions=regions,
-        layout=layout,
-        **{name: parameters[name] for name in ("height", "width", "seed", "scale")},
-        **{name: parameters[name] for name in ("preset", "detail", "method", "start")},
-        **{name: _given(parameters, name) for name in ("strength", "steps", "iterations")},
-        **{name: _given(parameters, name) for name in ("learning_rate", "content_weight")},
-    )
+    request = _request(parameters, pictures)
+    regions, layout = _label_maps(pictures["swatch"], pictures)
+    request = replace(request, start=parameters["start"], regions=regions, layout=layout)
     return synthesis.synthesise(backbone, request, decoders)
 
 
+def _restyle(
+    backbone: backbones.Backbone, parameters: Parameters, pictures: Pictures, decoders: Decoders
+) -> synthesis.Job:
+    content = pictures["content"]
+    check_size("content", content, SMALLEST_PICTURE)
+    height, width = (
+        parameters[name] or _nearest(wire.RESTYLE.parameter(name), side)
+        for name, side in zip(("height", "width"), content.shape, strict=False)
+    )
+    request = replace(_request(parameters, pictures), content=_tensor(content), height=height, width=width)
+    return synthesis.restyle(backbone, request, decoders)
+
+
 _KINDS: dict[str, Callable[[backbones.Backbone, Parameters, Pictures, Decoders], synthesis.Job]] = {
-    "synthesize": _synthesize
+    "synthesize": _synthesize,
+    "restyle": _restyle,
 }
+
+
+def _request(parameters: Parameters, pictures: Pictures) -> synthesis.Request:
+    """What all kinds of job ask for."""
+    swatch = pictures["swatch"]
+    check_size("swatch", swatch, SMALLEST_PICTURE)
+    return synthesis.Request(
+        swatch=_tensor(swatch),
+        tile_y="y" in parameters["tile"],
+        tile_x="x" in parameters["tile"],
+        **{name: parameters[name] for name in ("height", "width", "seed", "scale")},
+        **{name: parameters[name] for name in ("preset", "detail", "method")},
+        **{name: _given(parameters, name) for name in ("strength", "steps", "iterations")},
+        **{name: _given(parameters, name) for name in ("learning_rate", "content_weight")},
+    )
+
+
+def _nearest(parameter: wire.Parameter, side: int) -> int:
+    """The value of a size that is nearest to the side of a picture."""
+    assert parameter.minimum is not None and parameter.maximum is not None
+    multiple = parameter.multiple
+    return int(min(max(round(side / multiple) * multiple, parameter.minimum), parameter.maximum))
 
 
 def _given(parameters: Parameters, name: str) -> Any:

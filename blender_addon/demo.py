@@ -119,7 +119,7 @@ def path_layout(side: int) -> np.ndarray:
 def order_texture(regions: ModuleType, size: int) -> None:
     """Fill in what the panel shows, as an artist would, and press Distill."""
     settings = bpy.context.scene.distill
-    bpy.ops.distill.swatch_from_material()
+    bpy.ops.distill.picture_from_material()
     settings.image_regions = bpy.data.images.load(str(EXAMPLES / "cobbles_regions.png"))
     bpy.ops.distill.regions_from_map(picture="regions")
     for region in settings.regions:

@@ -90,7 +90,7 @@ class DISTILL_OT_run(Operator):
         settings = context.scene.distill
         for picture in properties.kind_of(settings).pictures:
             if picture.required and getattr(settings, f"image_{picture.name}") is None:
-                cls.poll_message_set(f"Choose a {picture.name} first")
+                cls.poll_message_set(f"Choose the {picture.name} first")
                 return False
         return True
 

@@ -19,7 +19,7 @@ _PICTURES = [
 
 def _needs_swatch(cls: type[Operator], context: Context) -> bool:
     if context.scene.distill.image_swatch is None:
-        cls.poll_message_set("Choose a swatch first")
+        cls.poll_message_set("Choose the swatch first")
         return False
     return True
 
@@ -31,12 +31,21 @@ def _needs_regions(cls: type[Operator], context: Context, least: int = 1) -> boo
     return True
 
 
-class DISTILL_OT_swatch_from_material(Operator):
-    """Take the base colour image of the active material as the swatch"""
+_SOURCE = EnumProperty(
+    name="Picture",
+    items=[(p.name, properties.title(p.name), p.help) for p in (wire.SWATCH, wire.CONTENT)],
+    options={"SKIP_SAVE"},
+)
 
-    bl_idname = "distill.swatch_from_material"
+
+class DISTILL_OT_picture_from_material(Operator):
+    """Take the base colour image of the active material as this picture"""
+
+    bl_idname = "distill.picture_from_material"
     bl_label = "From Material"
     bl_options = {"REGISTER", "UNDO"}
+
+    picture: _SOURCE
 
     @classmethod
     def poll(cls, _context: Context) -> bool:
@@ -51,17 +60,18 @@ class DISTILL_OT_swatch_from_material(Operator):
         if image is None:
             self.report({"ERROR"}, f"The material “{material.name}” has no image for its base colour")
             return {"CANCELLED"}
-        context.scene.distill.image_swatch = image
+        setattr(context.scene.distill, f"image_{self.picture}", image)
         return {"FINISHED"}
 
 
-class DISTILL_OT_swatch_from_file(Operator):
-    """Open a picture as the swatch"""
+class DISTILL_OT_picture_from_file(Operator):
+    """Open a file as this picture"""
 
-    bl_idname = "distill.swatch_from_file"
+    bl_idname = "distill.picture_from_file"
     bl_label = "Open"
     bl_options = {"REGISTER", "UNDO"}
 
+    picture: _SOURCE
     filepath: StringProperty(subtype="FILE_PATH")
     filter_image: BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: BoolProperty(default=True, options={"HIDDEN"})
@@ -76,7 +86,7 @@ class DISTILL_OT_swatch_from_file(Operator):
         except RuntimeError:
             self.report({"ERROR"}, f"{self.filepath} cannot be opened as a picture")
             return {"CANCELLED"}
-        context.scene.distill.image_swatch = image
+        setattr(context.scene.distill, f"image_{self.picture}", image)
         return {"FINISHED"}
 
 
@@ -303,8 +313,8 @@ def _choice_changed() -> None:
 
 
 classes = (
-    DISTILL_OT_swatch_from_material,
-    DISTILL_OT_swatch_from_file,
+    DISTILL_OT_picture_from_material,
+    DISTILL_OT_picture_from_file,
     DISTILL_OT_region_add,
     DISTILL_OT_region_remove,
     DISTILL_OT_region_map_new,

@@ -30,8 +30,8 @@ def collect(scene: Scene, material: str) -> list[Order]:
     parameters = properties.values_of(properties.parameters_of(settings), kind)
     pictures = pictures_of(scene, kind)
     first = int(parameters.get("seed", 0))
-    swatch = settings.image_swatch
-    stem = swatch.name.rsplit(".", 1)[0] if swatch else kind.name
+    images = [getattr(settings, f"image_{p.name}") for p in kind.pictures if p.required]
+    stem = " in ".join(image.name.rsplit(".", 1)[0] for image in images)  # none is missing: pictures_of has looked
     orders = []
     for seed in range(first, first + settings.variations):
         values = {p.name: p.check(parameters[p.name]) for p in kind.parameters}

@@ -73,20 +73,16 @@ def _remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
 
 def draw_swatch(layout: UILayout, context: Context) -> None:
     settings = context.scene.distill
-    if len(wire.KINDS) > 1:
-        layout.prop(settings, "kind", text="")
-    for picture in properties.kind_of(settings).pictures:
-        if picture.name in ("regions", "layout"):
-            continue
+    layout.row().prop(settings, "kind", expand=True)
+    pictures = [p for p in properties.kind_of(settings).pictures if p.name not in ("regions", "layout")]
+    for picture in pictures:
         column = layout.column(align=True)
-        if picture.name != "swatch":
-            column.label(text=settings.bl_rna.properties[f"image_{picture.name}"].name)
-            column.template_ID(settings, f"image_{picture.name}", open="image.open")
-            continue
-        column.template_ID(settings, "image_swatch", open="image.open")
-        column.operator("distill.swatch_from_material", icon="MATERIAL")
-        if (image := settings.image_swatch) is not None:
-            _show_image(layout, image, 6.0)
+        if len(pictures) > 1:
+            column.label(text=properties.title(picture.name))
+        column.template_ID(settings, f"image_{picture.name}", open="image.open")
+        column.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
+        if (image := getattr(settings, f"image_{picture.name}")) is not None:
+            _show_image(layout, image, 6.0 / len(pictures))
             painted = ", painted on" if image.is_dirty else ""
             layout.label(text=f"{image.size[0]} x {image.size[1]}{painted}")
 
@@ -177,8 +173,9 @@ def _draw_plainly(column: UILayout, settings: PropertyGroup, name: str) -> None:
 
 def _draw_width(column: UILayout, settings: PropertyGroup, name: str) -> None:
     row = column.row(align=True)
-    for size in SIZES:
-        button = row.operator("distill.output_size", text=str(size))
+    automatic = properties.kind_of(settings).parameter(name).automatic
+    for size, text in [*((automatic, "Content") for _ in range(automatic is not None)), *((s, str(s)) for s in SIZES)]:
+        button = row.operator("distill.output_size", text=text)
         button.width = button.height = size
     _draw_plainly(column, settings, name)
 
@@ -295,7 +292,7 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
     _show_image(split, image, 4.0)
     column = split.column(align=True)
     column.scale_y = 0.8
-    for text in _facts(record):
+    for text in _facts(record, image):
         column.label(text=text)
     for note in record.notes:
         _sentence(box, note, context, "INFO")
@@ -309,10 +306,11 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
     row.operator("distill.show_result", icon="IMAGE_DATA").job = record.job
 
 
-def _facts(record: Record) -> list[str]:
+def _facts(record: Record, image: bpy.types.Image) -> list[str]:
     """What the panel says of a result at once: size, seed, how long it took, its seams."""
-    facts = [record.size(), f"Seed {record.seed}", f"Took {duration(record.seconds)}" if record.seconds else ""]
-    return [fact for fact in [*facts, *record.told(SEAMS)] if fact]
+    size = f"{image.size[0]} x {image.size[1]}"
+    took = [f"Took {duration(record.seconds)}"] if record.seconds else []
+    return [size, f"Seed {record.seed}", *took, *record.told(SEAMS)]
 
 
 def _draw_figures(column: UILayout, settings: PropertyGroup, figures: list[str]) -> None:

@@ -98,7 +98,7 @@ class DistillSettings(PropertyGroup):
     It has no methods: Blender 4.2 as a Python module ends with a crash when a PropertyGroup has some.
     """
 
-    kind: EnumProperty(name="Kind", items=[(k.name, title(k.name), k.help) for k in wire.KINDS.values()])
+    kind: EnumProperty(name="Kind", items=[(k.name, k.title, k.help) for k in wire.KINDS.values()])
     regions: CollectionProperty(type=DistillRegion)
     region_index: IntProperty(name="Region")
     use_layout: BoolProperty(
@@ -140,10 +140,9 @@ def takes(settings: DistillSettings, picture: str) -> bool:
 def output_size(settings: DistillSettings) -> tuple[int, int]:
     """Width and height of what will be made: as set, or else those of the first picture that goes in."""
     group = parameters_of(settings)
-    if hasattr(group, "width") and hasattr(group, "height"):
-        return group.width, group.height
     image = getattr(settings, f"image_{kind_of(settings).pictures[0].name}")
-    return tuple(image.size) if image is not None and min(image.size) else (512, 512)
+    own = tuple(image.size) if image is not None and min(image.size) else (512, 512)
+    return getattr(group, "width", 0) or own[0], getattr(group, "height", 0) or own[1]
 
 
 _groups = {kind.name: group_of(kind) for kind in wire.KINDS.values()}

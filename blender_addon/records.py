@@ -17,6 +17,7 @@ FIGURES = (
     "Copied {copy_share:.0%}",
     "Repeats {repetition:.2f} (swatch {swatch_repetition:.2f})",
     "Layout obeyed {label_agreement:.2f} (swatch {label_agreement_ceiling:.2f})",
+    "Content kept {content_correlation:.2f}",
     "Decoder {round_trip_psnr:.1f} dB, fitted {round_trip_psnr_fitted:.1f} dB",
 )
 """What the panel says of a result's metrics, the seams always and the others when unfolded; the README explains them.
@@ -64,11 +65,6 @@ class Record:
 
     def fail(self, error: wire.WireError) -> None:
         self.state, self.code, self.detail = "failed", error.code, error.detail
-
-    def size(self) -> str:
-        """`1024 x 512`, or nothing for a kind without a size."""
-        width, height = self.parameters.get("width"), self.parameters.get("height")
-        return f"{width} x {height}" if width and height else ""
 
     def told(self, figures: Sequence[str]) -> list[str]:
         """Those of SEAMS or FIGURES that this result has, in words."""

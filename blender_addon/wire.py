@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 VERSION = 1
@@ -88,9 +88,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class JobKind:
-    """What can be asked for: the pictures that go in and the parameters that steer it."""
+    """What can be asked for: its title in the panel, the pictures that go in and the parameters that steer it."""
 
     name: str
+    title: str
     help: str
     pictures: tuple[Picture, ...]
     parameters: tuple[Parameter, ...]
@@ -206,8 +207,11 @@ COMMON = (
 
 SWATCH = Picture("swatch", True, "The exemplar: a photograph, a crop or a scan of the material")
 
+CONTENT = Picture("content", True, "What is to be seen in the new material: a picture, or a texture that tiles already")
+
 SYNTHESIZE = JobKind(
     "synthesize",
+    "Make More of It",
     "A new, larger, tileable texture from a swatch, laid out by hand if a layout is given",
     (
         SWATCH,
@@ -217,7 +221,27 @@ SYNTHESIZE = JobKind(
     COMMON,
 )
 
-KINDS: dict[str, JobKind] = {kind.name: kind for kind in (SYNTHESIZE,)}
+
+def _for_restyle(parameter: Parameter) -> Parameter:
+    """A parameter as a restyling has it: of the content's own size unless told, and with a quick preview."""
+    if parameter.name in ("width", "height"):
+        help = f"{parameter.help} (0: that of the content, to a multiple of {parameter.multiple})"
+        return replace(parameter, default=0, automatic=0, help=help)
+    if parameter.name == "method":
+        help = "As for a texture; preview is one quick pass that optimises nothing, for Stable Diffusion"
+        return replace(parameter, choices=(*parameter.choices, "preview"), help=help)
+    return parameter
+
+
+RESTYLE = JobKind(
+    "restyle",
+    "Restyle",
+    "A picture or a texture made anew in the material of a swatch; what tiles still tiles",
+    (CONTENT, SWATCH),
+    tuple(_for_restyle(p) for p in COMMON if p.name != "start"),
+)
+
+KINDS: dict[str, JobKind] = {kind.name: kind for kind in (SYNTHESIZE, RESTYLE)}
 
 
 # ---------------------------------------------------------------------------------------------- errors

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "bench": {"core", "models", "paper", "pictures", "runner", "untrained"},
     "doctor": {"__init__", "models", "runner", "settings"},
     "cli": {
-        *{"__init__", "bench", "doctor", "engine", "jobfile", "models"},
+        *{"__init__", "bench", "doctor", "engine", "jobfile", "models", "pictures"},
         *{"runner", "security", "serve", "settings", "store"},
     },
 }

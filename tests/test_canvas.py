@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ad_service.core.canvas import Accumulator, Shape, Window, feather, gather, round_up, starts_along, windows
+from ad_service.core.canvas import Accumulator, Shape, Window, feather, gather, resized, round_up, starts_along, windows
 
 SHAPES = st.builds(Shape, st.integers(1, 150), st.integers(1, 150), st.booleans(), st.booleans())
 
@@ -120,3 +120,22 @@ def test_weights_fall_towards_the_border() -> None:
 @pytest.mark.parametrize(("value", "multiple", "expected"), [(1, 8, 8), (8, 8, 8), (9, 8, 16), (0, 8, 0)])
 def test_round_up(value: int, multiple: int, expected: int) -> None:
     assert round_up(value, multiple) == expected
+
+
+# ---------------------------------------------------------------------------------------------- pictures resized
+
+
+@pytest.mark.parametrize("tiles", [(True, True), (False, True), (False, False)])
+def test_a_picture_is_resized_as_it_would_be_beside_itself(tiles: tuple[bool, bool]) -> None:
+    picture = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
+    small = resized(picture, 15, 36, tiles)
+    assert small.shape == (3, 15, 36)
+    assert float(small.min()) >= 0 and float(small.max()) <= 1
+    moved = resized(picture.roll((4, 2), (1, 2)), 15, 36, tiles).roll((-3, -3), (1, 2))
+    same = [torch.allclose(a, b, atol=1e-5) for a, b in ((small, moved), (small[:, 4:8, 4:28], moved[:, 4:8, 4:28]))]
+    assert same == [tiles == (True, True), True]
+
+
+def test_a_picture_of_the_right_size_is_left_alone() -> None:
+    picture = torch.rand(3, 8, 16)
+    assert resized(picture, 8, 16, (True, True)) is picture

@@ -42,7 +42,7 @@ class StubRunner:
         if self.error is not None:
             raise self.error
         random = np.random.default_rng(request.parameters["seed"])
-        size = (request.parameters["height"], request.parameters["width"], 3)
+        size = (request.parameters["height"] or 72, request.parameters["width"] or 88, 3)
         document = {**request.document(), "files": files}
         image = encode_png(random.integers(0, 256, size, np.uint8), document)
         return Outcome({"image": image}, {"seam_x": 1.0125}, ("the transparency of swatch is ignored",))
@@ -187,6 +187,66 @@ def test_a_result_that_cannot_be_written_has_failed(
     out.mkdir()
     assert call("synthesize", swatch, "--out", out, "--size", "64") == 1
     assert "folder.png" in one_line(capsys.readouterr().err)
+
+
+# ---------------------------------------------------------------------------------------------- restyle
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    path = tmp_path / "wall.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (72, 88, 3), np.uint8)).save(path)
+    return path
+
+
+def test_restyle_takes_the_content_first_and_tells_the_size_that_came_out(
+    stub: type[StubRunner], call: Callable[..., int], content: Path, swatch: Path, tmp_path: Path, capsys: Say
+) -> None:
+    out = tmp_path / "out.png"
+    assert call("restyle", content, swatch, "--out", out, "--method", "preview") == 0
+    shas = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in (("content", content), ("swatch", swatch))
+    }
+    assert dict(stub.asked.inputs) == shas
+    assert stub.asked.parameters["method"] == "preview"
+    assert capsys.readouterr().out.splitlines()[1].startswith("  88x72 in ")
+
+
+def test_what_restyle_made_runs_again(
+    stub: type[StubRunner], call: Callable[..., int], content: Path, swatch: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first.png"
+    call("restyle", content, swatch, "--out", first, "--seed", "7")
+    assert call("run", first, "--out", tmp_path / "again") == 0
+    assert (tmp_path / "again" / "first.png").read_bytes() == first.read_bytes()
+    assert stub.asked.kind == "restyle"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{content}", "{tmp}/no.png"], ["swatch", "no.png", "No such file"]),
+        (["{tmp}/no.png", "{swatch}"], ["content", "no.png", "No such file"]),
+        (["{content}"], ["SWATCH"]),
+        (["{content}", "{swatch}", "--start", "quilt"], ["--start"]),
+        (["{content}", "{swatch}", "--width", "8"], ["--width", "8", "64"]),
+        (["{content}", "{swatch}", "--method", "magic"], ["--method", "'magic'", "preview"]),
+    ],
+)
+def test_bad_input_of_restyle_is_one_line_that_says_what_and_where(
+    stub: type[StubRunner],
+    call: Callable[..., int],
+    content: Path,
+    swatch: Path,
+    capsys: Say,
+    arguments: list[str],
+    words: list[str],
+) -> None:
+    filled = [argument.format(content=content, swatch=swatch, tmp=swatch.parent) for argument in arguments]
+    assert call("restyle", *filled, "--out", swatch.with_name("o.png")) == 2
+    line = one_line(capsys.readouterr().err)
+    for word in words:
+        assert word in line
 
 
 # ---------------------------------------------------------------------------------------------- run

@@ -33,7 +33,8 @@ def parameter_table() -> str:
         for parameter in kind.parameters:
             rows.setdefault(parameter, []).append(kind.name)
     lines = ["| parameter | default | values | what it does |", "|---|---|---|---|"]
-    for parameter, kinds in sorted(rows.items(), key=lambda row: row[0].advanced):
+    names = list(dict.fromkeys(parameter.name for parameter in rows))
+    for parameter, kinds in sorted(rows.items(), key=lambda row: (row[0].advanced, names.index(row[0].name))):
         only = "" if len(kinds) == len(wire.KINDS) else f" (only {', '.join(kinds)})"
         advanced = "*advanced:* " if parameter.advanced else ""
         default = f"{parameter.default:g}" if parameter.kind == "float" else parameter.default

@@ -10,7 +10,7 @@ from small import FAMILIES, backbone, noise
 from torch import Tensor
 
 from ad_service.core.backbones import Backbone, self_attention_layers
-from ad_service.core.features import Labels, capture, token_grid
+from ad_service.core.features import Labels, Layer, Reference, Transfer, _Run, capture, token_grid
 
 CPU = torch.device("cpu")
 LAYERS = {"pocket": 6, "sd15": 16, "sd2": 16, "sdxl": 70}
@@ -189,6 +189,35 @@ def test_without_regions_a_layout_means_nothing() -> None:
         assert torch.equal(
             tape.observe(z, 50, reference, Labels(halves(), 2, CPU))[0], tape.observe(z, 50, reference)[0]
         )
+
+
+def test_a_transfer_asks_with_the_contents_queries_and_reads_the_swatch_alone() -> None:
+    """By hand: two queries of two numbers read three keys."""
+    Q, Qc = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]]]]), torch.tensor([[[[0.0, 1.0], [4.0, 0.0]]]])
+    K, Ks = noise(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]])
+    V, Vs = noise(1, 1, 2, 3, seed=1), torch.eye(3)[None, None]
+    content, swatch = Layer(Qc, K, V, (1, 2)), Layer(noise(1, 1, 3, 2), Ks, Vs, (1, 3))
+    with capture(plain(backbone("pocket"))) as tape:
+        transfer = Transfer({5: content}, Reference({4: swatch, 5: swatch}), 0.75, 1.5)
+        tape._run = _Run((1, 2), frozenset(), transfer=transfer)
+        asked, own = (tape.attention(i, Q, K, V) for i in (5, 4))
+    blended = torch.tensor([[0.25, 0.75], [3.0, 0.5]])  # 0.75 Qc + 0.25 Q
+    scores = torch.tensor([[0.25, 0.75, 1.0], [3.0, 0.5, 3.5]]) * 1.5 / 2**0.5
+    torch.testing.assert_close(blended @ Ks[0, 0].T * 1.5 / 2**0.5, scores)
+    torch.testing.assert_close(asked[0, 0], scores.softmax(1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(own[0, 0], (Q[0, 0] @ K[0, 0].T / 2**0.5).softmax(1) @ V[0, 0], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["pocket", "sd15"])
+def test_a_transfer_from_a_picture_to_itself_changes_nothing(family: str) -> None:
+    model = replace(backbone(family), family=replace(backbone(family).family, in_context=False))
+    z = latents(model, 1, 8, 8)
+    with torch.no_grad(), capture(model) as tape:
+        plainly, layers = tape.observe(z, 300)
+        transferred = tape.restyle(z, 300, Transfer(layers, tape.reference(z, 300), 1.0, 1.0))
+        sharper = tape.restyle(z, 300, Transfer(layers, tape.reference(z, 300), 1.0, 2.0))
+    torch.testing.assert_close(transferred, plainly, atol=1e-4, rtol=1e-4)
+    assert float((sharper - plainly).abs().max()) > 1e-4
 
 
 def test_a_tape_counts_the_windows_that_went_through() -> None:

@@ -47,6 +47,13 @@ def test_attention_is_softmax_of_the_scores_times_the_values(similarity: float |
     torch.testing.assert_close(attend(Q, K, V, similarity), by_hand(Q, K, V, similarity))
 
 
+@SIMILARITIES
+def test_sharpness_multiplies_the_scores(similarity: float | None) -> None:
+    Q, K, V = queries_keys_values()
+    expected = by_hand(1.5 * Q, K, V, None) if similarity is None else by_hand(Q, K, V, 1.5 * similarity)
+    torch.testing.assert_close(attend(Q, K, V, similarity, 1.5), expected)
+
+
 def test_cosine_attention_does_not_see_how_long_queries_and_keys_are() -> None:
     Q, K, V = queries_keys_values()
     torch.testing.assert_close(attend(7 * Q, K / 3, V, 12.0), attend(Q, K, V, 12.0))

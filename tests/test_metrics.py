@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ad_service.core.metrics import (
+    content_correlation,
     copy_share,
     halves_distance,
     label_agreement,
@@ -218,6 +219,20 @@ def test_sharpness_falls_with_blur() -> None:
 def test_sharpness_of_a_checkerboard() -> None:
     board = ((torch.arange(8)[:, None] + torch.arange(8)[None, :]) % 2).float().expand(3, 8, 8)
     assert sharpness(board) == pytest.approx(0.5)  # the blur makes it an even grey
+
+
+# Content
+
+
+def test_the_content_is_kept_whatever_the_contrast_and_the_grain() -> None:
+    content = F.interpolate(grain(16, 24)[None], scale_factor=8)[0]
+    assert content_correlation(content, content) == pytest.approx(1)
+    assert content_correlation(1 - content, content) == pytest.approx(-1)
+    assert content_correlation(0.2 * content + 0.5, content) == pytest.approx(1)
+    fine = torch.rand(3, 128, 192, generator=torch.Generator().manual_seed(1))
+    assert content_correlation(content / 2 + fine / 2, content) > 0.7
+    assert abs(content_correlation(fine, content)) < 0.2
+    assert content_correlation(torch.full_like(content, 0.5), content) == 0
 
 
 # Labels

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from ad_service.pictures import Pixels, check_swatch, decode, encode_png, encode_preview, job_document
+from ad_service.pictures import Pixels, check_size, decode, encode_png, encode_preview, job_document
 from blender_addon.wire import WireError
 
 RNG = np.random.default_rng(0)
@@ -224,9 +224,9 @@ WHOLE = [encoded(noise(8, 8), kind) for kind in ("PNG", "JPEG", "WEBP", "TIFF", 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (31, 512), (512, 31)])
 def test_a_swatch_that_is_too_small_is_named_with_its_size_and_the_minimum(width: int, height: int) -> None:
     with pytest.raises(WireError) as caught:
-        check_swatch("swatch", noise(height, width), 32)
+        check_size("swatch", noise(height, width), 32)
     assert caught.value.detail == f"swatch is {width}x{height} pixels; each side must have at least 32 pixels"
-    check_swatch("swatch", noise(32, 32), 32)
+    check_size("swatch", noise(32, 32), 32)
 
 
 # ---------------------------------------------------------------------------------------------- what is written

@@ -90,18 +90,19 @@ def core(monkeypatch: pytest.MonkeyPatch) -> StubCore:
     monkeypatch.setattr(runner.models, "find", stub.find)
     monkeypatch.setattr(runner.backbones, "load", stub.load)
     monkeypatch.setattr(runner.synthesis, "synthesise", stub.synthesise)
+    monkeypatch.setattr(runner.synthesis, "restyle", stub.synthesise)
     return stub
 
 
 def run(
-    pictures: dict[str, bytes] | None = None, engine: Runner | None = None, **parameters: Any
+    pictures: dict[str, bytes] | None = None, engine: Runner | None = None, kind: str = "synthesize", **parameters: Any
 ) -> tuple[list[Told], Outcome]:
     """All steps and the outcome of a job."""
     pictures = pictures or {"swatch": SWATCH}
     blobs = {hashlib.sha256(data).hexdigest(): data for data in pictures.values()}
     inputs = {name: hashlib.sha256(data).hexdigest() for name, data in pictures.items()}
     parameters = {"width": 72, "height": 64, **parameters}
-    request = JobRequest.parse({"kind": "synthesize", "parameters": parameters, "inputs": inputs})
+    request = JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
     job = (engine or Runner(Path())).run(request, blobs.__getitem__, {"swatch": "bricks.png"})
     outcomes: list[Outcome] = []
 
@@ -228,6 +229,45 @@ def test_a_layout_with_a_colour_of_its_own_is_refused_and_the_colour_named(core:
     error = failure({"swatch": SWATCH, "regions": halves(RED, GREEN), "layout": halves(BLUE, RED)})
     assert error.code == "invalid-labels"
     assert "#0000c8" in error.detail
+
+
+# ---------------------------------------------------------------------------------------------- restyle
+
+
+def restyled(core: StubCore, content: bytes, **parameters: Any) -> Request:
+    """What the core is asked for, for a content."""
+    run({"swatch": SWATCH, "content": content}, kind="restyle", **{"width": 0, "height": 0, **parameters})
+    return core.requests[-1]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(96, 128, (96, 128)), (99, 101, (96, 104)), (40, 33, (64, 64)), (16385, 32, (16384, 64))],
+)
+def test_a_restyling_has_the_size_of_its_content_as_near_as_can_be(
+    core: StubCore, height: int, width: int, expected: tuple[int, int]
+) -> None:
+    request = restyled(core, png(np.zeros((height, width, 3))), width=0)
+    assert (request.height, request.width) == expected
+
+
+def test_each_side_of_a_restyling_can_be_asked_for(core: StubCore) -> None:
+    request = restyled(core, png(np.zeros((96, 128, 3))), width=256)
+    assert (request.height, request.width) == (96, 256)
+
+
+def test_the_core_gets_the_content_whole_beside_the_swatch(core: StubCore) -> None:
+    request = restyled(core, png(np.full((96, 128, 3), 255)), width=256, method="preview")
+    assert request.content is not None and request.content.shape == (3, 96, 128)
+    assert bool((request.content == 1).all())
+    assert request.swatch.shape == (3, 40, 48)
+    assert request.method == "preview"
+
+
+def test_a_tiny_content_is_refused_with_its_size(core: StubCore) -> None:
+    error = failure({"swatch": SWATCH, "content": png(np.zeros((31, 40, 3)))}, kind="restyle")
+    assert error.code == "invalid-image"
+    assert error.detail == "content is 40x31 pixels; each side must have at least 32 pixels"
 
 
 # ---------------------------------------------------------------------------------------------- what goes wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from string import Formatter
 from typing import Any
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from ad_service.core import codec, metrics, synthesis
 from ad_service.core.backbones import Backbone, self_attention_layers
-from ad_service.core.samplers import NotFinite
-from ad_service.core.synthesis import Picture, Request, Step, synthesise
+from ad_service.core.canvas import resized
+from ad_service.core.features import Tape
+from ad_service.core.samplers import NotFinite, Plan, Subject
+from ad_service.core.synthesis import Picture, Request, Step, restyle, synthesise
 from blender_addon.records import FIGURES, SEAMS
 
 SWATCH = texture(96, 128)
@@ -29,6 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quilts with a tenth of their mends, and no search for copies: most of the time of so small a job."""
     options = synthesis._quilt_options
     monkeypatch.setattr(synthesis, "_quilt_options", lambda *given: replace(options(*given), mends=2.0))
+    monkeypatch.setattr(synthesis, "GUIDED", replace(synthesis.GUIDED, mends=1.0))
     monkeypatch.setattr(synthesis.metrics, "copy_share", lambda *_: 0.0)
 
 
@@ -36,7 +40,8 @@ def make(model: str | Backbone, height: int = 64, width: int = 96, **asked: Any)
     """Run a job to its end; every job here must report in order and give a whole picture."""
     asked = {"swatch": SWATCH, "steps": STEPS, "detail": "off"} | asked
     model = backbone(model) if isinstance(model, str) else model
-    steps, picture = end(synthesise(model, Request(height=height, width=width, **asked)))
+    request = Request(height=height, width=width, **asked)
+    steps, picture = end((synthesise if request.content is None else restyle)(model, request))
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
     assert fractions[0] >= 0 and fractions[-1] <= 1
@@ -247,11 +252,12 @@ def test_a_job_tells_what_of_the_swatch_the_decoder_keeps_when_it_was_fitted() -
     assert "round_trip_psnr" not in off
 
 
-def test_a_job_tells_every_figure_that_the_panel_has_words_for() -> None:
+def test_jobs_tell_every_figure_that_the_panel_has_words_for() -> None:
     swatch, regions = three_materials()
-    _, picture = make("pocket", 64, 64, swatch=swatch, regions=regions, layout=stripes(64, 64), detail="decoder")
+    _, laid_out = make("pocket", 64, 64, swatch=swatch, regions=regions, layout=stripes(64, 64), detail="decoder")
+    _, restyled = make("pocket", 64, 64, swatch=swatch, content=swatch, steps=1)
     figures = {field for text in (*SEAMS, *FIGURES) for _, field, _, _ in Formatter().parse(text) if field}
-    assert figures <= set(picture.metrics)
+    assert figures <= {*laid_out.metrics, *restyled.metrics}
 
 
 def test_the_last_pass_brings_a_picture_nearer_to_its_swatch() -> None:
@@ -270,6 +276,86 @@ def test_the_shipped_models_own_choices_make_more_of_the_swatch() -> None:
 @pytest.mark.parametrize(("preset", "steps"), [("draft", 4), ("standard", 8), ("fine", 16)])
 def test_presets_set_the_number_of_steps(preset: str, steps: int) -> None:
     job = synthesise(backbone("pocket"), Request(SWATCH, 64, 64, preset=preset))
+    first = next(step for step in job if step.message.startswith("step"))
+    job.close()
+    assert first.message == f"step 1 of {steps}"
+
+
+# ---------------------------------------------------------------------------------------------- restyle
+
+CONTENT = texture(64, 96, seed=5, tiling=True)
+
+
+@pytest.mark.parametrize("method", ["auto", "sample", "preview"])
+@pytest.mark.parametrize(("name", "case"), [(SHIPPED, CASES[1]), ("pocket", CASES[3]), ("sd15", CASES[2])])
+def test_a_content_of_any_size_is_restyled_at_any_size(
+    name: str, case: tuple[int, int, bool, bool], method: str
+) -> None:
+    height, width, tile_y, tile_x = case
+    model = small_window(name, 16)
+    _, picture = make(model, height, width, tile_y=tile_y, tile_x=tile_x, content=CONTENT, method=method, steps=1)
+    assert -1 <= picture.metrics["content_correlation"] <= 1
+
+
+def coarse(height: int, width: int, seed: int = 0) -> Tensor:
+    """A texture that tiles, of blobs some forty pixels wide."""
+    small = texture(height // 4, width // 4, seed, tiling=True)
+    return resized(small, height, width, (True, True))
+
+
+def test_a_higher_content_weight_keeps_more_of_the_content() -> None:
+    asked: dict[str, Any] = {"content": coarse(128, 128, 5), "swatch": coarse(192, 192)}
+    kept = [
+        make(SHIPPED, 128, 128, content_weight=w, **asked)[1].metrics["content_correlation"] for w in (0.0, 0.05, 1.0)
+    ]
+    assert kept[0] + 0.2 < kept[1] < kept[2]
+
+
+def test_stable_diffusion_starts_from_the_content_and_keeps_to_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Subject, Tensor, Plan]] = []
+
+    def still(_tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, _: torch.Generator) -> Iterator[Tensor]:
+        seen.append((subject, canvas, plan))
+        yield canvas
+
+    monkeypatch.setitem(synthesis.METHODS, "optimise", still)
+    model = backbone("sd15")
+    for weight in (None, 2.0):
+        make(model, 64, 96, content=CONTENT, content_weight=weight)
+    assert [plan.content_weight for _, _, plan in seen] == [0.25, 2.0]
+    for subject, canvas, _ in seen:
+        assert subject.content is canvas and subject.freedom is None
+        torch.testing.assert_close(canvas, codec.encode_canvas(model, CONTENT.roll((4, 4), (1, 2)), subject.shape))
+
+
+def test_the_shipped_model_keeps_the_contents_place_and_the_swatchs_look() -> None:
+    swatch = coarse(192, 192)
+    _, picture = make(SHIPPED, 128, 128, swatch=swatch, content=coarse(128, 128, 6), detail="auto", steps=None)
+    assert picture.metrics["content_correlation"] > 0.6
+    assert picture.metrics["patch_distance"] < 2 * picture.metrics["swatch_halves_distance"]
+
+
+@pytest.mark.parametrize("method", ["auto", "preview"])
+def test_a_content_that_tiles_still_tiles(method: str) -> None:
+    content = texture(128, 128, seed=9, tiling=True)
+    _, picture = make(SHIPPED, 128, 128, content=content, method=method, steps=4)
+    edges = metrics.seam(picture.image.permute(2, 0, 1).float() / 255)
+    assert edges.y.in_range and edges.x.in_range
+
+
+def test_what_is_restyled_stays_where_it_is() -> None:
+    content = torch.zeros(3, 64, 96)
+    content[:, :, 48:] = 1
+    _, picture = make(SHIPPED, content=content, steps=1)
+    halves = picture.image.float().mean(2).split(48, 1)
+    assert float(halves[1].mean()) > float(halves[0].mean()) + 10
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "steps"), [("draft", "auto", 100), ("fine", "auto", 400), ("draft", "preview", 50)]
+)
+def test_a_restyling_takes_the_steps_of_its_paper(preset: str, method: str, steps: int) -> None:
+    job = restyle(backbone("sd15"), Request(SWATCH, 64, 64, preset=preset, method=method, content=CONTENT))
     first = next(step for step in job if step.message.startswith("step"))
     job.close()
     assert first.message == f"step 1 of {steps}"

@@ -91,6 +91,31 @@ def test_layout_and_regions_come_together_or_not_at_all() -> None:
     assert set(JobRequest.parse(both).inputs) == {"swatch", "regions", "layout"}
 
 
+def restyling(**parameters: Any) -> dict[str, Any]:
+    return {"kind": "restyle", "parameters": parameters, "inputs": {"content": SHA, "swatch": SHA}}
+
+
+def test_a_restyling_has_the_size_of_its_content_unless_told() -> None:
+    assert JobRequest.parse(restyling()).parameters["width"] == 0
+    assert JobRequest.parse(restyling(width=128)).parameters["width"] == 128
+    for width in (-8, 8, 56, 100):
+        assert refused(restyling(width=width)).code == "invalid-parameter"
+
+
+def test_a_restyling_needs_both_its_pictures_and_takes_no_others() -> None:
+    for name in ("content", "swatch"):
+        lacking = {k: v for k, v in restyling()["inputs"].items() if k != name}
+        assert name in refused({"kind": "restyle", "inputs": lacking}).detail
+    extra = restyling()["inputs"] | {"layout": SHA}
+    assert "layout" in refused({"kind": "restyle", "inputs": extra}).detail
+
+
+def test_a_preview_is_a_method_of_restyling_alone() -> None:
+    assert JobRequest.parse(restyling(method="preview")).parameters["method"] == "preview"
+    assert "'preview'" in refused(body(method="preview")).detail
+    assert "start" in refused(restyling(start="quilt")).detail
+
+
 @pytest.mark.parametrize("sha", ["", "0" * 63, "G" * 64, "/etc/passwd", None, 5, "0" * 64 + "\n"])
 def test_a_picture_is_named_by_sha256_alone(sha: Any) -> None:
     assert refused({"kind": "synthesize", "inputs": {"swatch": sha}}).code == "invalid-request"

@@ -91,6 +91,19 @@ def around(start: int, length: int, margin: int, total: int, tile: bool) -> Tens
     return index % total if tile else index.clamp(0, total - 1)
 
 
+def resized(picture: Tensor, height: int, width: int, tiles: tuple[bool, bool]) -> Tensor:
+    """A picture (3, h, w) in [0, 1] at another size, seen whole along tiling axes (y, x): what tiles still tiles."""
+    for axis, (length, tile) in enumerate(zip((height, width), tiles, strict=True), 1):
+        own = picture.shape[axis]
+        if own != length:
+            turns = 3 if tile else 1
+            size = (picture.shape[1], length * turns) if axis == 2 else (length * turns, picture.shape[2])
+            wide = torch.cat([picture] * turns, axis)
+            large = F.interpolate(wide[None], size, mode="bicubic", antialias=True, align_corners=False)[0]
+            picture = large.narrow(axis, length * (turns // 2), length).clamp(0, 1)
+    return picture
+
+
 def gather(canvas: Tensor, spots: Sequence[Window], shape: Shape) -> Tensor:
     """The windows of a canvas (C, H, W), stacked to (B, C, h, w)."""
     return torch.stack([canvas[:, w.rows(shape)][:, :, w.columns(shape)] for w in spots])

@@ -63,6 +63,20 @@ class Reference:
     labels: Labels | None = None
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Attn(sharpness (keep Qc + (1 - keep) Q), Ks, Vs) in place of Attn(Q, K, V), in the layers of `content`.
+
+    Equations 6 and 7 of StyleID (arXiv 2312.09008): the content's queries Qc, blended with the canvas' own by `keep`
+    in [0, 1], read the keys and values of the reference alone. StyleID calls them gamma and the temperature tau.
+    """
+
+    content: dict[int, Layer]
+    reference: Reference
+    keep: float
+    sharpness: float
+
+
 @dataclass
 class _Run:
     """What the processors do in the run at hand."""
@@ -72,6 +86,7 @@ class _Run:
     layers: dict[int, Layer] = field(default_factory=dict)
     read: Reference | None = None
     layout: Labels | None = None
+    transfer: Transfer | None = None
 
 
 class Tape:
@@ -108,6 +123,10 @@ class Tape:
         run = _Run((z.shape[2], z.shape[3]), frozenset(self.loss_layers), read=read, layout=layout)
         return self._predict(z, t, run), run.layers
 
+    def restyle(self, z: Tensor, t: int, transfer: Transfer) -> Tensor:
+        """The prediction for windows z (B, C, h, w) that ask with the content's queries: see `Transfer`."""
+        return self._predict(z, t, _Run((z.shape[2], z.shape[3]), frozenset(), transfer=transfer))
+
     def target(self, i: int, layer: Layer, reference: Reference, layout: Labels | None) -> Tensor:
         """Attn(Q, Ks, Vs) for the queries of a layer; with a layout, label by label."""
         K, V = reference.layers[i].K, reference.layers[i].V
@@ -133,6 +152,10 @@ class Tape:
             Q, K = centred(Q), centred(K)
         if i in run.record:
             run.layers[i] = Layer(Q, K, V, grid)
+        if run.transfer is not None and i in run.transfer.content:
+            asked, answering = run.transfer, run.transfer.reference.layers[i]
+            Q = torch.lerp(Q, asked.content[i].Q, asked.keep)
+            return attend(Q, answering.K, answering.V, self.similarity, asked.sharpness)
         if run.read is None:
             return attend(Q, K, V, self.similarity)
         reference = run.read.layers[i]

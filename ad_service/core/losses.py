@@ -13,12 +13,13 @@ from torch import Tensor
 from ad_service.core.labels import used
 
 
-def attend(Q: Tensor, K: Tensor, V: Tensor, similarity: float | None = None) -> Tensor:
-    """Attn(Q, K, V): (B, heads, L, d)."""
+def attend(Q: Tensor, K: Tensor, V: Tensor, similarity: float | None = None, sharpness: float = 1.0) -> Tensor:
+    """Attn(Q, K, V): (B, heads, L, d). `sharpness` multiplies the scores before the softmax."""
+    scale = Q.shape[-1] ** -0.5 if similarity is None else similarity
     if similarity is not None:
         Q, K = F.normalize(Q, dim=-1), F.normalize(K, dim=-1)
     K, V = K.expand(len(Q), -1, -1, -1), V.expand(len(Q), -1, -1, -1)
-    out: Tensor = F.scaled_dot_product_attention(Q, K, V, scale=similarity)
+    out: Tensor = F.scaled_dot_product_attention(Q, K, V, scale=sharpness * scale)
     return out
 
 

@@ -203,6 +203,18 @@ def sharpness(image: Tensor) -> float:
     return float((x[:, :, 1:-1, 1:-1] - blurred).square().mean().sqrt())
 
 
+def content_correlation(result: Tensor, content: Tensor, cells: int = 32) -> float:
+    """How well a result (3, H, W) keeps the light and dark of its content (3, H, W): Pearson's correlation, -1 to 1.
+
+    Both luminances are averaged over squares, `cells` along the shorter side, so that the grain of the material does
+    not count. 0 where either is flat.
+    """
+    side = max(1, min(result.shape[1:]) // cells)
+    a, b = (F.avg_pool2d(x.double().mean(0)[None], side).flatten() for x in (result, content))
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12))
+
+
 # Labels -------------------------------------------------------------------------------------------------------------
 
 

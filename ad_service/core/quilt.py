@@ -2,7 +2,7 @@
 
 Image quilting (Efros and Freeman 2001) on a torus and per label, with the cuts and the refinement of graph-cut textures
 (Kwatra et al. 2003): a piece that is laid over others takes exactly those cells that make all borders together
-cheapest, a minimum cut of the grid of cells.
+cheapest, a minimum cut of the grid of cells. With a guide, pieces are laid where they have its light and dark.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core.canvas import Shape
+from ad_service.core.canvas import Shape, pad
 from ad_service.core.labels import used
 from ad_service.core.starts import Swatch, fill, show
 
@@ -40,6 +40,36 @@ DOWN = RIGHT.T
 
 
 @dataclass(frozen=True)
+class Guide:
+    """The tone that each cell of a canvas (H, W) should have, and the one that each of the swatch's (h, w) has.
+
+    Texture transfer (Efros and Freeman 2001, section 4), where the tone is the blurred luminance.
+    """
+
+    canvas: Tensor
+    swatch: Tensor
+
+
+def guide_of(content: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Guide:
+    """The guide of a content (3, H * cell, W * cell) for a swatch's picture (3, h * cell, w * cell).
+
+    Its light and dark are those of the swatch: histograms are matched, and cells of one tone stay of one tone.
+    """
+    canvas, swatch = _tones(content, cell, tiles), _tones(picture, cell, (False, False))
+    ordered, theirs = canvas.flatten().sort().values, swatch.flatten().sort().values
+    rank = (torch.searchsorted(ordered, canvas) + torch.searchsorted(ordered, canvas, right=True)) / (2 * len(ordered))
+    return Guide(theirs[(rank * (len(theirs) - 1)).round().long()], swatch)
+
+
+def _tones(picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
+    """The luminance of a picture (3, h * cell, w * cell) in cells (h, w), blurred over five of them."""
+    tones = F.avg_pool2d(picture.mean(0)[None, None], cell)
+    for _ in range(2):
+        tones = F.avg_pool2d(pad(tones, 1, tiles), 3, 1)
+    return tones[0, 0]
+
+
+@dataclass(frozen=True)
 class QuiltOptions:
     """`block` is the side of a piece in cells, `overlap` the band in which a piece has to fit what is laid.
 
@@ -48,7 +78,8 @@ class QuiltOptions:
     pieces of the first pass; `label_price` what a cell of the wrong label costs, and `phase_price` a piece of a
     regular swatch that is one cell out of step. A border is priced against the contrast that the swatch has there:
     `plain` is the part of the swatch's variance that is added to it, for places with none. `again` is what a cell costs
-    in a cut for each time that its place of the swatch is shown, as a multiple of the average.
+    in a cut for each time that its place of the swatch is shown, as a multiple of the average. `guide_price` is what a
+    tone costs that is off by the standard deviation of the swatch's tones.
     """
 
     block: int = 32
@@ -60,10 +91,16 @@ class QuiltOptions:
     phase_price: float = 0.5
     plain: float = 0.1
     again: float = 0.03
+    guide_price: float = 2.0
 
 
 def quilt(
-    swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator, options: QuiltOptions
+    swatch: Swatch,
+    shape: Shape,
+    layout: Tensor | None,
+    generator: torch.Generator,
+    options: QuiltOptions,
+    guide: Guide | None = None,
 ) -> Generator[float, None, Tensor]:
     """Lay pieces of the swatch on the canvas, then mend the worst borders. Yields the part done, returns a source map.
 
@@ -74,19 +111,23 @@ def quilt(
         height=shape.height + (0 if shape.tile_y else options.block),
         width=shape.width + (0 if shape.tile_x else options.block),
     )
-    if layout is not None:
-        pad = (0, padded.width - shape.width, 0, padded.height - shape.height)
-        layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
+    margin = (0, padded.width - shape.width, 0, padded.height - shape.height)
     roll = [
         int(torch.randint(n, (1,), generator=generator)) if tile else 0
         for n, tile in ((shape.height, shape.tile_y), (shape.width, shape.tile_x))
     ]  # a torus has no first piece: the laying begins, and closes, anywhere
+
+    def placed(picture: Tensor) -> Tensor:
+        return F.pad(picture[None, None].float(), margin, "replicate")[0, 0].roll((-roll[0], -roll[1]), (0, 1))
+
     if layout is not None:
-        layout = layout.roll((-roll[0], -roll[1]), (0, 1))
+        layout = placed(layout).long()
+    if guide is not None:
+        guide = replace(guide, canvas=placed(guide.canvas))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # thousands of small operations: handing them round takes longer than doing them
     try:
-        work = _Quilt(swatch, padded, layout, generator, options)
+        work = _Quilt(swatch, padded, layout, generator, options, guide)
         yield from work.run()
         return torch.from_numpy(work.source).roll((roll[0], roll[1]), (0, 1))[: shape.height, : shape.width]
     finally:
@@ -97,7 +138,13 @@ class _Quilt:
     """The canvas of a quilt in the making: a source map, and which of its cells are laid."""
 
     def __init__(
-        self, swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator, options: QuiltOptions
+        self,
+        swatch: Swatch,
+        shape: Shape,
+        layout: Tensor | None,
+        generator: torch.Generator,
+        options: QuiltOptions,
+        guide: Guide | None = None,
     ) -> None:
         self.features = swatch.features.float()
         self.h, self.w = self.features.shape[1:]
@@ -111,6 +158,13 @@ class _Quilt:
         self.label_spectra = {}
         if swatch.labels is not None and layout is not None:
             self.label_spectra = {i: self._spectrum((swatch.labels == i).float()) for i in used(layout)}
+        if guide is not None:
+            guide = Guide(
+                *((tone / guide.swatch.std().clamp_min(1e-6)).float() for tone in (guide.canvas, guide.swatch))
+            )
+            self.tone_spectrum, self.tone_squares = self._spectrum(guide.swatch), guide.swatch.square()
+            self.tones: Floats = guide.swatch.flatten().numpy()
+        self.guide = guide
         self.generator = generator
         self.options = options
         self.borders = Borders(self.features, options.plain * self.spread)
@@ -174,6 +228,12 @@ class _Quilt:
                 here = self._spectrum((wanted == label).float())
                 right += self._correlate(self.label_spectra[label], here, size)
             error += self.options.label_price * self.spread * (1 - right / size**2).clamp_min(0)
+        if self.guide is not None:
+            tone = self.guide.canvas[self._cells(y, x, size, size)]
+            off = _box_sum(self.tone_squares, size) - 2 * self._correlate(
+                self.tone_spectrum, self._spectrum(tone), size
+            )
+            error += self.options.guide_price * self.spread * (off + tone.square().sum()).clamp_min(0) / size**2
         if self.periods is not None:
             error += self.options.phase_price * self.spread * self._out_of_step(y, x, error)
         often = _box_sum(torch.from_numpy(self.shown).view(self.h, self.w), size) / size**2
@@ -204,7 +264,8 @@ class _Quilt:
         old = self.source[cells]
         new = self._draw(y, x, old, laid, self._wanted(cells))
         frame = _frame(size, 1) & laid
-        take = self.borders.cut(old, new, laid, frame | self._forbidden(cells, new), self._reuse(old, new))
+        price = self._price(cells, old, new)
+        take = self.borders.cut(old, new, laid, frame | self._forbidden(cells, new), price)
         self._put(cells, take, new)
 
     def _mend_all(self) -> Iterator[float]:
@@ -228,7 +289,7 @@ class _Quilt:
                     self._mend(coarse, area)
 
     def border_cost(self, y: int, x: int, height: int, width: int) -> Tensor:
-        """What the borders of each cell of an area (height, width) with its neighbours cost."""
+        """What each cell of an area (height, width) costs: its borders with its neighbours, and its tone."""
         shown = self.source[self._cells(y - 1, x - 1, height + 2, width + 2)]
         total = np.zeros((height + 2, width + 2), np.float32)
         for axis in (0, 1):
@@ -236,7 +297,8 @@ class _Quilt:
             cost = self.borders.cost(shown[first], shown[second], axis)
             total[first] += cost
             total[second] += cost
-        return torch.from_numpy(total[1:-1, 1:-1])
+        inner = total[1:-1, 1:-1] + self._off(self._cells(y, x, height, width), shown[1:-1, 1:-1])
+        return torch.from_numpy(inner)
 
     def _mend(self, coarse: Tensor, area: tuple[int, int, int, int]) -> None:
         """Lay a piece over a bad border of an area, and keep of it what makes the borders better.
@@ -258,10 +320,10 @@ class _Quilt:
         old = self.source[cells]
         rim = max(1, min(self.options.overlap, size // 3))
         new = self._draw(y, x, old, _frame(size, rim), self._wanted(cells))
-        reuse, all_laid = self._reuse(old, new), np.ones_like(old, np.bool_)
-        take = self.borders.cut(old, new, all_laid, _frame(size, 1) | self._forbidden(cells, new), reuse)
+        price, all_laid = self._price(cells, old, new), np.ones_like(old, np.bool_)
+        take = self.borders.cut(old, new, all_laid, _frame(size, 1) | self._forbidden(cells, new), price)
         mended = np.where(take, new, old)
-        if self.borders.sum(mended) + float(reuse[take].sum()) < self.borders.sum(old):
+        if self.borders.sum(mended) + float(price[take].sum()) < self.borders.sum(old):
             self._put(cells, take, new)
         reach = size // (2 * COARSE)  # others come first until all are looked at anew
         coarse[max(row - reach, 0) : row + reach, max(column - reach, 0) : column + reach] *= 0.1
@@ -276,10 +338,18 @@ class _Quilt:
         wrong: Mask = self.labels[new] != self.layout[cells].numpy()
         return wrong
 
-    def _reuse(self, old: Ints, new: Ints) -> Floats:
-        """The price of each cell of a piece for what is shown more often than what it replaces."""
-        more: Floats = self.options.again * (self.shown[new] - self.shown[old])
-        return more
+    def _price(self, cells: tuple[Ints, Ints], old: Ints, new: Ints) -> Floats:
+        """The price of each cell of a piece: how much more often it is shown, and further off in tone, than the old."""
+        often = self.options.again * (self.shown[new] - self.shown[old])
+        price: Floats = often + self._off(cells, new) - self._off(cells, old)
+        return price
+
+    def _off(self, cells: tuple[Ints, Ints], shown: Ints) -> Floats:
+        """What it costs that cells of the canvas show tones that are not the guide's."""
+        if self.guide is None:
+            return np.zeros(shown.shape, np.float32)
+        off: Floats = np.square(self.tones[shown] - self.guide.canvas[cells].numpy())
+        return self.options.guide_price * off
 
     def _put(self, cells: tuple[Ints, Ints], take: Mask, new: Ints) -> None:
         old, laid = self.source[cells], self.laid[cells]

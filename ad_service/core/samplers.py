@@ -74,14 +74,14 @@ def optimise(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator
         for k in range(plan.iterations):
             age = i * plan.iterations + k + 1
             moved = [Accumulator(len(canvas), subject.shape) for _ in range(3)]
-            for spots in _batches(tape, subject.shape, plan, generator, twice=False):
+            for spots in batches(tape, subject.shape, plan, generator):
                 z, m, v = (gather(u, spots, subject.shape) for u in (canvas, first, second))
                 gradient = _gradient(tape, z, t, reference, spots, subject, plan)
                 z, m, v = _adam(z, m, v, gradient, age, plan.learning_rate)
                 for b, window in enumerate(spots):
                     for total, value in zip(moved, (z, m, v), strict=True):
                         total.add(window, value[b])
-            moving, first, second = (_finite(total.mean()) for total in moved)
+            moving, first, second = (finite(total.mean()) for total in moved)
             canvas = moving if subject.freedom is None else torch.lerp(canvas, moving, subject.freedom)
         yield canvas
 
@@ -106,7 +106,7 @@ def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: 
         elif after is not None:
             reference = tape.reference(noised(subject.zs, backbone, after, generator), after, labels)
         total, clean = (Accumulator(len(canvas), subject.shape) for _ in range(2))
-        for spots in _batches(tape, subject.shape, plan, generator, twice=i >= len(steps) - plan.settle):
+        for spots in batches(tape, subject.shape, plan, generator, twice=i >= len(steps) - plan.settle):
             z = gather(canvas, spots, subject.shape).to(backbone.device)
             layout = _layout(tape, subject, spots)
             with torch.no_grad():
@@ -118,7 +118,7 @@ def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: 
             for k, window in enumerate(spots):
                 total.add(window, z[k])
                 clean.add(window, x0[k])
-        canvas = _finite(total.mean())
+        canvas = finite(total.mean())
         if subject.freedom is not None:
             canvas = torch.lerp(
                 kept if after is None else recombine(backbone, kept, noise, after), canvas, subject.freedom
@@ -165,7 +165,9 @@ def _layout(tape: Tape, subject: Subject, spots: list[Window]) -> Labels | None:
     return Labels(maps, subject.count, tape.backbone.device)
 
 
-def _batches(tape: Tape, shape: Shape, plan: Plan, generator: torch.Generator, twice: bool) -> Iterator[list[Window]]:
+def batches(
+    tape: Tape, shape: Shape, plan: Plan, generator: torch.Generator, twice: bool = False
+) -> Iterator[list[Window]]:
     """The windows of one step in batches, on a grid that is rolled by a random offset; `twice`: on two grids."""
     side = tape.backbone.family.window
     y, x = torch.randint(0, side, (2,), generator=generator).tolist()
@@ -237,7 +239,8 @@ def _adam(z: Tensor, m: Tensor, v: Tensor, gradient: Tensor, age: int, rate: flo
     return z - rate * (m / (1 - 0.9**age)) / ((v / (1 - 0.999**age)).sqrt() + 1e-8), m, v
 
 
-def _finite(canvas: Tensor) -> Tensor:
+def finite(canvas: Tensor) -> Tensor:
+    """The canvas itself; raises NotFinite if it holds NaN or infinity."""
     if not bool(torch.isfinite(canvas).all()):
         raise NotFinite("the network gave NaN or infinity")
     return canvas

@@ -1,4 +1,4 @@
-"""Synthesis: from a swatch, and a layout if there is one, to a picture. Composes start, sampler, decoder and polish."""
+"""From a swatch, with a layout or a content picture if there is one, to a picture: start, sampler, decoder, polish."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from torch import Tensor
 
 from ad_service.core import codec, labels, lattice, metrics, starts
 from ad_service.core.backbones import Backbone, Family
-from ad_service.core.canvas import Shape, round_up
+from ad_service.core.canvas import Shape, resized, round_up
 from ad_service.core.features import capture
 from ad_service.core.polish import polish
-from ad_service.core.quilt import QuiltOptions, quilt
+from ad_service.core.quilt import QuiltOptions, guide_of, quilt
 from ad_service.core.samplers import SAMPLERS, Plan, Subject
+from ad_service.core.styleid import preview
 
 CELL = 4
 """Pixels along the side of the squares that a start is made of."""
 
 BORDER = 3
 """Cells at each side of a cut that a weak model may change; the rest of a quilt is the swatch itself."""
+
+GUIDED = QuiltOptions(block=8, overlap=2, mends=3.0)
+"""A quilt whose pieces are small enough that a content stays readable in them."""
+
+GUIDE_PRICE = 8.0
+"""What a tone that is not the content's costs in such a quilt, for a content weight of 1."""
 
 MAX_CROPS = 4
 """Crops of a swatch larger than the window whose keys and values stand side by side."""
@@ -33,7 +40,8 @@ class Request:
     """What is asked for.
 
     `swatch` (3, h, w) is float32 in [0, 1]; `regions` (h, w) and `layout` (any size, resized to the canvas) are int64
-    label maps of the same labels, both or neither. None, "auto": the preset and the family decide.
+    label maps of the same labels, both or neither. `content` (3, any size, resized to the canvas) is what `restyle`
+    makes anew. None, "auto": the preset and the family decide.
     """
 
     swatch: Tensor
@@ -54,6 +62,7 @@ class Request:
     content_weight: float | None = None
     regions: Tensor | None = None
     layout: Tensor | None = None
+    content: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,11 @@ class Picture:
 
 Job = Generator[Step, None, Picture]
 
+METHODS = SAMPLERS | {"preview": preview}
+
+PREVIEW_STEPS = 50
+"""Timesteps of a StyleID pass (its paper, section 5)."""
+
 PRESETS = {"draft": 0.5, "standard": 1.0, "fine": 2.0}
 """Factor on a family's own number of steps."""
 
@@ -85,32 +99,50 @@ def synthesise(backbone: Backbone, request: Request, decoders: codec.Decoders | 
 
     A decoder that was fitted to this swatch before is taken from `decoders`; one that is fitted now is put there.
     """
+    return _make(backbone, request, _choose_start(request, backbone.family), decoders)
+
+
+def restyle(backbone: Backbone, request: Request, decoders: codec.Decoders | None = None) -> Job:
+    """The request's content made anew in the material of its swatch, as `synthesise` makes a picture from nothing.
+
+    The canvas starts as the content's latents, and its queries keep to theirs (paper, section 3.2); in a family whose
+    start is a quilt, as pieces of the swatch that have the content's light and dark. The method "preview" is StyleID.
+    """
+    assert request.content is not None
+    content = resized(request.content, request.height, request.width, (request.tile_y, request.tile_x))
+    quilted = backbone.family.start == "quilt" and request.method != "preview"
+    return _make(backbone, replace(request, content=content), "quilt" if quilted else "content", decoders)
+
+
+def _make(backbone: Backbone, request: Request, start: str, decoders: codec.Decoders | None) -> Job:
     family = backbone.family
     generator = torch.Generator().manual_seed(request.seed)
-    start = _choose_start(request, family)
     exemplar = _prepare(request, family, start)
     latents = codec.encode(backbone, exemplar.picture)
     subject, visible = _subject(request, family, exemplar, latents)
     paint = _painter(latents, exemplar.picture, family.factor)
-    plan = _plan(request, family, start, layout=exemplar.layout is not None)
+    method = family.method if request.method == "auto" else request.method
+    plan = _plan(request, family, start, method, layout=exemplar.layout is not None)
     if start == "noise":
         canvas = torch.randn(len(latents), subject.shape.height, subject.shape.width, generator=generator)
     else:
-        laying = _start(start, subject.shape, exemplar, subject.layout, family.factor, generator)
+        laying = _start(start, request, plan, exemplar, subject, family, generator)
         picture, freedom = yield from _map(laying, 0.0, 0.15, "laying out")
         canvas = codec.encode_canvas(backbone, picture, subject.shape)
         subject = replace(subject, content=canvas, freedom=freedom if family.keeps_start else None)
-    method = family.method if request.method == "auto" else request.method
+    count = plan.steps * (2 if method == "preview" else 1)
     with capture(backbone) as tape:
-        steps = SAMPLERS[method](tape, subject, canvas, plan, generator)
+        steps = METHODS[method](tape, subject, canvas, plan, generator)
         for i, canvas in enumerate(steps, 1):
-            yield Step(0.15 + 0.65 * i / plan.steps, f"step {i} of {plan.steps}", _preview(paint, canvas, visible))
+            yield Step(0.15 + 0.65 * i / count, f"step {i} of {count}", _preview(paint, canvas, visible))
         passes = {"unet_forwards": float(tape.forwards), "unet_backwards": float(tape.backwards)}
     state, fit = None, dict[str, float]()
     if _detail(backbone, request) in ("decoder", "both"):
         state, fit = yield from _fit(backbone, exemplar.picture, {} if decoders is None else decoders)
     image = yield from _finish(backbone, request, exemplar, canvas, subject.shape, state, generator)
-    if request.layout is None:
+    if request.content is not None:
+        image = image.roll([-shift for shift in _half_a_latent(request, family)], (0, 1))
+    elif request.layout is None:
         image = _cut_anywhere(image, (request.tile_y, request.tile_x))
     return Picture(image, _figures(image, request, exemplar) | fit | passes)
 
@@ -208,7 +240,7 @@ class _Exemplar:
 def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
     """Scale the swatch and cut its sides to multiples that the codec and the UNet can halve.
 
-    A regular swatch that is to be quilted is stretched so that its periods fit the canvas.
+    A regular swatch that is to be quilted, and follows no content, is stretched so that its periods fit the canvas.
     """
     multiple = family.factor * 8
     picture, regions = request.swatch, request.regions
@@ -218,7 +250,7 @@ def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
         picture = F.interpolate(picture[None], (h, w), mode=mode, antialias=True, align_corners=False)[0].clamp(0, 1)
         if regions is not None:
             regions = labels.condense(regions, h, w)
-    periods = lattice.basis(picture) if start == "quilt" else None
+    periods = lattice.basis(picture) if start == "quilt" and request.content is None else None
     if periods is not None:
         matrix = lattice.fitting(periods, request.height, request.width, (request.tile_y, request.tile_x))
         fitted = picture if matrix is None else lattice.warp(picture, matrix).clamp(0, 1)
@@ -290,12 +322,22 @@ def _crops(latents: Tensor, side: int, regions: Tensor | None) -> list[tuple[int
 
 
 def _start(
-    start: str, shape: Shape, exemplar: _Exemplar, layout: Tensor | None, factor: int, generator: torch.Generator
+    start: str,
+    request: Request,
+    plan: Plan,
+    exemplar: _Exemplar,
+    subject: Subject,
+    family: Family,
+    generator: torch.Generator,
 ) -> Generator[float, None, tuple[Tensor, Tensor | None]]:
     """The picture (3, H, W) that the canvas begins with, and for a quilt how near each latent (H, W) is to a cut.
 
     Made in cells of CELL pixels; yields the fraction done.
     """
+    shape, layout, factor = subject.shape, subject.layout, family.factor
+    content = _content(request, family, shape)
+    if start == "content" and content is not None:
+        return content, None
     h, w = (side // CELL for side in exemplar.picture.shape[1:])
     cells = replace(shape, height=shape.height * factor // CELL, width=shape.width * factor // CELL)
     regions = None if exemplar.regions is None else labels.condense(exemplar.regions, h, w)
@@ -305,7 +347,11 @@ def _start(
         layout = labels.resize(layout, cells.height, cells.width)
     tiles = (shape.tile_y, shape.tile_x)
     if start == "quilt":
-        source = yield from quilt(swatch, cells, layout, generator, _quilt_options(min(h, w), periods))
+        options, tones = _quilt_options(min(h, w), periods), None
+        if content is not None:
+            options = replace(GUIDED, guide_price=GUIDE_PRICE * plan.content_weight)
+            tones = guide_of(content, exemplar.picture, CELL, tiles)
+        source = yield from quilt(swatch, cells, layout, generator, options, tones)
         near = starts.borders(source, w, BORDER, tiles)[None, None]
         near = F.adaptive_max_pool2d(near, (shape.height, shape.width))[0, 0]
         return starts.paint(source, exemplar.picture, CELL, tiles), near
@@ -321,12 +367,27 @@ def _quilt_options(side: int, periods: Tensor | None) -> QuiltOptions:
     return QuiltOptions(block=block, overlap=overlap)
 
 
-def _plan(request: Request, family: Family, start: str, *, layout: bool) -> Plan:
+def _content(request: Request, family: Family, shape: Shape) -> Tensor | None:
+    """The content as it is worked on: rolled, and its last row and column repeated where the canvas is larger."""
+    if request.content is None:
+        return None
+    picture = request.content.roll(_half_a_latent(request, family), (1, 2))
+    pad = (0, shape.width * family.factor - request.width, 0, shape.height * family.factor - request.height)
+    return F.pad(picture[None], pad, "replicate")[0]
+
+
+def _half_a_latent(request: Request, family: Family) -> tuple[int, int]:
+    """How far a content is rolled meanwhile (down, right), so that its edge falls on no border between latents."""
+    return request.tile_y * family.factor // 2, request.tile_x * family.factor // 2
+
+
+def _plan(request: Request, family: Family, start: str, method: str, *, layout: bool) -> Plan:
     strength = request.strength or (family.strength if start == "quilt" else 1.0)
-    steps = request.steps or max(2, round(family.steps * PRESETS[request.preset]))
+    own = PREVIEW_STEPS if method == "preview" else family.steps * (2 if start == "content" else 1)
+    steps = request.steps or max(2, round(own * PRESETS[request.preset]))
     weight = request.content_weight
     if weight is None:
-        weight = 0.25 if layout and start != "noise" else 0.0
+        weight = 0.25 if request.content is not None or (layout and start != "noise") else 0.0
     return Plan(
         steps, request.iterations or family.iterations, request.learning_rate or family.learning_rate, weight, strength
     )
@@ -380,4 +441,6 @@ def _figures(image: Tensor, request: Request, exemplar: _Exemplar) -> dict[str, 
         layout = exemplar.pixel_layout[: picture.shape[1], : picture.shape[2]]
         found = metrics.label_agreement(picture, layout, exemplar.picture, exemplar.regions)
         out |= {"label_agreement": found.agreement, "label_agreement_ceiling": found.ceiling}
+    if request.content is not None:
+        out["content_correlation"] = metrics.content_correlation(picture, request.content)
     return out

@@ -15,7 +15,10 @@ from blender_addon import wire
 
 
 class Tiles:
-    """Repeats the swatch over the canvas, tinted by the layout where one is given. `pause` is the time of each step."""
+    """Repeats the swatch over the canvas, tinted by the layout or the content where one is given.
+
+    `pause` is the time of each step.
+    """
 
     def __init__(self, pause: float, steps: int = 5, maps: tuple[str, ...] = ()) -> None:
         self.pause, self.steps, self.maps = pause, steps, maps
@@ -26,11 +29,12 @@ class Tiles:
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         p = request.parameters
         swatch = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
-        rows = (np.arange(p["height"]) + p["seed"]) % swatch.shape[0]
-        canvas = swatch[rows][:, np.arange(p["width"]) % swatch.shape[1]]
-        if "layout" in request.inputs:
-            layout = Image.open(io.BytesIO(read(request.inputs["layout"]))).convert("RGB")
-            canvas = canvas // 2 + np.asarray(layout.resize((p["width"], p["height"]), 0)) // 2
+        over = [Image.open(io.BytesIO(read(request.inputs[n]))) for n in ("layout", "content") if n in request.inputs]
+        width, height = p["width"] or over[0].width, p["height"] or over[0].height
+        rows = (np.arange(height) + p["seed"]) % swatch.shape[0]
+        canvas = swatch[rows][:, np.arange(width) % swatch.shape[1]]
+        for picture in over:
+            canvas = canvas // 2 + np.asarray(picture.convert("RGB").resize((width, height), 0)) // 2
         for step in range(self.steps):
             part = (step + 1) / self.steps
             yield Step(part, f"Step {step + 1} of {self.steps}", lambda part=part: _png(canvas[:: int(2 / part)]))

@@ -26,6 +26,14 @@ def swatch(name: str = "bricks.png") -> Any:
     return image
 
 
+def content(name: str = "wall.png", size: int = 96) -> Any:
+    """The scene's content, for a job that restyles it: a packed image."""
+    image = image_io.new_image(name, image_io.encode_png(checks(size)))
+    bpy.context.scene.distill.kind = "restyle"
+    bpy.context.scene.distill.image_content = image
+    return image
+
+
 def small_output(width: int = 128, height: int = 64, **others: Any) -> None:
     group = bpy.context.scene.distill.parameters_synthesize
     for name, value in {"width": width, "height": height, **others}.items():

@@ -64,6 +64,68 @@ def test_the_layout_goes_with_the_job(service: LiveService, blender: Any) -> Non
     assert (pixels[:, 2] != pixels[:, 66]).any()
 
 
+def test_a_content_is_restyled_at_its_own_size(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.content("wall.png", 96)
+    image = scenes.make()
+    assert tuple(image.size) == (96, 96)
+    assert image.name == "wall in bricks 0"
+    request = wire.JobRequest.parse(json.loads(image["distill_request"]))
+    assert (request.kind, set(request.inputs)) == ("restyle", {"content", "swatch"})
+    assert scenes.base_color_node(blender.context.active_object.active_material).image == image
+
+
+def test_a_restyled_texture_can_be_given_a_size_and_a_method_of_its_own(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.content()
+    group = blender.context.scene.distill.parameters_restyle
+    group.method = "preview"
+    blender.ops.distill.output_size(width=128, height=128)
+    image = scenes.make()
+    assert tuple(image.size) == (128, 128)
+    assert json.loads(image["distill_parameters"])["method"] == "preview"
+    blender.ops.distill.output_size(width=0, height=0)
+    assert tuple(scenes.make().size) == (96, 96)
+
+
+def test_what_is_painted_on_the_content_and_not_saved_counts(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    image = scenes.content()
+    image.pixels.foreach_set(np.zeros(len(image.pixels), np.float32))
+    image.update()
+    assert (image_io.pixels_of(scenes.make(), "result")[..., :3] <= 125).all()
+
+
+def test_the_content_is_taken_from_the_material_or_from_a_file(blender: Any, tmp_path: Path) -> None:
+    scenes.material_with_image()
+    settings = blender.context.scene.distill
+    assert blender.ops.distill.picture_from_material(picture="content") == {"FINISHED"}
+    assert settings.image_content.name == "old" and settings.image_swatch is None
+    path = tmp_path / "wall.png"
+    path.write_bytes(image_io.encode_png(scenes.checks()))
+    assert blender.ops.distill.picture_from_file(filepath=str(path), picture="content") == {"FINISHED"}
+    assert settings.image_content.name == "wall.png" and settings.image_swatch is None
+
+
+def test_no_content_greys_the_button_and_says_why(blender: Any) -> None:
+    scenes.swatch()
+    blender.context.scene.distill.kind = "restyle"
+    assert not blender.ops.distill.run.poll()
+    assert "Choose the content first" in refusal(blender.ops.distill.run)
+
+
+def test_the_parameters_of_a_restyled_texture_come_back_into_the_panel(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.content()
+    settings = blender.context.scene.distill
+    settings.parameters_restyle.content_weight = 0.5
+    scenes.make()
+    settings.kind, settings.parameters_restyle.content_weight = "synthesize", 2.0
+    blender.ops.distill.reuse_parameters()
+    assert settings.kind == "restyle"
+    assert settings.parameters_restyle.content_weight == 0.5
+
+
 def test_variations_are_jobs_with_seeds_that_follow_each_other(service: LiveService, blender: Any) -> None:
     scenes.swatch()
     scenes.small_output(seed=3)
@@ -77,7 +139,7 @@ def test_a_result_lies_beside_what_the_material_had_and_can_be_taken_back(servic
     material = scenes.material_with_image()
     before = scenes.base_color_node(material)
     before_name, count = before.name, len(material.node_tree.nodes)
-    blender.ops.distill.swatch_from_material()
+    blender.ops.distill.picture_from_material()
     scenes.small_output()
     image = scenes.make()
     node = scenes.base_color_node(material)
@@ -314,7 +376,7 @@ def test_a_seed_beyond_the_last_is_told(service: LiveService, blender: Any) -> N
 
 def test_no_swatch_greys_the_button_and_says_why(blender: Any) -> None:
     assert not blender.ops.distill.run.poll()
-    assert "Choose a swatch first" in refusal(blender.ops.distill.run)
+    assert "Choose the swatch first" in refusal(blender.ops.distill.run)
 
 
 def test_the_error_of_a_job_is_told_and_it_can_be_tried_again(start: Start, blender: Any) -> None:

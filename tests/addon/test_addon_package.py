@@ -44,7 +44,7 @@ from blender_addon import wire
 content = wire.Picture("content", True, "The picture whose shapes are kept")
 fewer = tuple(p for p in wire.COMMON if p.name not in ("width", "height", "tile"))
 prompt = wire.Parameter("prompt", "str", "a wall", "What it shows")
-wire.KINDS["another"] = wire.JobKind("another", "A kind of a later day", (content, wire.SWATCH), (*fewer, prompt))
+wire.KINDS["another"] = wire.JobKind("another", "Another", "Of a later day", (content, wire.SWATCH), (*fewer, prompt))
 import blender_addon
 from blender_addon import ordering, properties
 blender_addon.register()
