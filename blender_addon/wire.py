@@ -228,7 +228,7 @@ def _for_restyle(parameter: Parameter) -> Parameter:
         help = f"{parameter.help} (0: that of the content, to a multiple of {parameter.multiple})"
         return replace(parameter, default=0, automatic=0, help=help)
     if parameter.name == "method":
-        help = "As for a texture; preview is one quick pass that optimises nothing, for Stable Diffusion"
+        help = "As for a texture; preview is one pass that optimises nothing and keeps the content's fine shapes"
         return replace(parameter, choices=(*parameter.choices, "preview"), help=help)
     return parameter
 
