@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core.canvas import Shape, pad
+from ad_service.core.canvas import Shape, around, pad
 from ad_service.core.labels import used
 from ad_service.core.starts import Swatch, fill, show
 
@@ -28,6 +28,9 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 REGION = 128
 """Cells along the side of the areas that are mended one after the other, so that time grows with the canvas' area."""
+
+VISIBLE = 0.5
+"""The price from which on a cut is plainly seen."""
 
 COARSE = 4
 """Cells along the side of the squares among which a bad border is looked for."""
@@ -134,6 +137,24 @@ def quilt(
         torch.set_num_threads(threads)
 
 
+def visible_cuts(source: Tensor, swatch: Swatch, plain: float, reach: int, tiles: tuple[bool, bool]) -> Tensor:
+    """How near each cell of a source map (H, W) is to a cut that shows: 1 at one, falling to 0 at `reach` cells.
+
+    A cut of cost VISIBLE or more shows, a better one in part: where it runs unseen, nothing needs a change.
+    """
+    H, W = source.shape
+    borders = Borders(swatch.features, plain)
+    columns = around(0, W, 1, W, tiles[1])
+    cost = torch.empty(H, W)
+    for y in range(0, H, REGION):
+        rows = around(y, min(REGION, H - y), 1, H, tiles[0])
+        cost[y : y + REGION] = torch.from_numpy(borders.of_cells(source[rows][:, columns].numpy()))
+    near = (cost / VISIBLE).clamp(max=1)[None, None]
+    for _ in range(reach):
+        near = torch.maximum(near, F.max_pool2d(pad(near, 1, tiles), 3, 1) - 1 / reach)
+    return near[0, 0].clamp(min=0)
+
+
 class _Quilt:
     """The canvas of a quilt in the making: a source map, and which of its cells are laid."""
 
@@ -167,7 +188,7 @@ class _Quilt:
         self.guide = guide
         self.generator = generator
         self.options = options
-        self.borders = Borders(self.features, options.plain * self.spread)
+        self.borders = Borders(self.features, options.plain)
         self.source: Ints = np.zeros((shape.height, shape.width), np.int64)
         self.laid: Mask = np.zeros((shape.height, shape.width), np.bool_)
         self.shown: Floats = np.zeros(self.h * self.w, np.float32)  # how often, over how often on average
@@ -291,13 +312,7 @@ class _Quilt:
     def border_cost(self, y: int, x: int, height: int, width: int) -> Tensor:
         """What each cell of an area (height, width) costs: its borders with its neighbours, and its tone."""
         shown = self.source[self._cells(y - 1, x - 1, height + 2, width + 2)]
-        total = np.zeros((height + 2, width + 2), np.float32)
-        for axis in (0, 1):
-            first, second = _pairs(axis)
-            cost = self.borders.cost(shown[first], shown[second], axis)
-            total[first] += cost
-            total[second] += cost
-        inner = total[1:-1, 1:-1] + self._off(self._cells(y, x, height, width), shown[1:-1, 1:-1])
+        inner = self.borders.of_cells(shown) + self._off(self._cells(y, x, height, width), shown[1:-1, 1:-1])
         return torch.from_numpy(inner)
 
     def _mend(self, coarse: Tensor, area: tuple[int, int, int, int]) -> None:
@@ -370,15 +385,16 @@ class _Quilt:
 class Borders:
     """What it costs that one cell of a swatch (C, h, w) stands beside another, and the cheapest cuts."""
 
-    def __init__(self, features: Tensor, plain: float) -> None:
+    def __init__(self, features: Tensor, plain: float) -> None:  # plain: see QuiltOptions
         _, h, w = features.shape
         self.flat: Floats = features.flatten(1).t().contiguous().numpy()  # (h w, C)
         index = np.arange(h * w).reshape(h, w)
         edge = {axis: np.pad(index, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], "edge") for axis in (0, 1)}
         self.next: dict[int, Ints] = {0: edge[0][2:].ravel(), 1: edge[1][:, 2:].ravel()}
         self.before: dict[int, Ints] = {0: edge[0][:-2].ravel(), 1: edge[1][:, :-2].ravel()}
+        least = plain / 2 * float(features.var((1, 2)).sum())
         self.contrast: dict[int, Floats] = {
-            axis: np.square(self.flat[self.next[axis]] - self.flat).sum(1) + plain / 2 for axis in (0, 1)
+            axis: np.square(self.flat[self.next[axis]] - self.flat).sum(1) + least for axis in (0, 1)
         }
 
     def cost(self, a: Ints, b: Ints, axis: int) -> Floats:
@@ -392,6 +408,16 @@ class Borders:
         apart += np.square(self.flat[a] - self.flat[before_b]).sum(-1)
         cost: Floats = apart / (self.contrast[axis][a] + self.contrast[axis][before_b])
         return cost
+
+    def of_cells(self, shown: Ints) -> Floats:
+        """What each inner cell of a source map (h + 2, w + 2) costs with its four neighbours: (h, w)."""
+        total = np.zeros(shown.shape, np.float32)
+        for axis, (first, second) in _both():
+            cost = self.cost(shown[first], shown[second], axis)
+            total[first] += cost
+            total[second] += cost
+        inner: Floats = total[1:-1, 1:-1]
+        return inner
 
     def sum(self, shown: Ints) -> float:
         """The cost of all borders inside a source map (h, w)."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core.canvas import Shape, pad
+from ad_service.core.canvas import Shape
 from ad_service.core.labels import check, used
 
 BAND = 64
@@ -101,23 +101,6 @@ def _neighbours(cells: Tensor, length: int, cell: int, step: Tensor, tile: bool)
     inside = index % length if tile else index.clamp(0, length - 1)
     pixel = torch.arange(cell).repeat(len(cells)) - cell * step.repeat(len(cells))
     return inside, pixel + cell * (index - inside) * (not tile)
-
-
-def borders(source: Tensor, columns: int, reach: int, tiles: tuple[bool, bool]) -> Tensor:
-    """How near each cell (H, W) is to a cut: 1 at one, falling to 0 at `reach` cells.
-
-    `columns` is the width of the swatch in cells.
-    """
-    cut = torch.zeros(source.shape, dtype=torch.bool)
-    for dim, step in ((1, 1), (0, columns)):
-        apart = source.roll(-1, dim) != source + step
-        if not tiles[dim]:
-            apart.select(dim, -1).fill_(False)
-        cut |= apart | apart.roll(1, dim)
-    near = cut.float()[None, None]
-    for _ in range(reach):
-        near = torch.maximum(near, F.max_pool2d(pad(near, 1, tiles), 3, 1) - 1 / reach)
-    return near[0, 0].clamp(0, 1)
 
 
 def show(source: Tensor, picture: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ad_service.core.backbones import Backbone, Family
 from ad_service.core.canvas import Shape, resized, round_up
 from ad_service.core.features import capture
 from ad_service.core.polish import polish
-from ad_service.core.quilt import QuiltOptions, guide_of, quilt
+from ad_service.core.quilt import QuiltOptions, guide_of, quilt, visible_cuts
 from ad_service.core.samplers import SAMPLERS, Plan, Subject
 from ad_service.core.styleid import preview
 
@@ -352,7 +352,7 @@ def _start(
             options = replace(GUIDED, guide_price=GUIDE_PRICE * plan.content_weight)
             tones = guide_of(content, exemplar.picture, CELL, tiles)
         source = yield from quilt(swatch, cells, layout, generator, options, tones)
-        near = starts.borders(source, w, BORDER, tiles)[None, None]
+        near = visible_cuts(source, swatch, options.plain, BORDER, tiles)[None, None]
         near = F.adaptive_max_pool2d(near, (shape.height, shape.width))[0, 0]
         return starts.paint(source, exemplar.picture, CELL, tiles), near
     return starts.paint(starts.fill(swatch, cells, layout, generator), exemplar.picture, CELL, tiles), None
