@@ -65,6 +65,22 @@ def test_the_network_cannot_run_around_its_tape() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_stopping_after_the_last_layer_of_the_loss_changes_none_of_them(family: str) -> None:
+    model, z = backbone(family), latents(backbone(family), 2, 16, 24)
+    after = []
+    hook = model.unet.conv_out.register_forward_hook(lambda *_: after.append(1))
+    with torch.no_grad(), capture(model) as tape:
+        reference = tape.reference(latents(model, 1, 16, 16), 0)
+        stopped = tape.layers(z, 100, reference)
+        assert not after
+        _, whole = tape.observe(z, 100, reference)
+    hook.remove()
+    assert list(stopped) == list(whole)
+    for i, layer in whole.items():
+        torch.testing.assert_close([layer.Q, layer.K, layer.V], [stopped[i].Q, stopped[i].K, stopped[i].V])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [(16, 24), (40, 8)])
 def test_the_last_six_layers_are_taped_with_their_grids(family: str, size: tuple[int, int]) -> None:
     model = backbone(family)

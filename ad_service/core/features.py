@@ -10,7 +10,7 @@ Attention processors are swapped inside `capture` and always put back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -87,10 +87,18 @@ class _Run:
     read: Reference | None = None
     layout: Labels | None = None
     transfer: Transfer | None = None
+    stop: bool = False
+
+
+class _Enough(Exception):
+    """The last layer that is asked for is taped; what the network would do after it is left out."""
 
 
 class Tape:
-    """Runs the network and tapes its self-attention; made by `capture`."""
+    """Runs the network and tapes its self-attention; made by `capture`.
+
+    `batch` is how many windows go through at once; who runs out of memory halves it.
+    """
 
     def __init__(self, backbone: Backbone, attentions: list[Attention]) -> None:
         self.backbone = backbone
@@ -99,13 +107,14 @@ class Tape:
         self.similarity = backbone.family.similarity
         self.forwards = 0
         self.backwards = 0
+        self.batch = 1
         self._run: _Run | None = None
 
     def reference(self, zs: Tensor, t: int, labels: Labels | None = None) -> Reference:
         """Keys and values of the swatch's crops zs (R, C, h, w) at timestep t."""
         layers = range(self.count) if self.backbone.family.in_context else self.loss_layers
-        run = _Run((zs.shape[2], zs.shape[3]), frozenset(layers))
-        with torch.no_grad():
+        run = _Run((zs.shape[2], zs.shape[3]), frozenset(layers), stop=True)
+        with torch.no_grad(), suppress(_Enough):
             self._predict(zs.to(self.backbone.device), t, run)
         layers_of_swatch = {
             i: Layer(_side_by_side(x.Q), _side_by_side(x.K), _side_by_side(x.V), x.grid) for i, x in run.layers.items()
@@ -119,9 +128,21 @@ class Tape:
 
         A family that reads in context also attends to the reference's keys; `layout` has the windows' labels.
         """
-        read = reference if self.backbone.family.in_context else None
-        run = _Run((z.shape[2], z.shape[3]), frozenset(self.loss_layers), read=read, layout=layout)
+        run = self._reading(z, reference, layout)
         return self._predict(z, t, run), run.layers
+
+    def layers(
+        self, z: Tensor, t: int, reference: Reference | None = None, layout: Labels | None = None
+    ) -> dict[int, Layer]:
+        """The layers that the loss reads, as `observe` gives them; the network stops at the last of them."""
+        run = self._reading(z, reference, layout, stop=True)
+        with suppress(_Enough):
+            self._predict(z, t, run)
+        return run.layers
+
+    def _reading(self, z: Tensor, reference: Reference | None, layout: Labels | None, stop: bool = False) -> _Run:
+        read = reference if self.backbone.family.in_context else None
+        return _Run((z.shape[2], z.shape[3]), frozenset(self.loss_layers), read=read, layout=layout, stop=stop)
 
     def restyle(self, z: Tensor, t: int, transfer: Transfer) -> Tensor:
         """The prediction for windows z (B, C, h, w) that ask with the content's queries: see `Transfer`."""
@@ -152,6 +173,8 @@ class Tape:
             Q, K = centred(Q), centred(K)
         if i in run.record:
             run.layers[i] = Layer(Q, K, V, grid)
+        if run.stop and i == self.loss_layers[-1]:
+            raise _Enough
         if run.transfer is not None and i in run.transfer.content:
             asked, answering = run.transfer, run.transfer.reference.layers[i]
             Q = torch.lerp(Q, asked.content[i].Q, asked.keep)

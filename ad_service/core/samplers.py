@@ -7,6 +7,7 @@ and its Adam state live on the host in float32.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,9 @@ from ad_service.core.backbones import Backbone
 from ad_service.core.canvas import Accumulator, Shape, Window, gather, windows
 from ad_service.core.features import Labels, Layer, Reference, Tape
 from ad_service.core.losses import ad_loss, attend, content_loss
+
+MOST_WINDOWS = 32
+"""Windows that go through the network at once at most; more are not faster."""
 
 
 class NotFinite(ArithmeticError):
@@ -36,7 +40,6 @@ class Plan:
     content_weight: float
     strength: float
     settle: int = 2
-    batch: int = 4
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def optimise(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator
         for k in range(plan.iterations):
             age = i * plan.iterations + k + 1
             moved = [Accumulator(len(canvas), subject.shape) for _ in range(3)]
-            for spots in batches(tape, subject.shape, plan, generator):
+            for spots in batches(tape, subject.shape, generator):
                 z, m, v = (gather(u, spots, subject.shape) for u in (canvas, first, second))
                 gradient = _gradient(tape, z, t, reference, spots, subject, plan)
                 z, m, v = _adam(z, m, v, gradient, age, plan.learning_rate)
@@ -106,7 +109,7 @@ def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: 
         elif after is not None:
             reference = tape.reference(noised(subject.zs, backbone, after, generator), after, labels)
         total, clean = (Accumulator(len(canvas), subject.shape) for _ in range(2))
-        for spots in batches(tape, subject.shape, plan, generator, twice=i >= len(steps) - plan.settle):
+        for spots in batches(tape, subject.shape, generator, twice=i >= len(steps) - plan.settle):
             z = gather(canvas, spots, subject.shape).to(backbone.device)
             layout = _layout(tape, subject, spots)
             with torch.no_grad():
@@ -165,16 +168,15 @@ def _layout(tape: Tape, subject: Subject, spots: list[Window]) -> Labels | None:
     return Labels(maps, subject.count, tape.backbone.device)
 
 
-def batches(
-    tape: Tape, shape: Shape, plan: Plan, generator: torch.Generator, twice: bool = False
-) -> Iterator[list[Window]]:
+def batches(tape: Tape, shape: Shape, generator: torch.Generator, twice: bool = False) -> Iterator[list[Window]]:
     """The windows of one step in batches, on a grid that is rolled by a random offset; `twice`: on two grids."""
     side = tape.backbone.family.window
     y, x = torch.randint(0, side, (2,), generator=generator).tolist()
     offsets = [(y, x), (y + side // 2, x + side // 2)] if twice else [(y, x)]
     spots = [w for offset in offsets for w in windows(shape, side, offset)]
-    for i in range(0, len(spots), plan.batch):
-        yield spots[i : i + plan.batch]
+    while spots:
+        batch, spots = spots[: tape.batch], spots[tape.batch :]
+        yield batch
 
 
 def _loss(
@@ -199,13 +201,44 @@ def _loss(
 def _gradient(
     tape: Tape, z: Tensor, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan
 ) -> Tensor:
-    """The gradient of the loss for windows z (B, C, h, w), on the host."""
+    """The gradient of the loss for windows z (B, C, h, w), on the host; in smaller batches if memory is out."""
+    try:
+        with _sizing(tape, len(z)):
+            return _whole_gradient(tape, z, t, reference, spots, subject, plan)
+    except torch.OutOfMemoryError:
+        if len(z) == 1:
+            raise
+    tape.batch = len(z) // 2
+    torch.cuda.empty_cache()  # does nothing where there is no CUDA
+    parts = zip(z.split(tape.batch), (spots[i : i + tape.batch] for i in range(0, len(z), tape.batch)), strict=True)
+    return torch.cat([_gradient(tape, part, t, reference, some, subject, plan) for part, some in parts])
+
+
+@contextmanager
+def _sizing(tape: Tape, count: int) -> Iterator[None]:
+    """Around the first window on a CUDA device: as many as its memory holds go through at once from then on."""
+    device = tape.backbone.device
+    if device.type != "cuda" or count > 1 or tape.backwards:
+        yield
+        return
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    yield
+    each = max(1, torch.cuda.max_memory_allocated(device) - before)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + unused
+    tape.batch = max(1, min(MOST_WINDOWS, int(0.8 * free / each)))
+
+
+def _whole_gradient(
+    tape: Tape, z: Tensor, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan
+) -> Tensor:
     device = tape.backbone.device
     layout = _layout(tape, subject, spots)
     content = _content(tape, t, reference, spots, subject, plan, layout)
     with torch.enable_grad():
         leaf = z.detach().to(device).requires_grad_()
-        _, layers = tape.observe(leaf, t, reference, layout)
+        layers = tape.layers(leaf, t, reference, layout)
         loss = _loss(tape, layers, reference, layout, content, plan.content_weight)
         (gradient,) = torch.autograd.grad(loss, leaf)
     tape.backwards += len(z)
@@ -219,7 +252,7 @@ def _content(
         return None
     with torch.no_grad():
         z = gather(subject.content, spots, subject.shape).to(tape.backbone.device)
-        return tape.observe(z, t, reference, layout)[1]
+        return tape.layers(z, t, reference, layout)
 
 
 def _lower(

@@ -38,7 +38,7 @@ def preview(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator:
     contents, styles = [canvas], [subject.zs]
     for t, up in pairwise([0, *reversed(steps)]):
         total = Accumulator(len(canvas), subject.shape)
-        for spots in batches(tape, subject.shape, plan, generator):
+        for spots in batches(tape, subject.shape, generator):
             raised = _raised(tape, gather(contents[-1], spots, subject.shape), t, up)
             for b, window in enumerate(spots):
                 total.add(window, raised[b])
@@ -49,7 +49,7 @@ def preview(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator:
     for i, (t, after) in enumerate(pairwise([*steps, 0])):
         content, reference = contents.pop(), tape.reference(styles.pop(), t)
         total, clean = (Accumulator(len(canvas), subject.shape) for _ in range(2))
-        for spots in batches(tape, subject.shape, plan, generator, twice=i >= len(steps) - plan.settle):
+        for spots in batches(tape, subject.shape, generator, twice=i >= len(steps) - plan.settle):
             z, zc = (gather(u, spots, subject.shape).to(backbone.device) for u in (canvas, content))
             with torch.no_grad():
                 _, layers = tape.observe(zc, t)
