@@ -1,6 +1,6 @@
 """Make pocket's weights anew, from nothing, in four stages: textures, codec, unet, export.
 
-    python -m ad_service.pocket.train --out RUN --minutes-codec 14 --minutes-unet 66
+    python -m ad_service.pocket.train --out RUN
 
 Each stage leaves its result in RUN and is passed over when that is there. Training writes checkpoints and goes on from
 the last one, whatever ended it. What a step does depends on the seed and on the step's number alone. A GPU takes the
@@ -75,8 +75,8 @@ class Run:
 
     folder: Path
     settings: Settings = Settings()
-    codec_budget: Budget = Budget(minutes=14)
-    unet_budget: Budget = Budget(minutes=66)
+    codec_budget: Budget = Budget(minutes=26)
+    unet_budget: Budget = Budget(minutes=170)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: int = 2
     save_every: float = 180.0  # seconds
@@ -503,7 +503,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--threads", type=int, default=1, help="of torch on a CPU")
     parser.add_argument("--workers", type=int, default=2, help="processes that make textures")
-    for name, minutes in (("codec", 14.0), ("unet", 66.0)):
+    for name, minutes in (("codec", 26.0), ("unet", 170.0)):
         parser.add_argument(f"--minutes-{name}", type=float, default=minutes, help="training time")
         parser.add_argument(f"--steps-{name}", type=int, help="number of steps, instead of minutes")
     for f in fields(Settings):
