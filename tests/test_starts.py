@@ -15,7 +15,7 @@ from torch import Tensor
 from ad_service.core import metrics
 from ad_service.core.canvas import Shape
 from ad_service.core.labels import LabelError
-from ad_service.core.quilt import Borders, QuiltOptions, quilt
+from ad_service.core.quilt import Borders, QuiltOptions, quilt, visible_cuts
 from ad_service.core.starts import Swatch, fill, paint, show
 
 OPTIONS = QuiltOptions(block=12, overlap=4, mends=2)
@@ -188,32 +188,33 @@ def test_a_rolled_source_map_paints_the_swatch_rolled_away_from_its_old_edges() 
     torch.testing.assert_close(painted[:, inner], picture.roll((16, 24), (1, 2))[:, inner])
 
 
-def random_sources(count: int, seed: int) -> list[np.ndarray]:
-    """Source maps (3, 4) into a swatch of 6 x 7 cells."""
+def two_pieces(seed: int) -> list[np.ndarray]:
+    """Source maps (3, 4) of pieces of a swatch of 6 x 7 cells."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(42, size=(3, 4)) for _ in range(count)]
+    corners = rng.choice(4 * 4, 2, replace=False)
+    return [(c // 4 + np.arange(3))[:, None] * 7 + c % 4 + np.arange(4) for c in corners]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_cut_is_the_cheapest_of_all_choices(seed: int) -> None:
     borders = Borders(grain(6, 7), 1.0)
-    old, new = random_sources(2, seed)
+    old, new = two_pieces(seed)
     laid, kept = np.ones((3, 4), np.bool_), np.zeros((3, 4), np.bool_)
     kept[0] = True
-    price = np.random.default_rng(seed).normal(0, 0.2, (3, 4)).astype(np.float32)
+    price = np.random.default_rng(seed).normal(0, 1, (3, 4)).astype(np.float32)
     best = min(
         borders.sum(np.where(take, new, old)) + price[take].sum()
         for flags in product((False, True), repeat=8)
-        for take in [np.concatenate([kept[:1] & False, np.array(flags).reshape(2, 4)])]
+        for take in [np.concatenate([~kept[:1], np.array(flags).reshape(2, 4)])]
     )
     take = borders.cut(old, new, laid, kept, price)
     assert not take[kept].any()
-    assert borders.sum(np.where(take, new, old)) + price[take].sum() == pytest.approx(best, abs=0.05)
+    assert borders.sum(np.where(take, new, old)) + price[take].sum() == pytest.approx(best, abs=1e-4)
 
 
 def test_what_is_bare_is_covered_and_what_is_kept_stays() -> None:
     borders = Borders(grain(6, 7), 1.0)
-    old, new = random_sources(2, 9)
+    old, new = two_pieces(9)
     laid, kept = np.zeros((3, 4), np.bool_), np.zeros((3, 4), np.bool_)
     laid[:, :3] = True
     kept[:, 0] = True
@@ -229,6 +230,31 @@ def test_neighbours_of_the_swatch_cost_nothing_and_its_rows_do_not_run_on() -> N
     assert borders.cost(row, row + 1, 1).tolist() == [0, 0, 0]
     assert borders.cost(row, row + 8, 0).tolist() == [0, 0, 0]
     assert borders.cost(np.array([15]), np.array([16]), 1).item() > 10
+
+
+def test_only_cuts_that_show_are_seen_and_what_lies_near_them() -> None:
+    picture = torch.cat([grain(20, 20), torch.full((3, 20, 20), 0.5)], 2)  # grain at the left, one colour at the right
+    index = torch.arange(20 * 40).view(20, 40)
+    whole = index[:, :16]
+    plain = torch.cat([index[:, 24:32], index[:, 24:32]], 1)
+    rough = torch.cat([index[:, :8], index.roll(-5, 0)[:, 3:11]], 1)
+    open_edges = (False, False)
+    for source in (whole, plain):
+        assert float(visible_cuts(source, Swatch(picture), 0.1, 3, open_edges).max()) == 0
+    assert float(visible_cuts(whole, Swatch(picture), 0.1, 3, (True, True)).min(1).values.max()) > 0.5  # it wraps
+    near = visible_cuts(rough, Swatch(picture), 0.1, 3, open_edges).mean(0)
+    assert float(near[7]) > 0.5 and float(near[8]) > 0.5
+    assert float(near[5]) < float(near[7])
+    assert float(near[:4].max()) == 0
+
+
+@pytest.mark.parametrize("tiling", [True, False])
+def test_cuts_are_seen_alike_in_bands_of_any_height(tiling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    swatch = Swatch(grain(40, 56))
+    source = last(swatch, Shape(45, 50, tiling, tiling))
+    whole = visible_cuts(source, swatch, 0.1, 3, (tiling, tiling))
+    monkeypatch.setattr("ad_service.core.quilt.REGION", 7)
+    assert torch.equal(visible_cuts(source, swatch, 0.1, 3, (tiling, tiling)), whole)
 
 
 def test_mending_makes_borders_better() -> None:

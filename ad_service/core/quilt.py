@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core.canvas import Shape, around, pad
+from ad_service.core.canvas import Shape, pad
 from ad_service.core.labels import used
 from ad_service.core.starts import Swatch, fill, show
 
@@ -144,11 +144,13 @@ def visible_cuts(source: Tensor, swatch: Swatch, plain: float, reach: int, tiles
     """
     H, W = source.shape
     borders = Borders(swatch.features, plain)
-    columns = around(0, W, 1, W, tiles[1])
+    edge_y, edge_x = (int(tile) for tile in tiles)  # a torus is seen with one cell more at each side
+    framed = source[torch.arange(-edge_y, H + edge_y) % H][:, torch.arange(-edge_x, W + edge_x) % W].numpy()
     cost = torch.empty(H, W)
     for y in range(0, H, REGION):
-        rows = around(y, min(REGION, H - y), 1, H, tiles[0])
-        cost[y : y + REGION] = torch.from_numpy(borders.of_cells(source[rows][:, columns].numpy()))
+        first = max(y + edge_y - 1, 0)
+        band = borders.of_cells(framed[first : y + REGION + edge_y + 1])[y + edge_y - first :, edge_x : edge_x + W]
+        cost[y : y + REGION] = torch.from_numpy(band[: min(REGION, H - y)])
     near = (cost / VISIBLE).clamp(max=1)[None, None]
     for _ in range(reach):
         near = torch.maximum(near, F.max_pool2d(pad(near, 1, tiles), 3, 1) - 1 / reach)
@@ -312,8 +314,8 @@ class _Quilt:
     def border_cost(self, y: int, x: int, height: int, width: int) -> Tensor:
         """What each cell of an area (height, width) costs: its borders with its neighbours, and its tone."""
         shown = self.source[self._cells(y - 1, x - 1, height + 2, width + 2)]
-        inner = self.borders.of_cells(shown) + self._off(self._cells(y, x, height, width), shown[1:-1, 1:-1])
-        return torch.from_numpy(inner)
+        cost = self.borders.of_cells(shown)[1:-1, 1:-1]
+        return torch.from_numpy(cost + self._off(self._cells(y, x, height, width), shown[1:-1, 1:-1]))
 
     def _mend(self, coarse: Tensor, area: tuple[int, int, int, int]) -> None:
         """Lay a piece over a bad border of an area, and keep of it what makes the borders better.
@@ -392,7 +394,7 @@ class Borders:
         edge = {axis: np.pad(index, [(1, 1) if a == axis else (0, 0) for a in (0, 1)], "edge") for axis in (0, 1)}
         self.next: dict[int, Ints] = {0: edge[0][2:].ravel(), 1: edge[1][:, 2:].ravel()}
         self.before: dict[int, Ints] = {0: edge[0][:-2].ravel(), 1: edge[1][:, :-2].ravel()}
-        least = plain / 2 * float(features.var((1, 2)).sum())
+        least = plain / 2 * float(features.var((1, 2)).sum()) + 1e-9  # a swatch of one colour has no contrast at all
         self.contrast: dict[int, Floats] = {
             axis: np.square(self.flat[self.next[axis]] - self.flat).sum(1) + least for axis in (0, 1)
         }
@@ -410,14 +412,13 @@ class Borders:
         return cost
 
     def of_cells(self, shown: Ints) -> Floats:
-        """What each inner cell of a source map (h + 2, w + 2) costs with its four neighbours: (h, w)."""
+        """What each cell of a source map (h, w) costs with those of its four neighbours that are in it."""
         total = np.zeros(shown.shape, np.float32)
         for axis, (first, second) in _both():
             cost = self.cost(shown[first], shown[second], axis)
             total[first] += cost
             total[second] += cost
-        inner: Floats = total[1:-1, 1:-1]
-        return inner
+        return total
 
     def sum(self, shown: Ints) -> float:
         """The cost of all borders inside a source map (h, w)."""

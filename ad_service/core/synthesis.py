@@ -23,7 +23,7 @@ CELL = 4
 """Pixels along the side of the squares that a start is made of."""
 
 BORDER = 3
-"""Cells at each side of a cut that a weak model may change; the rest of a quilt is the swatch itself."""
+"""Cells at each side of a visible cut that a weak model may change; the rest of a quilt is the swatch itself."""
 
 GUIDED = QuiltOptions(block=8, overlap=2, mends=3.0)
 """A quilt whose pieces are small enough that a content stays readable in them."""
