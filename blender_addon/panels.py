@@ -174,7 +174,8 @@ def _draw_plainly(column: UILayout, settings: PropertyGroup, name: str) -> None:
 def _draw_width(column: UILayout, settings: PropertyGroup, name: str) -> None:
     row = column.row(align=True)
     automatic = properties.kind_of(settings).parameter(name).automatic
-    for size, text in [*((automatic, "Content") for _ in range(automatic is not None)), *((s, str(s)) for s in SIZES)]:
+    sizes = {str(size): size for size in SIZES}
+    for text, size in (sizes if automatic is None else {"Auto": automatic} | sizes).items():
         button = row.operator("distill.output_size", text=text)
         button.width = button.height = size
     _draw_plainly(column, settings, name)
