@@ -69,11 +69,11 @@ def test_openapi_tells_the_truth_of_routes_and_bounds(service: LiveService) -> N
         "/v1/jobs/{job}/cancel",
         "/v1/jobs",
     }
-    (synthesize,) = said["paths"]["/v1/jobs/{job}"]["put"]["requestBody"]["content"]["application/json"]["schema"][
-        "oneOf"
-    ]
-    width = synthesize["properties"]["parameters"]["properties"]["width"]
+    body = said["paths"]["/v1/jobs/{job}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    synthesize, restyle = (kind["properties"] for kind in body["oneOf"])
+    width = synthesize["parameters"]["properties"]["width"]
     assert (width["minimum"], width["maximum"], width["multipleOf"], width["default"]) == (64, 16384, 8, 512)
+    assert restyle["parameters"]["properties"]["width"]["default"] == 0
     status = said["components"]["schemas"]["JobStatus"]["properties"]
     assert set(status) == set(wire.JobStatus.__dataclass_fields__)
 

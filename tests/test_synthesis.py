@@ -273,7 +273,7 @@ def test_the_shipped_models_own_choices_make_more_of_the_swatch() -> None:
     assert edges.y.single.in_range and edges.x.single.in_range
 
 
-@pytest.mark.parametrize(("preset", "steps"), [("draft", 4), ("standard", 8), ("fine", 16)])
+@pytest.mark.parametrize(("preset", "steps"), [("draft", 2), ("standard", 5), ("fine", 10)])
 def test_presets_set_the_number_of_steps(preset: str, steps: int) -> None:
     job = synthesise(backbone("pocket"), Request(SWATCH, 64, 64, preset=preset))
     first = next(step for step in job if step.message.startswith("step"))
