@@ -121,6 +121,19 @@ def test_a_rolled_torus_gives_the_rolled_result_but_for_the_draw() -> None:
     assert float((rolled - done.roll((20, 33), (1, 2))).abs().mean()) < 0.1 * float(done.std())
 
 
+def test_a_picture_of_a_part_of_its_swatch_is_bent_less_to_the_rest() -> None:
+    dark, bright = 0.2 * texture(96, 48, seed=1), 0.8 + 0.2 * texture(96, 48, seed=2)
+    swatch, picture = torch.cat([dark, bright], 2), 0.8 + 0.2 * texture(64, 64, seed=3)
+    places = torch.stack([torch.arange(96), torch.full((96,), 70)], 1)
+    means = []
+    for shown in (None, places):
+        image = as_bytes(picture)
+        list(polish(image, swatch, (True, True), NOTHING, seeded(0), shown=shown))
+        means.append(float(as_floats(image).mean()))
+    assert means[0] < 0.65
+    assert means[0] + 0.1 < means[1] < 0.95
+
+
 def test_bands_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     dull, swatch = blurred(texture(75, 90, tiling=True)), texture(64, 64, seed=1)
     whole = polished(dull, swatch, (True, False), NOTHING, QUICK)

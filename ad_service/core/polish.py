@@ -47,11 +47,13 @@ def polish(
     generator: torch.Generator,
     passes: Passes | None = None,
     device: torch.device | None = None,
+    shown: Tensor | None = None,
 ) -> Iterator[float]:
     """Work on image (H, W, 3) uint8 in place, towards swatch (3, h, w) in [0, 1]; yields the fraction done.
 
     `tiles` says whether y and x tile. `maps`, a layout (H, W) and regions (h, w), match label by label. The pictures
-    are on the host; `device` does the work, a band at a time.
+    are on the host; `device` does the work, a band at a time. `shown` (n, 2), places (y, x) of the swatch, says what of
+    it the picture shows, and counts as much as the whole: a small picture of a varied swatch is not bent to all of it.
     """
     layout, regions = maps
     passes = passes or Passes()
@@ -61,13 +63,14 @@ def polish(
     if passes.half and min(picture.shape[1:]) >= 8 * SIDE:
         small = _halve(picture)
         before = small.clone()
-        goal = _Goal(_halve(swatch), None if regions is None else regions[::2, ::2], passes, generator, device)
+        half = None if shown is None else shown // 2
+        goal = _Goal(_halve(swatch), None if regions is None else regions[::2, ::2], passes, generator, device, half)
         for k in range(passes.half):
             goal.approach(small, None if layout is None else layout[::2, ::2], tiles, generator)
             yield (k + 1) / total
         _add_doubled(picture, small - before, tiles)
         del small, before
-    goal = _Goal(swatch, regions, passes, generator, device)
+    goal = _Goal(swatch, regions, passes, generator, device, shown)
     for k in range(passes.full):
         goal.approach(picture, layout, tiles, generator)
         yield (passes.half + k + 1) / total
@@ -102,9 +105,10 @@ class _Goal:
         passes: Passes,
         generator: torch.Generator,
         device: torch.device,
+        shown: Tensor | None,
     ) -> None:
         self.passes, self.device = passes, device
-        self.patches, self.labels = _patches(swatch, regions, (False, False), generator)
+        self.patches, self.labels = _patches(swatch, regions, (False, False), generator, shown)
         centred = self.patches - self.patches.mean(0)
         self.basis = torch.linalg.eigh(centred.t() @ centred)[1].t().flip(0)  # strongest component first
 
@@ -205,13 +209,21 @@ def _ranks(quantiles: Tensor, values: Tensor, *, right: bool) -> Tensor:
 
 
 def _patches(
-    picture: Tensor, labels: Tensor | None, tiles: tuple[bool, bool], generator: torch.Generator
+    picture: Tensor,
+    labels: Tensor | None,
+    tiles: tuple[bool, bool],
+    generator: torch.Generator,
+    places: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Random patches (n, 3 * 7 * 7) of a picture (3, H, W), and the labels of their middles (n,)."""
+    """Random patches (n, 147) of a picture (3, H, W), half of them near `places`, and the labels of their middles."""
     H, W = picture.shape[1:]
     count = min(SAMPLES, H * W)
     spans = [n if tile else n - SIDE + 1 for n, tile in zip((H, W), tiles, strict=True)]
     y, x = (torch.randint(span, (count,), generator=generator) for span in spans)
+    if places is not None:
+        near = places[torch.randint(len(places), (count // 2,), generator=generator)]
+        near = near + torch.randint(-SIDE, SIDE + 1, near.shape, generator=generator)
+        y[: len(near)], x[: len(near)] = (near[:, axis].clamp(0, span - 1) for axis, span in enumerate(spans))
     offset = torch.arange(SIDE)
     rows = (y[:, None, None] + offset[None, :, None]) % H
     columns = (x[:, None, None] + offset[None, None, :]) % W

@@ -31,6 +31,9 @@ GUIDED = QuiltOptions(block=8, overlap=2, mends=3.0)
 GUIDE_PRICE = 8.0
 """What a tone that is not the content's costs in such a quilt, for a content weight of 1."""
 
+PLACES = 1 << 14
+"""Random places of a quilt that tell what of the swatch it shows."""
+
 MAX_CROPS = 4
 """Crops of a swatch larger than the window whose keys and values stand side by side."""
 
@@ -127,9 +130,12 @@ def _make(backbone: Backbone, request: Request, start: str, decoders: codec.Deco
         canvas = torch.randn(len(latents), subject.shape.height, subject.shape.width, generator=generator)
     else:
         laying = _start(start, request, plan, exemplar, subject, family, generator)
-        picture, freedom = yield from _map(laying, 0.0, 0.15, "laying out")
-        canvas = codec.encode_canvas(backbone, picture, subject.shape)
-        subject = replace(subject, content=canvas, freedom=freedom if family.keeps_start else None)
+        laid = yield from _map(laying, 0.0, 0.15, "laying out")
+        canvas = codec.encode_canvas(backbone, laid.picture, subject.shape)
+        subject = replace(subject, content=canvas)
+        if family.keeps_start:
+            subject, exemplar = replace(subject, freedom=laid.freedom), replace(exemplar, shown=laid.shown)
+        del laid
     count = plan.steps * (2 if method == "preview" else 1)
     with capture(backbone) as tape:
         steps = METHODS[method](tape, subject, canvas, plan, generator)
@@ -193,7 +199,9 @@ def _finish(
     if _detail(backbone, request) in ("pixels", "both"):
         maps = (exemplar.pixel_layout, exemplar.regions)
         tiles = (request.tile_y, request.tile_x)
-        for fraction in polish(image, exemplar.picture, tiles, maps, generator, device=backbone.device):
+        for fraction in polish(
+            image, exemplar.picture, tiles, maps, generator, device=backbone.device, shown=exemplar.shown
+        ):
             yield Step(0.86 + 0.12 * fraction, "sharpening")
     yield Step(0.99, "measuring")
     return image
@@ -226,7 +234,8 @@ def _map(work: Generator[float, None, T], low: float, high: float, message: str)
 class _Exemplar:
     """The swatch at the scale asked for, and the label maps that go with it, at its size and the canvas'.
 
-    `periods` (2, 2) are those of a regular swatch in pixels; see `lattice`.
+    `periods` (2, 2) are those of a regular swatch in pixels; see `lattice`. `shown` (n, 2) are random places of the
+    swatch that a quilt took pieces from.
     """
 
     picture: Tensor
@@ -235,6 +244,16 @@ class _Exemplar:
     pixel_layout: Tensor | None
     count: int
     periods: Tensor | None = None
+    shown: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """A start: its picture (3, H, W), for a quilt how near each latent (h, w) is to a cut that shows, and `shown`."""
+
+    picture: Tensor
+    freedom: Tensor | None = None
+    shown: Tensor | None = None
 
 
 def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
@@ -329,15 +348,15 @@ def _start(
     subject: Subject,
     family: Family,
     generator: torch.Generator,
-) -> Generator[float, None, tuple[Tensor, Tensor | None]]:
-    """The picture (3, H, W) that the canvas begins with, and for a quilt how near each latent (H, W) is to a cut.
+) -> Generator[float, None, _Laid]:
+    """What the canvas begins with.
 
     Made in cells of CELL pixels; yields the fraction done.
     """
     shape, layout, factor = subject.shape, subject.layout, family.factor
     content = _content(request, family, shape)
     if start == "content" and content is not None:
-        return content, None
+        return _Laid(content)
     h, w = (side // CELL for side in exemplar.picture.shape[1:])
     cells = replace(shape, height=shape.height * factor // CELL, width=shape.width * factor // CELL)
     regions = None if exemplar.regions is None else labels.condense(exemplar.regions, h, w)
@@ -354,8 +373,10 @@ def _start(
         source = yield from quilt(swatch, cells, layout, generator, options, tones)
         near = visible_cuts(source, swatch, options.plain, BORDER, tiles)[None, None]
         near = F.adaptive_max_pool2d(near, (shape.height, shape.width))[0, 0]
-        return starts.paint(source, exemplar.picture, CELL, tiles), near
-    return starts.paint(starts.fill(swatch, cells, layout, generator), exemplar.picture, CELL, tiles), None
+        drawn = source.flatten()[torch.randint(source.numel(), (PLACES,), generator=generator)]
+        shown = CELL * torch.stack([drawn // w, drawn % w], 1)
+        return _Laid(starts.paint(source, exemplar.picture, CELL, tiles), near, shown)
+    return _Laid(starts.paint(starts.fill(swatch, cells, layout, generator), exemplar.picture, CELL, tiles))
 
 
 def _quilt_options(side: int, periods: Tensor | None) -> QuiltOptions:
