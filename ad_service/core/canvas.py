@@ -80,9 +80,9 @@ def windows(shape: Shape, side: int, offset: tuple[int, int], multiple: int = 8)
 
 def pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:
     """A picture (1, C, H, W) with a margin: wrapped along tiling axes (y, x), its edge repeated along others."""
-    for sides, tile in (((0, 0, margin, margin), tiles[0]), ((margin, margin, 0, 0), tiles[1])):
-        picture = F.pad(picture, sides, "circular" if tile else "replicate")
-    return picture
+    H, W = picture.shape[2:]
+    rows, columns = around(0, H, margin, H, tiles[0]), around(0, W, margin, W, tiles[1])
+    return picture[:, :, rows][..., columns]
 
 
 def around(start: int, length: int, margin: int, total: int, tile: bool) -> Tensor:

@@ -52,8 +52,7 @@ def preview(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator:
         for spots in batches(tape, subject.shape, generator, twice=i >= len(steps) - plan.settle):
             z, zc = (gather(u, spots, subject.shape).to(backbone.device) for u in (canvas, content))
             with torch.no_grad():
-                _, layers = tape.observe(zc, t)
-                prediction = tape.restyle(z, t, Transfer(layers, reference, KEEP, SHARPNESS))
+                prediction = tape.restyle(z, t, Transfer(tape.layers(zc, t), reference, KEEP, SHARPNESS))
             x0, eps = split(backbone, z, prediction, t)
             z = recombine(backbone, x0, eps, after) if after else x0
             for b, window in enumerate(spots):
