@@ -178,20 +178,20 @@ def loss(model: Backbone, canvas: Tensor, shape: Shape, t: int) -> float:
         )
 
 
-PULL = replace(PLAN, steps=4, iterations=6, learning_rate=0.2, strength=0.1)
+PULL = replace(PLAN, steps=4, iterations=10, learning_rate=0.2, strength=0.1)
 
 
 @pytest.mark.parametrize(("family", "method"), [("pocket", "optimise"), ("pocket", "sample"), ("sd15", "optimise")])
 def test_a_sampler_lowers_the_loss(family: str, method: str) -> None:
     model, shape = backbone(family), Shape(16, 16, True, True)
     end = run(model, method, shape, PULL)
-    assert loss(model, end, shape, 40) < 0.95 * loss(model, canvas_of(model, shape), shape, 40)
+    assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
 
 
 def test_optimising_lowers_the_loss_over_several_windows_too() -> None:
     model, shape = backbone("pocket"), Shape(32, 24, True, True)
     end = run(small_window("pocket"), "optimise", shape, PULL)
-    assert loss(model, end, shape, 40) < 0.95 * loss(model, canvas_of(model, shape), shape, 40)
+    assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
 
 
 def test_what_sampling_gains_comes_from_the_loss() -> None:
