@@ -106,7 +106,7 @@ def test_a_swatch_of_any_size_will_do(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize(("family", "crops"), [("pocket", 4), ("sd15", 2)])
 def test_a_swatch_larger_than_the_window_is_read_in_crops(family: str, crops: int) -> None:
-    model, swatch = small_window(family, 16), texture(96, 192)
+    model, swatch = small_window(family, 16), texture(128, 192)
     _, picture = make(model, 64, 64, swatch=swatch, steps=1)
     assert picture.metrics["unet_forwards"] == crops + 1
     make(model, 64, 64, swatch=swatch, steps=1, regions=stripes(96, 192), layout=stripes(64, 64))

@@ -273,7 +273,7 @@ class _Quilt:
         assert self.periods is not None
         rows, columns = torch.arange(places.shape[0]) - y, torch.arange(places.shape[1]) - x
         apart = torch.stack(torch.meshgrid(rows.float(), columns.float(), indexing="ij"), -1)
-        counts = apart @ torch.linalg.inv(self.periods)
+        counts = apart @ torch.linalg.pinv(self.periods)
         return ((counts - counts.round()) @ self.periods).square().sum(-1)
 
     # ------------------------------------------------------------------ laying and mending

@@ -23,7 +23,7 @@ BAND = 64
 class Swatch:
     """What a quilt is cut from: features (C, h, w), and labels (h, w) or None for one material.
 
-    `periods` (2, 2), rows (down, right) in cells, are those of a regular swatch whose sums are the torus' sides.
+    `periods` (1 or 2, 2), rows (down, right) in cells, are those of a regular swatch that closes on the torus.
     """
 
     features: Tensor

@@ -37,6 +37,9 @@ PLACES = 1 << 14
 MAX_CROPS = 4
 """Crops of a swatch larger than the window whose keys and values stand side by side."""
 
+HALVED = 8
+"""Latents whose multiples every UNet can halve as often as it does."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -234,8 +237,8 @@ def _map(work: Generator[float, None, T], low: float, high: float, message: str)
 class _Exemplar:
     """The swatch at the scale asked for, and the label maps that go with it, at its size and the canvas'.
 
-    `periods` (2, 2) are those of a regular swatch in pixels; see `lattice`. `shown` (n, 2) are random places of the
-    swatch that a quilt took pieces from.
+    `periods` (1 or 2, 2) are those of a regular swatch in pixels; see `lattice`. `shown` (n, 2) are random places of
+    the swatch that a quilt took pieces from.
     """
 
     picture: Tensor
@@ -257,13 +260,12 @@ class _Laid:
 
 
 def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
-    """Scale the swatch and cut its sides to multiples that the codec and the UNet can halve.
+    """Scale the swatch and cut its sides to whole latents.
 
     A regular swatch that is to be quilted, and follows no content, is stretched so that its periods fit the canvas.
     """
-    multiple = family.factor * 8
-    picture, regions = request.swatch, request.regions
-    h, w = (max(multiple, round(side * request.scale)) for side in picture.shape[1:])
+    picture, regions, least = request.swatch, request.regions, family.factor * HALVED
+    h, w = (max(least, round(side * request.scale)) for side in picture.shape[1:])
     if (h, w) != picture.shape[1:]:
         mode = "bicubic"
         picture = F.interpolate(picture[None], (h, w), mode=mode, antialias=True, align_corners=False)[0].clamp(0, 1)
@@ -271,15 +273,14 @@ def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
             regions = labels.condense(regions, h, w)
     periods = lattice.basis(picture) if start == "quilt" and request.content is None else None
     if periods is not None:
-        matrix = lattice.fitting(periods, request.height, request.width, (request.tile_y, request.tile_x))
-        fitted = picture if matrix is None else lattice.warp(picture, matrix).clamp(0, 1)
-        if matrix is None or min(fitted.shape[1:]) < multiple:
-            periods = None
-        else:
-            periods, picture = periods @ matrix.t(), fitted
+        fitting = lattice.fitting(periods, request.height, request.width, (request.tile_y, request.tile_x))
+        periods = None
+        if fitting is not None and min((warped := lattice.warp(picture, fitting[0])).shape[1:]) >= least:
+            matrix, periods = fitting
+            picture = warped.clamp(0, 1)
             if regions is not None:
                 regions = lattice.warp(regions[None].float(), matrix, "nearest")[0].long()
-    h, w = (side - side % multiple for side in picture.shape[1:])
+    h, w = (side - side % family.factor for side in picture.shape[1:])
     top, left = (0, 0) if regions is None or request.layout is None else _most_labels(regions, h, w)
     picture = picture[:, top : top + h, left : left + w]
     if regions is None or request.layout is None:
@@ -304,8 +305,8 @@ def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Ten
     )
     work = replace(
         shape,
-        height=shape.height if shape.tile_y else round_up(shape.height, 8),
-        width=shape.width if shape.tile_x else round_up(shape.width, 8),
+        height=shape.height if shape.tile_y else round_up(shape.height, HALVED),
+        width=shape.width if shape.tile_x else round_up(shape.width, HALVED),
     )
     layout, small, regions = exemplar.layout, None, None
     if layout is not None and exemplar.regions is not None:
@@ -322,12 +323,12 @@ def _subject(request: Request, family: Family, exemplar: _Exemplar, latents: Ten
 def _crops(latents: Tensor, side: int, regions: Tensor | None) -> list[tuple[int, int, int, int]]:
     """MAX_CROPS windows (y, x, h, w) that show much of the swatch, and one more for each label that none of them shows.
 
+    All of one size that the UNet can halve; a rim of the swatch less than an eighth of it wide may be left out.
     `regions` (h, w) has the labels of the latents.
     """
     h, w = latents.shape[1:]
-    height, width = min(h, side), min(w, side)
-    ys = [0] if h == height else [0, h - height]
-    xs = [0] if w == width else [0, w - width]
+    height, width = (min(n - n % HALVED, side) for n in (h, w))
+    ys, xs = ([0] if n - length <= length // 8 else [0, n - length] for n, length in ((h, height), (w, width)))
     crops = [(y, x, height, width) for y in ys for x in xs][:MAX_CROPS]
     if regions is None:
         return crops
