@@ -129,7 +129,7 @@ def _request(parameters: Parameters, pictures: Pictures) -> synthesis.Request:
         swatch=_tensor(swatch),
         tile_y="y" in parameters["tile"],
         tile_x="x" in parameters["tile"],
-        **{name: parameters[name] for name in ("height", "width", "seed", "scale")},
+        **{name: parameters[name] for name in ("height", "width", "seed", "scale", "even_light")},
         **{name: parameters[name] for name in ("preset", "detail", "method")},
         **{name: _given(parameters, name) for name in ("strength", "steps", "iterations")},
         **{name: _given(parameters, name) for name in ("learning_rate", "content_weight")},

@@ -125,6 +125,14 @@ COMMON = (
         4.0,
     ),
     Parameter(
+        "even_light",
+        "float",
+        0.0,
+        "How much of the swatch's broad light and shade is taken out first: for a photograph lit from one side",
+        0.0,
+        1.0,
+    ),
+    Parameter(
         "preset",
         "enum",
         "standard",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core import codec, labels, lattice, metrics, starts
+from ad_service.core import codec, labels, lattice, light, metrics, starts
 from ad_service.core.backbones import Backbone, Family
 from ad_service.core.canvas import Shape, resized, round_up
 from ad_service.core.features import capture
@@ -46,7 +46,8 @@ class Request:
     """What is asked for.
 
     `swatch` (3, h, w) is float32 in [0, 1]; `regions` (h, w) and `layout` (any size, resized to the canvas) are int64
-    label maps of the same labels, both or neither. `content` (3, any size, resized to the canvas) is what `restyle`
+    label maps of the same labels, both or neither. `even_light` is the part of the swatch's broad light and shade that
+    is taken out. `content` (3, any size, resized to the canvas) is what `restyle`
     makes anew. None, "auto": the preset and the family decide.
     """
 
@@ -57,6 +58,7 @@ class Request:
     tile_x: bool = True
     seed: int = 0
     scale: float = 1.0
+    even_light: float = 0.0
     preset: str = "standard"
     detail: str = "auto"
     method: str = "auto"
@@ -260,7 +262,7 @@ class _Laid:
 
 
 def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
-    """Scale the swatch and cut its sides to whole latents.
+    """Scale the swatch, even out its light if it is asked for, and cut its sides to whole latents.
 
     A regular swatch that is to be quilted, and follows no content, is stretched so that its periods fit the canvas.
     """
@@ -271,6 +273,8 @@ def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
         picture = F.interpolate(picture[None], (h, w), mode=mode, antialias=True, align_corners=False)[0].clamp(0, 1)
         if regions is not None:
             regions = labels.condense(regions, h, w)
+    if request.even_light:
+        picture = light.even_out(picture, request.even_light, regions)
     periods = lattice.basis(picture) if start == "quilt" and request.content is None else None
     if periods is not None:
         fitting = lattice.fitting(periods, request.height, request.width, (request.tile_y, request.tile_x))
