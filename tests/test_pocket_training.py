@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from PIL import Image
 from torch import Tensor, nn
 
-from ad_service.pocket import evaluate, textures, train
+from ad_service.pocket import evaluate, noise, reliefs, textures, train
 from ad_service.pocket.codec_start import analyse, build_codec, write_codec
 from ad_service.pocket.evaluate import in_context
 from ad_service.pocket.in_context import InContext, likeness
@@ -56,11 +56,11 @@ def test_a_texture_is_a_function_of_its_seed(pictures: np.ndarray) -> None:
     assert not np.array_equal(pictures[0], pictures[1])
 
 
-@pytest.mark.parametrize("family", [f for f, _ in textures.FAMILIES], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("family", [f for f, _ in reliefs.FAMILIES], ids=lambda f: f.__name__)
 def test_every_family_gives_a_relief_with_detail(family) -> None:
     relief = family(np.random.default_rng(5))
     for part in (relief.height, relief.element, relief.u, relief.v):
-        assert part.shape == (textures.RENDER, textures.RENDER)
+        assert part.shape == (noise.RENDER, noise.RENDER)
         assert np.isfinite(part).all()
     assert relief.height.std() > 0.01
     assert relief.element.min() >= 0
