@@ -62,3 +62,11 @@ def end(job: Generator[S, None, T]) -> tuple[list[S], T]:
         returned.append((yield from job))
 
     return list(through()), returned[0]
+
+
+def grain(height: int, width: int, channels: int = 3, seed: int = 0) -> Tensor:
+    """A texture (C, h, w) in [0, 1] of blobs a few cells wide."""
+    noise = torch.randn(channels, height + 8, width + 8, generator=torch.Generator().manual_seed(seed))
+    for _ in range(2):
+        noise = F.avg_pool2d(noise[None], 5, 1)[0]
+    return ((noise - noise.mean()) / noise.std() / 6 + 0.5).clamp(0, 1)

@@ -13,9 +13,10 @@ from torch import Tensor
 from ad_service.core import codec, labels, lattice, light, metrics, starts
 from ad_service.core.backbones import Backbone, Family
 from ad_service.core.canvas import Shape, resized, round_up
+from ad_service.core.cuts import visible_cuts
 from ad_service.core.features import capture
 from ad_service.core.polish import polish
-from ad_service.core.quilt import QuiltOptions, guide_of, quilt, visible_cuts
+from ad_service.core.quilt import QuiltOptions, guide_of, quilt
 from ad_service.core.samplers import SAMPLERS, Plan, Subject
 from ad_service.core.styleid import preview
 
