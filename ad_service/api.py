@@ -87,6 +87,7 @@ def create_app(service: Service, port: int) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,
         lifespan=lifespan,
         responses={"4XX": PROBLEM_RESPONSE, "5XX": PROBLEM_RESPONSE},
     )
@@ -199,7 +200,7 @@ def _wire_error(error: Exception) -> WireError:
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return WireError("invalid-request", f"{where} is {first.get('input')!r}: {first['msg']}")
+        return WireError("invalid-request", f"{where} is {first.get('input')!r:.200}: {first['msg']}")
     logger.error("a request failed", exc_info=error)
     return WireError("internal", f"{type(error).__name__}: {error}")
 

@@ -25,6 +25,8 @@ MAX_QUEUE = 64
 MAX_SEED = 2**31 - 1
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""What a text must not have: the zero character, and halves of characters, which no UTF-8 can carry."""
 
 
 # ---------------------------------------------------------------------------------------------- parameters
@@ -57,8 +59,8 @@ class Parameter:
                 raise self._wrong(value, f"one of {', '.join(self.choices)}")
             return value
         if self.kind == "str":
-            if not isinstance(value, str) or not value or len(value) > 4096 or "\0" in value:
-                raise self._wrong(value, "a text of 1 to 4096 characters")
+            if not isinstance(value, str) or not 0 < len(value) <= 4096 or _NO_TEXT.search(value):
+                raise self._wrong(value, "a text of 1 to 4096 characters of Unicode")
             return value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self._wrong(value, "a number")
@@ -66,15 +68,15 @@ class Parameter:
         if self.automatic is not None and value == self.automatic:
             return convert(value)
         if not (self.minimum is not None and self.maximum is not None and self.minimum <= value <= self.maximum):
-            raise self._wrong(value, f"between {self.minimum:g} and {self.maximum:g}")
+            raise self._wrong(value, f"between {self.minimum} and {self.maximum}")
         if self.kind == "int" and int(value) != value:
             raise self._wrong(value, "a whole number")
         if self.kind == "int" and value % self.multiple:
-            raise self._wrong(value, f"a multiple of {self.multiple} between {self.minimum:g} and {self.maximum:g}")
+            raise self._wrong(value, f"a multiple of {self.multiple} between {self.minimum} and {self.maximum}")
         return convert(value)
 
     def _wrong(self, value: Any, expected: str) -> WireError:
-        return WireError("invalid-parameter", f"{self.name} is {value!r}; it must be {expected}")
+        return WireError("invalid-parameter", f"{self.name} is {value!r:.200}; it must be {expected}")
 
 
 @dataclass(frozen=True)
@@ -301,21 +303,21 @@ _ERROR_ROWS = (
         422,
         False,
         "The model's file is damaged or of an unknown kind",
-        "Download the checkpoint again, then run `ad-service models check NAME`.",
+        "Run `ad-service models list` to see what can be used, and `ad-service models check NAME` to read one in full.",
     ),
     ErrorType(
         "invalid-image",
         422,
         False,
         "A picture cannot be used",
-        "Save the picture as an ordinary 8-bit PNG or JPEG and try again.",
+        "Use an ordinary 8-bit PNG or JPEG with sides from 32 to 16384 pixels.",
     ),
     ErrorType(
         "invalid-labels",
         422,
         False,
         "The regions and the layout do not fit together",
-        "Paint the layout with the colours of the regions only, and give every used region some pixels of the swatch.",
+        "Make a region map of this swatch that has pixels of every region, and paint the layout with its colours only.",
     ),
     ErrorType("invalid-parameter", 422, False, "A parameter is out of bounds", "Correct the value and try again."),
     ErrorType(
@@ -451,12 +453,12 @@ class JobRequest:
         version = body.get("wire", VERSION)
         if version != VERSION:
             raise WireError(
-                "version-mismatch", f"the job speaks version {version!r} of the contract, this is {VERSION}"
+                "version-mismatch", f"the job speaks version {version!r:.200} of the contract, this is {VERSION}"
             )
         kind = KINDS.get(str(body.get("kind")))
         if kind is None:
             raise WireError(
-                "invalid-request", f"job kind is {body.get('kind')!r}; it must be one of {', '.join(KINDS)}"
+                "invalid-request", f"job kind is {body.get('kind')!r:.200}; it must be one of {', '.join(KINDS)}"
             )
         parameters = body.get("parameters", {})
         inputs = body.get("inputs", {})
@@ -482,7 +484,9 @@ def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, An
     known = [p.name for p in kind.parameters]
     for name in given:
         if name not in known:
-            raise WireError("invalid-parameter", f"{kind.name} has no parameter {name!r}; it has {', '.join(known)}")
+            raise WireError(
+                "invalid-parameter", f"{kind.name} has no parameter {name!r:.200}; it has {', '.join(known)}"
+            )
     return {p.name: p.check(given.get(p.name, p.default)) for p in kind.parameters}
 
 
@@ -490,9 +494,11 @@ def _checked_inputs(kind: JobKind, given: Mapping[str, Any]) -> dict[str, str]:
     known = [p.name for p in kind.pictures]
     for name, sha in given.items():
         if name not in known:
-            raise WireError("invalid-request", f"{kind.name} takes no picture {name!r}; it takes {', '.join(known)}")
+            raise WireError(
+                "invalid-request", f"{kind.name} takes no picture {name!r:.200}; it takes {', '.join(known)}"
+            )
         if not isinstance(sha, str) or not SHA256.fullmatch(sha):
-            raise WireError("invalid-request", f"inputs.{name} is {sha!r}; it must be a sha256 in lower-case hex")
+            raise WireError("invalid-request", f"inputs.{name} is {sha!r:.200}; it must be a sha256 in lower-case hex")
     for picture in kind.pictures:
         if picture.required and picture.name not in given:
             raise WireError("invalid-request", f"{kind.name} needs the picture {picture.name!r}")

@@ -189,6 +189,13 @@ def test_a_strange_number_is_an_invalid_parameter(service: LiveService, number: 
     assert is_problem(service.request("PUT", f"/v1/jobs/{NOWHERE}", data=text), "invalid-parameter")
 
 
+def test_a_text_that_no_utf8_can_carry_does_not_get_into_the_history(service: LiveService) -> None:
+    body = {"kind": "synthesize", "inputs": {"swatch": service.put_blob(b"x")}, "parameters": {"model": "\ud800"}}
+    answer = service.request("PUT", f"/v1/jobs/{uuid.uuid4()}", data=json.dumps(body))
+    assert is_problem(answer, "invalid-parameter")
+    assert service.get("/v1/jobs").status_code == 200
+
+
 def test_an_unknown_job_is_never_done(service: LiveService) -> None:
     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
         assert is_problem(service.request(method, f"/v1/jobs/{NOWHERE}{path}"), "not-found")
@@ -203,6 +210,7 @@ def test_a_bad_question_is_refused_with_its_reason(service: LiveService, path: s
 
 def test_unknown_routes_and_methods_are_problems_too(service: LiveService) -> None:
     assert is_problem(service.get("/v1/nothing"), "not-found")
+    assert is_problem(service.get("/v1/jobs/", allow_redirects=False), "not-found")
     assert is_problem(service.request("DELETE", "/v1/jobs"), "invalid-request")
 
 

@@ -69,11 +69,12 @@ def test_automatic_values_lie_outside_of_the_bounds_and_are_taken() -> None:
         ({"width": math.inf}, ["width", "inf"]),
         ({"scale": math.nan}, ["scale", "nan"]),
         ({"scale": 10**400}, ["scale", "0.25"]),
-        ({"seed": 2**31}, ["seed", "2147483648"]),
+        ({"seed": 2**31}, ["seed", "2147483648", "2147483647"]),
         ({"tile": "yx"}, ["tile", "'yx'", "none, x, y, xy"]),
         ({"tile": []}, ["tile", "[]"]),
         ({"model": ""}, ["model", "''"]),
         ({"model": "a\0b"}, ["model"]),
+        ({"model": "a\ud800"}, ["model", "Unicode"]),
         ({"widht": 512}, ["widht", "width"]),
     ],
 )
@@ -82,6 +83,13 @@ def test_a_wrong_parameter_is_named_with_its_value_and_its_bounds(parameters: di
     assert error.code == "invalid-parameter"
     for word in words:
         assert word in error.detail
+
+
+@pytest.mark.parametrize("long", ["x" * 100_000, [[7] * 100_000], 10**4000], ids=["text", "list", "number"])
+def test_a_long_value_is_shown_by_its_beginning(long: Any) -> None:
+    for wrong in (body(model=long), body(seed=long), body() | {"kind": long}, body() | {"inputs": {"swatch": long}}):
+        assert len(refused(wrong).detail) < 400
+    assert len(refused(body(**{"x" * 100_000: 1})).detail) < 500
 
 
 def test_layout_and_regions_come_together_or_not_at_all() -> None:
