@@ -46,14 +46,18 @@ class Store:
         return self.path(sha)
 
     def read(self, sha: str) -> bytes:
-        return self.require(sha, "the blob").read_bytes()
+        """The blob's bytes; raises WireError `blob-missing`. One that the disk spoiled is removed, to be sent again."""
+        data = self.require(sha, "the blob").read_bytes()
+        if hashlib.sha256(data).hexdigest() != sha:
+            self.remove(sha)
+            raise WireError("blob-missing", f"the blob {sha} was damaged on the disk of {self.folder}")
+        return data
 
     def put(self, data: bytes) -> str:
         """Keeps the bytes and returns their sha256."""
         sha = hashlib.sha256(data).hexdigest()
-        if not self.has(sha):
-            with self.writer(sha) as writer:
-                writer.write(data)
+        with self.writer(sha) as writer:
+            writer.write(data)
         return sha
 
     def remove(self, sha: str) -> None:
@@ -68,17 +72,15 @@ class Store:
         with disk_errors(self.folder):
             target.parent.mkdir(exist_ok=True)
             handle, name = tempfile.mkstemp(prefix="incoming-", dir=self.folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                writer = Writer(file, self.folder)
-                yield writer
-                writer.finish(sha)
-            if not target.exists():  # Windows replaces no file that somebody reads
-                with disk_errors(self.folder):
-                    Path(name).replace(target)
-        finally:
-            with suppress(OSError):
-                Path(name).unlink()
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    writer = Writer(file)
+                    yield writer
+                    writer.finish(sha)
+                _replace(Path(name), target)
+            finally:
+                with suppress(OSError):
+                    Path(name).unlink()
 
     def prune(self, keep: Container[str], older_than: float) -> int:
         """Removes blobs not in `keep` that nobody used for `older_than` seconds; returns how many.
@@ -98,15 +100,13 @@ class Store:
 class Writer:
     """The open end of one blob; see `Store.writer`."""
 
-    def __init__(self, file: BinaryIO, folder: Path) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._folder = folder
         self._hash = hashlib.sha256()
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
-        with disk_errors(self._folder):
-            self._file.write(chunk)
+        self._file.write(chunk)
         self._hash.update(chunk)
         self.size += len(chunk)
 
@@ -114,9 +114,17 @@ class Writer:
         got = self._hash.hexdigest()
         if got != sha:
             raise WireError("blob-mismatch", f"{self.size} bytes arrived with sha256 {got}, expected {sha}")
-        with disk_errors(self._folder):
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _replace(source: Path, target: Path) -> None:
+    """A blob that is there already is written anew, since it may be damaged."""
+    try:
+        source.replace(target)
+    except PermissionError:
+        if not target.exists():  # Windows replaces no file that somebody reads
+            raise
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -89,7 +90,8 @@ class Worker:
         except WireError as error:
             self._say(wire.Failed(command.job, error.problem()))
         except Exception as error:
-            traceback.print_exc()
+            with suppress(OSError):  # the disk of the log may be full
+                traceback.print_exc()
             problem = WireError("internal", f"{type(error).__name__}: {error}").problem()
             self._say(wire.Failed(command.job, problem))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import time
 from pathlib import Path
@@ -84,6 +85,36 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing(store: Store, monkeypatc
         store.put(b"bricks")
     assert caught.value.code == "disk-full"
     assert files(store) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_disk_that_is_full_at_the_last_byte_is_told_as_such(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(handle: int, mode: str) -> io.BufferedWriter:
+        os.close(handle)
+        return Path("/dev/full").open(mode)  # type: ignore[return-value]
+
+    monkeypatch.setattr(os, "fdopen", opened)
+    with pytest.raises(WireError) as caught:
+        store.put(b"few bytes, which wait in the buffer until the end")
+    assert caught.value.code == "disk-full"
+
+
+def test_a_blob_that_the_disk_spoiled_is_missing_and_can_be_sent_again(store: Store) -> None:
+    sha = store.put(b"bricks")
+    store.path(sha).write_bytes(b"bri")
+    with pytest.raises(WireError, match=f"{sha} was damaged") as caught:
+        store.read(sha)
+    assert caught.value.code == "blob-missing"
+    assert not store.has(sha)
+    store.put(b"bricks")
+    assert store.read(sha) == b"bricks"
+
+
+def test_sending_a_blob_again_mends_what_the_disk_spoiled(store: Store) -> None:
+    sha = store.put(b"bricks")
+    store.path(sha).write_bytes(b"bri")
+    store.put(b"bricks")
+    assert store.read(sha) == b"bricks"
 
 
 def test_pruning_spares_what_is_named_and_what_was_used_lately(store: Store) -> None:

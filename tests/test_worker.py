@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -139,6 +140,19 @@ def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(s
     assert "ZeroDivisionError" in status["problem"]["detail"]
     assert "Traceback" in (live.data_dir / "worker.log").read_text()
     assert live.wait_for_state(live.submit(seed=1), *wire.FINAL_STATES)["state"] == "succeeded"
+
+
+def test_a_defect_whose_trace_the_disk_cannot_take_costs_the_job_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", FullDisk())
+        _, said = follow(tmp_path, "raises", seed=0)
+    assert isinstance(said[-1], wire.Failed)
 
 
 @pytest.mark.parametrize("seed", range(3))
