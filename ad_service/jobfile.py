@@ -69,6 +69,8 @@ def read_file(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise WireError("invalid-request", f"{what} {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a zero character, or what no file name can have
+        raise WireError("invalid-request", f"{what} {str(path)!r} cannot be read: {error}") from error
 
 
 def _find(picture: str, named: str, name: str, folder: Path, store: Store) -> tuple[str, bytes]:

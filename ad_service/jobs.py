@@ -61,9 +61,10 @@ class Jobs:
         self.file = file
         try:
             self._open(file)
-        except sqlite3.DatabaseError as error:
+            self.blobs()  # reads every job
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise RuntimeError(
-                f"{file} cannot be used ({error}); move it away to begin with an empty history"
+                f"{file} cannot be used ({error}); make it writable, or move it away to begin with an empty history"
             ) from error
 
     def _open(self, file: Path) -> None:
@@ -75,6 +76,8 @@ class Jobs:
             if version > _SCHEMA_VERSION:
                 raise RuntimeError(f"{file} was written by a newer version of the service; update this one")
             self._db.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
+            if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("it is damaged")
 
     def close(self) -> None:
         with self._lock:

@@ -97,7 +97,10 @@ def job_document(name: str, data: bytes) -> Any:
         text = image.info.get(JOB_CHUNK)
     if text is None:
         raise WireError("invalid-request", f"{name} carries no job; only pictures made by this program do")
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WireError("invalid-request", f"{name} carries a job that is no JSON: {error}") from error
 
 
 @contextmanager

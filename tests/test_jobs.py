@@ -290,6 +290,30 @@ def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
         Jobs(file)
 
 
+def test_a_record_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    record = Jobs(file)
+    for number in range(50):
+        record.submit(str(number), request())
+    record.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\x55" * (len(whole) - 4096))
+    with pytest.raises(RuntimeError, match=r"jobs\.sqlite cannot be used.*move it away"):
+        Jobs(file)
+
+
+def test_a_record_with_a_job_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    record = Jobs(file)
+    record.submit("a", request())
+    record.close()
+    with sqlite3.connect(file) as db:
+        db.execute("UPDATE jobs SET request = '{half'")
+    db.close()
+    with pytest.raises(RuntimeError, match=r"jobs\.sqlite cannot be used"):
+        Jobs(file)
+
+
 def test_a_full_disk_is_told_as_such_and_changes_nothing(jobs: Jobs) -> None:
     jobs.submit("a", request())
     jobs._db.execute("PRAGMA max_page_count = 1")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
-from ad_service.pictures import Pixels, check_size, decode, encode_png, encode_preview, job_document
+from ad_service.pictures import JOB_CHUNK, Pixels, check_size, decode, encode_png, encode_preview, job_document
 from blender_addon.wire import WireError
 
 RNG = np.random.default_rng(0)
@@ -242,6 +242,17 @@ def test_a_result_carries_its_document_and_its_exact_pixels() -> None:
 def test_the_same_result_is_written_in_the_same_bytes() -> None:
     pixels = noise()
     assert encode_png(pixels, {"a": 1, "b": 2}) == encode_png(pixels.copy(), {"b": 2, "a": 1})
+
+
+@pytest.mark.parametrize("text", ["", "{half", "[" * 100_000])
+def test_a_document_that_is_damaged_is_told(text: str) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(JOB_CHUNK, text)
+    buffer = io.BytesIO()
+    Image.fromarray(noise()).save(buffer, "PNG", pnginfo=info)
+    with pytest.raises(WireError, match=r"wall\.png carries a job that is no JSON") as caught:
+        job_document("wall.png", buffer.getvalue())
+    assert caught.value.code == "invalid-request"
 
 
 def test_a_picture_without_a_document_says_so() -> None:
