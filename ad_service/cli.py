@@ -6,8 +6,11 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. What a job takes as 
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -38,6 +41,9 @@ BAD_INPUT_ERRORS = (
     "too-large",
 )
 
+REMEDIES_OF_THE_ADDON = ("invalid-request", "blob-missing")
+"""Errors whose remedy is of no use here: their details say what to do."""
+
 
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
@@ -50,17 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.line = shlex.join(["ad-service", *(sys.argv[1:] if arguments is None else arguments)])
     command: Callable[[argparse.Namespace], int] = options.command
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may have what the terminal has not
     try:
         return command(options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except WireError as error:
-        told = error.detail if error.code == "invalid-request" else error.sentence  # its remedy is for the add-on
+        told = error.detail if error.code in REMEDIES_OF_THE_ADDON else error.sentence
         print(f"ad-service: {told}", file=sys.stderr)
         return BAD_INPUT if error.code in BAD_INPUT_ERRORS else FAILED
     except OSError as error:
-        print(f"ad-service: {error}", file=sys.stderr)
+        print(f"ad-service: {f'{error.filename}: {error.strerror}' if error.filename else error}", file=sys.stderr)
         return FAILED
 
 
@@ -78,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
 
     serve = commands.add_parser("serve", parents=[common], help="run the service that the Blender add-on talks to")
-    serve.add_argument("--port", type=int, default=0, help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--port", type=_port, default=0, help="0 takes a free one (default: %(default)s)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     serve.add_argument("--token-file", type=Path, help="file with the token; needed with --host beyond this machine")
     serve.add_argument("--engine", metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
@@ -143,6 +151,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 65535")
     return int(text)
 
 
@@ -250,24 +264,53 @@ def _run(options: argparse.Namespace) -> int:
 
 def _make(job: JobFile, out: Path, data_dir: Path) -> int:
     """Runs a job in this process and writes its picture."""
-    if out.suffix.lower() != ".png":
-        raise WireError("invalid-parameter", f"--out is {out}; results are written as .png")
-    if not out.parent.is_dir():
-        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {out.parent}")
+    _expect_place(out, job)
+    store_folder = data_dir / "blobs"
     began = time.monotonic()
     outcome = _follow(job, data_dir)
     for name, data in outcome.pictures.items():
         path = out if name == "image" else out.with_name(f"{out.stem}-{name}.png")
-        path.write_bytes(data)
+        _write(path, data, store_folder)
         print(path)
     with suppress(OSError, WireError):  # so that `run` finds them anywhere; the result is there without
-        store = Store(data_dir / "blobs")
+        store = Store(store_folder)
         for data in job.pictures.values():
             store.put(data)
     width, height = size_of(out.name, outcome.pictures["image"])
     print(f"  {width}x{height} in {time.monotonic() - began:.1f} s")
     _print_figures(outcome.metrics, outcome.notes)
     return DONE
+
+
+def _expect_place(out: Path, job: JobFile) -> None:
+    """Raises WireError, before any work is done, where the result could not be written or would take a picture away."""
+    if out.suffix.lower() != ".png":
+        raise WireError("invalid-parameter", f"--out is {out}; results are written as .png")
+    if not out.parent.is_dir():
+        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {out.parent}")
+    try:
+        if out.exists() and out.read_bytes() in job.pictures.values():
+            raise WireError("invalid-parameter", f"--out is {out}, a picture that goes in; it would be overwritten")
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise WireError("invalid-parameter", f"--out is {out}, which cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, data: bytes, store_folder: Path) -> None:
+    """The file appears whole or not at all. What cannot be written is not lost: the store keeps it."""
+    draft = path.with_name(f".{os.getpid()}.part")
+    try:
+        try:
+            draft.write_bytes(data)
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        kept = ""
+        with suppress(OSError, WireError):
+            store = Store(store_folder)
+            kept = f"; the picture is kept as {store.path(store.put(data))}"
+        raise OSError(f"{path} cannot be written: {error.strerror}{kept}") from error
 
 
 def _follow(job: JobFile, data_dir: Path) -> Outcome:

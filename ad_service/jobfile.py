@@ -59,7 +59,7 @@ def assemble(document: Mapping[str, Any], found: Mapping[str, tuple[str, bytes]]
     return JobFile(
         JobRequest.parse({**document, "inputs": shas}),
         {shas[picture]: data for picture, (_, data) in found.items()},
-        {picture: name for picture, (name, _) in found.items() if name},
+        {picture: name.encode(errors="replace").decode() for picture, (name, _) in found.items() if name},
     )
 
 
@@ -83,8 +83,12 @@ def _find(picture: str, named: str, name: str, folder: Path, store: Store) -> tu
         data = beside.read_bytes()
         if hashlib.sha256(data).hexdigest() == named:
             return name, data
-        raise WireError("blob-missing", f"{beside} is no longer the {picture} of this job: its contents changed")
+        raise WireError(
+            "blob-missing",
+            f"{beside} is no longer the {picture} of this job: its contents changed; put back what it was",
+        )
     wanted = f"{picture} ({name})" if name else picture
     raise WireError(
-        "blob-missing", f"the picture {wanted} with sha256 {named} is neither in {store.folder} nor beside it"
+        "blob-missing",
+        f"the picture {wanted} with sha256 {named} is neither in {store.folder} nor beside the job; put it there",
     )

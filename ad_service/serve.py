@@ -50,7 +50,12 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=128)
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise OSError(
+            f"{host}:{port} cannot be listened at: {error.strerror}; choose another --port, or 0 for a free one"
+        ) from error
 
 
 def _log_to(file: Path) -> None:

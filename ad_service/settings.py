@@ -71,11 +71,11 @@ def default_data_dir() -> Path:
 
 @contextmanager
 def one_service(settings: Settings) -> Iterator[None]:
-    """Holds the folder's lock; raises AlreadyRunningError naming the service that holds it."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Holds the folder's lock; raises AlreadyRunningError naming the service that holds it, or OSError."""
+    lock = FileLock(settings.data_dir / "service.lock", timeout=0)
     try:
-        with FileLock(settings.data_dir / "service.lock", timeout=0):
-            yield
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock.acquire()
     except Timeout:
         running = read_runtime(settings.data_dir)
         where = f"at {running.get('url')} (process {running.get('pid')})" if running else "(it is still starting)"
@@ -83,6 +83,15 @@ def one_service(settings: Settings) -> Iterator[None]:
             f"a service already uses the data folder {settings.data_dir}: {where}; "
             f"stop it first, or choose another folder with --data-dir"
         ) from None
+    except OSError as error:
+        raise OSError(
+            f"the data folder {settings.data_dir} cannot be written: {error.strerror}; "
+            "choose another one with --data-dir"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

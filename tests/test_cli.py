@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -134,6 +136,9 @@ def test_one_number_is_a_square_size(stub: type[StubRunner], call: Callable[...,
         (["--regions", "{tmp}/no.png", "--layout", "{swatch}"], ["no.png", "regions", "No such file"]),
         (["--out", "{tmp}/o.jpg"], ["--out", "o.jpg", ".png"]),
         (["--out", "{tmp}/no/o.png"], ["--out", "no"]),
+        (["--out", "{tmp}/folder.png"], ["--out", "folder.png", "directory"]),
+        (["--out", "{swatch}"], ["--out", "bricks.png", "overwritten"]),
+        (["--seed", "2147483648"], ["--seed", "2147483648", "2147483647"]),
         (["--colour", "red"], ["--colour"]),
     ],
 )
@@ -145,11 +150,15 @@ def test_bad_input_is_one_line_that_says_what_and_where(
     arguments: list[str],
     words: list[str],
 ) -> None:
+    (swatch.parent / "folder.png").mkdir()
+    before = swatch.read_bytes()
     filled = [argument.format(swatch=swatch, tmp=swatch.parent) for argument in arguments]
     assert call("synthesize", swatch, "--out", swatch.with_name("o.png"), *filled) == 2
     line = one_line(capsys.readouterr().err)
     for word in words:
         assert word in line
+    assert swatch.read_bytes() == before
+    assert not hasattr(stub, "asked"), "work was done before the input was found to be bad"
 
 
 def test_a_swatch_that_is_not_there_is_bad_input(call: Callable[..., int], tmp_path: Path, capsys: Say) -> None:
@@ -180,13 +189,48 @@ def test_how_a_job_ends_is_the_exit_code(
     assert not out.exists()
 
 
-def test_a_result_that_cannot_be_written_has_failed(
-    stub: type[StubRunner], call: Callable[..., int], swatch: Path, capsys: Say
+def test_a_result_that_cannot_be_written_is_kept_and_so_is_what_was_there(
+    stub: type[StubRunner],
+    call: Callable[..., int],
+    swatch: Path,
+    tmp_path: Path,
+    capsys: Say,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out = swatch.with_name("folder.png")
-    out.mkdir()
+    def full(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = swatch.with_name("o.png")
+    out.write_bytes(b"an older result")
+    monkeypatch.setattr(Path, "write_bytes", full)
     assert call("synthesize", swatch, "--out", out, "--size", "64") == 1
-    assert "folder.png" in one_line(capsys.readouterr().err)
+    line = one_line(capsys.readouterr().err)
+    assert "o.png cannot be written: No space left on device" in line
+    assert job_document("kept", Path(line.rsplit(" ", 1)[1]).read_bytes())["kind"] == "synthesize"
+    assert out.read_bytes() == b"an older result"
+    assert {path.name for path in tmp_path.iterdir()} == {"bricks.png", "o.png", "data"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_swatch_whose_name_is_no_text_is_taken(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path
+) -> None:
+    odd = swatch.rename(os.fsdecode(os.fsencode(swatch.parent) + b"/br\xffcks.png"))
+    out = swatch.with_name("o.png")
+    assert call("synthesize", "--out", out, "--size", "64", odd) == 0
+    assert job_document("o.png", out.read_bytes())["files"] == {"swatch": "br?cks.png"}
+
+
+def test_a_name_that_the_terminal_has_no_letters_for_is_told_all_the_same(tmp_path: Path) -> None:
+    models = tmp_path / "models" / "größe"
+    models.mkdir(parents=True)
+    command = [sys.executable, "-m", "ad_service", "models", "list", "--data-dir", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe" in answer.stdout
 
 
 # ---------------------------------------------------------------------------------------------- restyle
@@ -317,6 +361,9 @@ def test_a_job_file_names_its_pictures_by_path(
         ("{}", ["kind"]),
         ('{"kind": "synthesize", "inputs": {"swatch": "no.png"}}', ["swatch", "no.png"]),
         ('{"kind": "synthesize", "inputs": {"swatch": 5}}', ["swatch", "5"]),
+        ('{"kind": "synthesize", "inputs": {"swatch": "a\\u0000b"}}', ["swatch", "a\\x00b"]),
+        ('{"kind": "synthesize", "inputs": {"swatch": "\\ud800"}}', ["swatch", "\\ud800"]),
+        ('{"kind": "synthesize", "inputs": {"swatch": "%s"}}' % ("0" * 64), ["swatch", "0000", "put it there"]),
         ('{"kind": "synthesize", "inputs": [1]}', ["inputs"]),
         ('{"wire": 99, "kind": "synthesize"}', ["99"]),
     ],
@@ -359,7 +406,19 @@ def test_the_token_of_a_file_is_the_token(start: Callable[..., LiveService], tmp
 
 def test_a_port_that_is_taken_is_told(service: LiveService, call: Callable[..., int], capsys: Say) -> None:
     assert call("serve", "--port", service.url.rsplit(":", 1)[1]) == 1
-    assert "in use" in one_line(capsys.readouterr().err)
+    assert "in use" in (line := one_line(capsys.readouterr().err)) and "--port" in line
+
+
+@pytest.mark.parametrize("port", ["99999", "-1", "x"])
+def test_a_port_that_is_none_is_told(call: Callable[..., int], capsys: Say, port: str) -> None:
+    assert call("serve", "--port", port) == 2
+    assert "--port" in (line := one_line(capsys.readouterr().err)) and repr(port) in line
+
+
+def test_a_data_folder_that_cannot_be_is_told(tmp_path: Path, capsys: Say) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert main(["serve", "--data-dir", str(tmp_path / "file" / "data")]) == 1
+    assert "data folder" in (line := one_line(capsys.readouterr().err)) and "--data-dir" in line
 
 
 def test_an_unknown_model_cannot_be_checked(call: Callable[..., int], capsys: Say) -> None:
