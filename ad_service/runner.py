@@ -97,8 +97,8 @@ def _synthesize(
     backbone: backbones.Backbone, parameters: Parameters, pictures: Pictures, decoders: Decoders
 ) -> synthesis.Job:
     request = _request(parameters, pictures)
-    regions, layout = _label_maps(pictures["swatch"], pictures)
-    request = replace(request, start=parameters["start"], regions=regions, layout=layout)
+    regions, layout, palette = _label_maps(pictures["swatch"], pictures)
+    request = replace(request, start=parameters["start"], regions=regions, layout=layout, palette=palette)
     return synthesis.synthesise(backbone, request, decoders)
 
 
@@ -149,18 +149,19 @@ def _given(parameters: Parameters, name: str) -> Any:
     return None if parameters[name] == automatic else parameters[name]
 
 
-def _label_maps(swatch: Pixels, pictures: Pictures) -> tuple[Tensor | None, Tensor | None]:
-    """The regions (h, w) at the swatch's size, and the layout in the regions' labels; both None without a layout."""
+def _label_maps(swatch: Pixels, pictures: Pictures) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The regions (h, w) at the swatch's size, the layout in their labels, and their colours; none without a layout."""
     if "layout" not in pictures:
-        return None, None
-    regions = labels.snap(pictures["regions"])
+        return None, None, None
+    regions = labels.snap(pictures["regions"], "regions")
     height, width = regions.labels.shape
     h, w = swatch.shape[:2]
     if abs(height * w - width * h) > max(height * w, width * h) / 50:
         raise WireError(
             "invalid-labels", f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})"
         )
-    return labels.resize(regions.labels, h, w), labels.match(pictures["layout"], regions.palette)
+    layout = labels.match(pictures["layout"], regions.palette)
+    return labels.condense(regions.labels, h, w), layout, regions.palette
 
 
 # ---------------------------------------------------------------------------------------------- between two worlds

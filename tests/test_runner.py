@@ -219,6 +219,21 @@ def test_regions_of_another_size_are_fitted_to_the_swatch(core: StubCore) -> Non
     assert len(regions[:, :24].unique()) == len(regions[:, 24:].unique()) == 1
 
 
+def test_a_region_of_few_pixels_is_not_lost_in_a_smaller_swatch(core: StubCore) -> None:
+    pixels = np.full((400, 480, 3), RED)
+    pixels[100:104, 200:204] = GREEN
+    run({"swatch": SWATCH, "regions": png(pixels), "layout": halves(GREEN, RED)})
+    regions = core.requests[0].regions
+    assert regions is not None and len(regions.unique()) == 2
+
+
+def test_regions_that_are_a_photograph_are_named(core: StubCore) -> None:
+    photograph = png(np.random.default_rng(1).integers(0, 256, (400, 480, 3)))
+    error = failure({"swatch": SWATCH, "regions": photograph, "layout": halves(GREEN, RED)})
+    assert error.code == "invalid-labels"
+    assert "of the regions are near" in error.detail
+
+
 def test_regions_of_another_shape_are_refused_with_both_sizes(core: StubCore) -> None:
     error = failure({"swatch": SWATCH, "regions": halves(RED, GREEN, 48, 40), "layout": halves(GREEN, RED)})
     assert error.code == "invalid-labels"

@@ -16,6 +16,7 @@ from ad_service.core import codec, metrics, synthesis
 from ad_service.core.backbones import Backbone, self_attention_layers
 from ad_service.core.canvas import resized
 from ad_service.core.features import Tape
+from ad_service.core.labels import LabelError
 from ad_service.core.samplers import NotFinite, Plan, Subject
 from ad_service.core.synthesis import Picture, Request, Step, restyle, synthesise
 from blender_addon.records import FIGURES, SEAMS
@@ -194,6 +195,15 @@ def test_a_label_of_a_single_swatch_pixel_does_not_break_a_job(
     regions = torch.zeros(100, 100, dtype=torch.long)
     regions[place] = 1
     make(family, swatch=texture(100, 100), regions=regions, layout=stripes(64, 96) // 2, scale=scale, steps=1)
+
+
+def test_a_label_that_is_lost_with_the_rim_of_the_swatch_is_named_with_the_size_that_is_left() -> None:
+    regions = torch.zeros(101, 101, dtype=torch.long)
+    regions[0, 0], regions[100, 100] = 1, 2
+    palette = torch.tensor([[200, 0, 0], [0, 200, 0], [0, 0, 200]])
+    words = r"#0000c8\), which no pixel of .* once the swatch is fitted to 100x100 pixels, multiples of 4"
+    with pytest.raises(LabelError, match=words):
+        make("pocket", swatch=texture(101, 101), regions=regions, layout=stripes(64, 96), palette=palette)
 
 
 def test_a_label_in_the_middle_of_a_large_swatch_is_read_too() -> None:

@@ -100,10 +100,10 @@ def used(labels: Tensor) -> list[int]:
     return [int(i) for i in torch.bincount(labels.flatten()).nonzero()[:, 0]]
 
 
-def check(layout: Tensor, regions: Tensor, palette: Tensor | None = None) -> None:
+def check(layout: Tensor, regions: Tensor, palette: Tensor | None = None, since: str = "") -> None:
     """Raise LabelError for a label of the layout (H, W) that no pixel of the swatch's regions (h, w) has.
 
-    The message names labels by their colours if it is given the palette (n, 3).
+    The message names labels by their colours if it is given the palette (n, 3), and says since when they are lost.
     """
 
     def name(label: int) -> str:
@@ -115,7 +115,9 @@ def check(layout: Tensor, regions: Tensor, palette: Tensor | None = None) -> Non
     for label in used(layout):
         if label not in present:
             known = ", ".join(name(i) for i in present)
-            raise LabelError(f"the layout uses {name(label)}, which no pixel of the swatch's regions has: {known}")
+            raise LabelError(
+                f"the layout uses {name(label)}, which no pixel of the swatch's regions has{since}: {known}"
+            )
 
 
 def shares(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:

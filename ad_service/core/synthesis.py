@@ -47,9 +47,9 @@ class Request:
     """What is asked for.
 
     `swatch` (3, h, w) is float32 in [0, 1]; `regions` (h, w) and `layout` (any size, resized to the canvas) are int64
-    label maps of the same labels, both or neither. `even_light` is the part of the swatch's broad light and shade that
-    is taken out. `content` (3, any size, resized to the canvas) is what `restyle`
-    makes anew. None, "auto": the preset and the family decide.
+    label maps of the same labels, both or neither, whose colours `palette` (n, 3) errors tell. `even_light` is the part
+    of the swatch's broad light and shade that is taken out. `content` (3, any size, resized to the canvas) is what
+    `restyle` makes anew. None, "auto": the preset and the family decide.
     """
 
     swatch: Tensor
@@ -71,6 +71,7 @@ class Request:
     content_weight: float | None = None
     regions: Tensor | None = None
     layout: Tensor | None = None
+    palette: Tensor | None = None
     content: Tensor | None = None
 
 
@@ -268,6 +269,8 @@ def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
     A regular swatch that is to be quilted, and follows no content, is stretched so that its periods fit the canvas.
     """
     picture, regions, least = request.swatch, request.regions, family.factor * HALVED
+    if regions is not None and request.layout is not None:
+        labels.check(request.layout, regions, request.palette)
     h, w = (max(least, round(side * request.scale)) for side in picture.shape[1:])
     if (h, w) != picture.shape[1:]:
         mode = "bicubic"
@@ -291,7 +294,8 @@ def _prepare(request: Request, family: Family, start: str) -> _Exemplar:
     if regions is None or request.layout is None:
         return _Exemplar(picture, None, None, None, 0, periods)
     regions = regions[top : top + h, left : left + w]
-    labels.check(request.layout, regions)
+    fitted_to = f" once the swatch is fitted to {w}x{h} pixels, multiples of {family.factor}"
+    labels.check(request.layout, regions, request.palette, fitted_to)
     pixel_layout = labels.resize(request.layout, request.height, request.width)
     count = int(max(regions.max(), pixel_layout.max())) + 1
     rows, columns = (-(-side // family.factor) for side in (request.height, request.width))
