@@ -6,6 +6,7 @@ Pixels here are uint8 arrays (height, width, 4), top row first, in sRGB, as in a
 from __future__ import annotations
 
 import functools
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from .refusal import Refusal
 
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 """How files begin whose bytes the service reads itself (wire.PICTURE_FORMATS)."""
+_TURNED = re.compile(rb"\x12\x01\x03\0\x01\0\0\0[\x02-\x08]\0|\x01\x12\0\x03\0\0\0\x01\0[\x02-\x08]")
+"""The Exif entry by which a camera asks to turn a picture. The service does so, Blender does not."""
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -49,7 +52,7 @@ def check_usable(image: Image | None, what: str) -> Image:
         path = file_of(image)
         if image.source == "FILE" and image.packed_file is None and path is not None and not path.exists():
             raise _unusable(f"{name} has no pixels: its file {path} is missing; open it again")
-        raise _unusable(f"{name} has no pixels; choose another image")
+        raise _unusable(f"{name} has no pixels{f': Blender cannot read {path}' if path else ''}; choose another image")
     if max(image.size) > wire.MAX_PICTURE_SIDE:
         raise _unusable(
             f"{name} is {image.size[0]} x {image.size[1]}; {wire.MAX_PICTURE_SIDE} is the most on a side; scale it down"
@@ -70,17 +73,14 @@ def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
     """
     image = check_usable(image, what)
     if image.source == "FILE" and not image.is_dirty:
+        path = file_of(image)
+        data = b""
         if image.packed_file is not None:
             data = bytes(image.packed_file.data)
-            if data.startswith(_MAGIC):
-                return lambda: data
-        else:
-            path = file_of(image)
-            if path is not None and path.is_file():
-                with path.open("rb") as file:
-                    readable = file.read(4).startswith(_MAGIC)
-                if readable:
-                    return path.read_bytes
+        elif path is not None and path.is_file():
+            data = path.read_bytes()
+        if data.startswith(_MAGIC) and not _TURNED.search(data):
+            return lambda: data
     finish = _grab(image)
     return functools.cache(lambda: encode_png(finish()[..., :3]))  # variations share it
 
@@ -96,7 +96,7 @@ def _grab(image: Image) -> Callable[[], np.ndarray]:
     channels = image.channels
     values = np.empty(width * height * channels, np.float32)
     image.pixels.foreach_get(values)
-    linear = image.is_float and image.colorspace_settings.name not in {"Non-Color", "Raw", "sRGB"}
+    linear = image.is_float and image.colorspace_settings.name not in {"Non-Color", "Raw"}
 
     def finish() -> np.ndarray:
         if linear:

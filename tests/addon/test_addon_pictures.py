@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,35 @@ def test_a_file_in_another_format_gives_its_pixels(blender: Any, tmp_path: Path)
     assert (decoded(image_io.source_of(targa, "swatch")()) == scenes.checks()).all()
 
 
+def test_a_photograph_that_asks_to_be_turned_is_sent_as_blender_shows_it(blender: Any, tmp_path: Path) -> None:
+    image = saved(tmp_path / "a.png", scenes.checks())
+    assert min(image.size) > 0
+    image.filepath_raw, image.file_format = str(tmp_path / "a.jpg"), "JPEG"
+    image.save()
+    jpeg = (tmp_path / "a.jpg").read_bytes()
+    entry = b"II*\0\x08\0\0\0" + struct.pack("<HHHIHHI", 1, 0x112, 3, 1, 6, 0, 0)
+    exif = b"Exif\0\0" + entry
+    turned = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif + jpeg[2:]
+    (tmp_path / "turned.jpg").write_bytes(turned)
+    shown = blender.data.images.load(str(tmp_path / "turned.jpg"))
+    sent = image_io.source_of(shown, "swatch")()
+    assert sent.startswith(b"\x89PNG")
+    assert (decoded(sent) == image_io.pixels_of(shown, "swatch")[..., :3]).all()
+
+
+def test_sixteen_bits_that_were_painted_on_keep_their_light(blender: Any, tmp_path: Path) -> None:
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in levels)
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 0, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+    image = blender.data.images.load(str(tmp_path / "deep.png"))
+    image.pixels[3] = 1.0
+    image.update()
+    assert image.is_dirty
+    assert (decoded(image_io.source_of(image, "swatch")()) == levels[..., None]).all()
+
+
 def no_image(_tmp_path: Path) -> Any:
     return None
 
@@ -90,6 +121,11 @@ def lost_file(tmp_path: Path) -> Any:
     return image
 
 
+def no_picture(tmp_path: Path) -> Any:
+    (tmp_path / "text.png").write_text("no picture")
+    return bpy.data.images.load(str(tmp_path / "text.png"))
+
+
 def empty(_tmp_path: Path) -> Any:
     image = bpy.data.images.new("empty", 8, 8)
     image.source = "FILE"
@@ -104,6 +140,7 @@ def empty(_tmp_path: Path) -> Any:
         (movie, "a movie"),
         (lost_file, "is missing"),
         (empty, "no pixels"),
+        (no_picture, "cannot read .*text.png"),
     ],
 )
 def test_what_has_no_pixels_is_said_in_one_sentence(blender: Any, tmp_path: Path, make: Any, words: str) -> None:
