@@ -19,29 +19,21 @@ What is measured, and how:
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import json
-import math
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from ad_service import models, paper, pictures, untrained
+from ad_service import meter, models, paper, pictures, untrained
 from ad_service.core import codec, metrics
 from ad_service.core.backbones import Backbone, choose_device, load
 from ad_service.core.canvas import Shape, windows
 from ad_service.core.features import capture
 from ad_service.core.synthesis import Picture, Request, synthesise
+from ad_service.report import IN_FULL, Report, Row, Run
 from ad_service.runner import device_name
 from blender_addon import wire
 from blender_addon.wire import WireError
@@ -57,8 +49,6 @@ FEW = 100
 
 BATCHES = 4
 """Otherwise so many are timed."""
-
-IN_FULL = "measured in full"
 
 SWATCH = Path(wire.__file__).parent / "examples" / "cobbles.png"
 
@@ -142,142 +132,6 @@ class Options:
         return min(self.reference_batches, count.batches)
 
 
-# ---------------------------------------------------------------------------------------------- what comes of it
-
-
-@dataclass(frozen=True)
-class Run:
-    """One schedule, measured, or scaled from a part of it.
-
-    `memory` is in bytes, `phases` are seconds, `seams` the ratios along y and x. What was not measured is None.
-    """
-
-    measured: str
-    forwards: int
-    backwards: int
-    seconds: float
-    memory: int | None
-    peak_share: float
-    seams: tuple[float, float] | None
-    patch_distance: float | None
-    phases: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A case at a size: ours, and the paper's schedule if it was run."""
-
-    case: str
-    title: str
-    width: int
-    height: int
-    dtype: str
-    peak_flops: float
-    ours: Run
-    reference: Run | None
-
-    @property
-    def ratio(self) -> float | None:
-        """How many times faster ours is."""
-        return None if self.reference is None else self.reference.seconds / self.ours.seconds
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that was measured, and where."""
-
-    command: str
-    device: str
-    torch: str
-    threads: int
-    rows: tuple[Row, ...]
-
-    def json(self) -> str:
-        document = asdict(self)
-        for row, measured in zip(document["rows"], self.rows, strict=True):
-            row["ratio"] = measured.ratio
-        return json.dumps(document, indent=1) + "\n"
-
-    @classmethod
-    def read(cls, text: str) -> Report:
-        """The report that `json` wrote."""
-        document: dict[str, Any] = json.loads(text)
-        rows = []
-        for row in document.pop("rows"):
-            del row["ratio"]
-            runs = {name: row[name] and _run(row[name]) for name in ("ours", "reference")}
-            rows.append(Row(**{**row, **runs}))
-        return cls(**document, rows=tuple(rows))
-
-    def markdown(self) -> str:
-        """The command, the table and where it was measured. Without the paper's schedule the table is of growth."""
-        compared = any(row.reference for row in self.rows)
-        lines = [f"    {self.command}", "", *(_comparison(self.rows) if compared else _growth(self.rows)), ""]
-        formats = sorted({f"{row.title} in {row.dtype}: {row.peak_flops / 1e9:,.0f} GFLOP/s" for row in self.rows})
-        where = f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}, torch {self.torch}"
-        return "\n".join([*lines, f"{where}. Peak of a matrix product: {'; '.join(formats)}."]) + "\n"
-
-
-def _run(document: dict[str, Any]) -> Run:
-    seams = document["seams"]
-    return Run(**{**document, "seams": seams and tuple(seams)})
-
-
-def _comparison(rows: Sequence[Row]) -> Iterator[str]:
-    yield (
-        "| model | size | schedule | passes forward + back | seconds | of these sampling | ours is faster "
-        "| memory | of peak | seam y, x | patch distance |"
-    )
-    yield "|---" * 11 + "|"
-    for row in rows:
-        head = f"| {row.title} | {row.width}x{row.height} |"
-        if row.reference is not None:
-            yield f"{head} paper, {_cost(row.reference)} | | {_quality(row.reference)} |"
-            head = "| | |"
-        faster = "" if row.ratio is None else f"**{row.ratio:.3g} times**"
-        yield f"{head} ours, {_cost(row.ours)} | {faster} | {_quality(row.ours)} |"
-
-
-def _growth(rows: Sequence[Row]) -> Iterator[str]:
-    """Each size beside the first one of its case."""
-    yield (
-        "| model | size | schedule | passes forward + back | seconds | to the first | of these sampling "
-        "| memory | to the first |"
-    )
-    yield "|---" * 9 + "|"
-    first: dict[str, Run] = {}
-    for row in rows:
-        ours, one = row.ours, first.setdefault(row.case, row.ours)
-        memory = "" if ours.memory is None or not one.memory else f"{ours.memory / one.memory:.2f}"
-        yield (
-            f"| {row.title} | {row.width}x{row.height} | ours, {ours.measured} | {_passes(ours)} "
-            f"| {_seconds(ours.seconds)} | {ours.seconds / one.seconds:.2f} | {_seconds(ours.phases['sampling'])} "
-            f"| {_megabytes(ours)} | {memory} |"
-        )
-
-
-def _cost(run: Run) -> str:
-    return f"{run.measured} | {_passes(run)} | {_seconds(run.seconds)} | {_seconds(run.phases['sampling'])}"
-
-
-def _passes(run: Run) -> str:
-    return f"{run.forwards:,} + {run.backwards:,}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.1f}" if seconds < 100 else f"{seconds:,.0f}"
-
-
-def _megabytes(run: Run) -> str:
-    return "" if run.memory is None else f"{run.memory / 2**20:,.0f} MB"
-
-
-def _quality(run: Run) -> str:
-    seams = "" if run.seams is None else ", ".join(f"{ratio:.2f}" for ratio in run.seams)
-    distance = "" if run.patch_distance is None else f"{run.patch_distance:.4f}"
-    return f"{_megabytes(run)} | {run.peak_share:.0%} | {seams} | {distance}"
-
-
 # ---------------------------------------------------------------------------------------------- measuring
 
 
@@ -304,7 +158,7 @@ def bench(swatch: Tensor, options: Options, command: str, tell: Callable[[str], 
             loaded = case, case.load(device)
         backbone = loaded[1]
         if backbone.dtype not in peaks:
-            peaks[backbone.dtype] = matrix_peak(device, backbone.dtype)
+            peaks[backbone.dtype] = meter.matrix_peak(device, backbone.dtype)
         rows.append(_row(case, size, backbone, swatch, options, peaks[backbone.dtype], tell))
     return Report(command, device_name(device), str(torch.__version__), torch.get_num_threads(), tuple(rows))
 
@@ -347,11 +201,11 @@ def _ours(backbone: Backbone, request: Request, peak: float) -> Run:
     """A whole job; the seconds between two steps belong to what the second one says."""
     if backbone.device.type != "cpu":
         _picture(backbone, replace(request, height=512, width=512, steps=1))  # kernels are loaded when first used
-    with _memory(backbone.device) as memory:
+    with meter.memory(backbone.device) as memory:
         picture, phases = _picture(backbone, request)
     side = windows(_shape(backbone, request.width, request.height, torus=True), backbone.family.window, (0, 0))[0]
     forwards, backwards = (int(picture.metrics[f"unet_{way}"]) for way in ("forwards", "backwards"))
-    flops = Flops.count(backbone, side.height, side.width).of(forwards, backwards)
+    flops = meter.Flops.count(backbone, side.height, side.width).of(forwards, backwards)
     seams, distance = _judge(picture.image, request.swatch)
     return Run(
         measured=IN_FULL if request.steps is None else f"--steps {request.steps}",
@@ -369,14 +223,14 @@ def _ours(backbone: Backbone, request: Request, peak: float) -> Run:
 def _picture(backbone: Backbone, request: Request) -> tuple[Picture, dict[str, float]]:
     phases: dict[str, float] = defaultdict(float)
     job = synthesise(backbone, request)
-    began = _now(backbone.device)
+    began = meter.now(backbone.device)
     while True:
         try:
             message = next(job).message
         except StopIteration as end:
-            phases["measuring"] += _now(backbone.device) - began
+            phases["measuring"] += meter.now(backbone.device) - began
             return end.value, dict(phases)
-        now = _now(backbone.device)
+        now = meter.now(backbone.device)
         phases["sampling" if message.startswith("step ") else message] += now - began
         began = now
 
@@ -396,7 +250,7 @@ class _Reference:
     def run(self, batches: int) -> None:
         """Time so many batches after an untimed one; all of them make the picture."""
         self._sample(codec.encode(self.backbone, self.swatch), 1)
-        with _memory(self.backbone.device) as memory:
+        with meter.memory(self.backbone.device) as memory:
             began = self._now()
             z_swatch = codec.encode(self.backbone, self.swatch)
             encoded = self._now()
@@ -412,7 +266,7 @@ class _Reference:
         self._memory = memory.peak if self._memory is None else max(memory.peak or 0, self._memory)
 
     def _now(self) -> float:
-        return _now(self.backbone.device)
+        return meter.now(self.backbone.device)
 
     def _sample(self, z_swatch: Tensor, batches: int) -> tuple[int, Tensor | None]:
         """How many windows were in the first batches, and the canvas after the last one of all."""
@@ -443,7 +297,8 @@ class _Reference:
         sampling = self._sampling * self.count.windows * paper.STEPS / self._windows
         phases = {"encoding": self._encoding, "sampling": sampling, "decoding": self._decoding}
         window = paper.grid(self.shape.height, self.shape.width)[0]
-        flops = Flops.count(self.backbone, window.height, window.width).of(self.count.forwards, self.count.backwards)
+        each = meter.Flops.count(self.backbone, window.height, window.width)
+        flops = each.of(self.count.forwards, self.count.backwards)
         seams = distance = None
         if self._image is not None:
             seams, distance = _judge(self._image, self.swatch)
@@ -470,87 +325,3 @@ def _judge(image: Tensor, swatch: Tensor) -> tuple[tuple[float, float], float]:
     picture = image.permute(2, 0, 1).float() / 255
     edges = metrics.seam(picture)
     return (edges.y.single.ratio, edges.x.single.ratio), metrics.patch_distance(picture, swatch)
-
-
-def _now(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done what it was told to."""
-    if device.type in ("cuda", "xpu", "mps"):
-        getattr(torch, device.type).synchronize()
-    return time.perf_counter()
-
-
-# ---------------------------------------------------------------------------------------------- operations and memory
-
-
-@dataclass(frozen=True)
-class Flops:
-    """Floating-point operations of one window: a bare forward pass, and the loss' gradient there and back."""
-
-    forward: int
-    gradient: int
-
-    @classmethod
-    def count(cls, backbone: Backbone, height: int, width: int) -> Flops:
-        """Counted by torch on a window of that many latents, with a swatch as large; products alone, not softmax."""
-        z = torch.zeros(1, backbone.vae.config.latent_channels, height, width, device=backbone.device)
-        with capture(backbone) as tape, sdpa_kernel(SDPBackend.MATH):  # the counter knows no fused attention of the CPU
-            reference = tape.reference(z, 0)
-            with FlopCounterMode(display=False) as forward, torch.no_grad():
-                tape.observe(z, 1, reference)
-            with FlopCounterMode(display=False) as gradient:
-                paper.gradient(tape, z.requires_grad_().clone(), 1, reference)  # its hooks refuse a leaf
-        return cls(forward.get_total_flops(), gradient.get_total_flops())
-
-    def of(self, forwards: int, backwards: int) -> int:
-        """Of so many passes; whatever goes back has gone there with the loss."""
-        return (forwards - backwards) * self.forward + backwards * self.gradient
-
-
-def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Operations a second of a large square matrix product, the best of several."""
-    n = 2048 if device.type == "cpu" else 8192
-    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    best, end = math.inf, _now(device) + seconds
-    a @ b
-    while (began := _now(device)) < end:
-        a @ b
-        best = min(best, _now(device) - began)
-    return 2 * n**3 / best
-
-
-@dataclass
-class _Memory:
-    """`peak` in bytes once the block has ended; None where it cannot be measured."""
-
-    peak: int | None = None
-
-
-@contextmanager
-def _memory(device: torch.device) -> Iterator[_Memory]:
-    memory = _Memory()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        yield memory
-        memory.peak = torch.cuda.max_memory_allocated(device)
-        return
-    with suppress(AttributeError, TypeError):  # glibc keeps what was freed, and would hand it out unseen
-        ctypes.CDLL(None).malloc_trim(0)
-    before = _resident("VmRSS") if device.type == "cpu" and _reset_resident_peak() else None
-    yield memory
-    if before is not None:
-        memory.peak = _resident("VmHWM") - before
-
-
-def _reset_resident_peak() -> bool:
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
-
-
-def _resident(field: str) -> int:
-    """A line of this process' status in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -12,7 +12,7 @@ SERVICE = sorted((ROOT / "ad_service").glob("*.py"))
 CORE = sorted((ROOT / "ad_service" / "core").glob("*.py"))
 ADDON = sorted((ROOT / "blender_addon").rglob("*.py"))
 
-TORCH_SIDE = {"bench", "decoders", "paper", "runner", "untrained"}
+TORCH_SIDE = {"bench", "decoders", "meter", "paper", "runner", "untrained"}
 """Files of the service that may import torch and the core when they are imported."""
 
 MAY_IMPORT = {
@@ -35,7 +35,9 @@ MAY_IMPORT = {
     "worker": {"engine", "runner", "store"},
     "paper": {"core"},
     "untrained": {"core"},
-    "bench": {"core", "models", "paper", "pictures", "runner", "untrained"},
+    "bench": {"core", "meter", "models", "paper", "pictures", "report", "runner", "untrained"},
+    "meter": {"core", "paper"},
+    "report": set(),
     "doctor": {"__init__", "models", "runner", "settings"},
     "cli": {
         *{"__init__", "bench", "doctor", "engine", "jobfile", "models", "pictures"},

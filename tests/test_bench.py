@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from small import backbone, end, noise, seeded, texture
 
-from ad_service import bench, cli, paper, pictures
+from ad_service import bench, cli, meter, paper, pictures, report
 from ad_service.core.backbones import FAMILIES
 from ad_service.core.features import capture
 
@@ -94,10 +94,10 @@ def tiny_cases(monkeypatch: pytest.MonkeyPatch) -> None:
         bench.Case("huge", "a huge model", lambda device: pytest.fail("must not be loaded"), on_cpu=()),
     )
     monkeypatch.setattr(bench, "CASES", {case.name: case for case in cases})
-    monkeypatch.setattr(bench, "matrix_peak", lambda device, dtype: 1e9)
+    monkeypatch.setattr(meter, "matrix_peak", lambda device, dtype: 1e9)
 
 
-def measure(**options: object) -> bench.Row:
+def measure(**options: object) -> report.Row:
     (row,) = bench.bench(texture(64, 64), bench.Options(device="cpu", **options), "ad-service bench").rows
     return row
 
@@ -149,15 +149,15 @@ def test_fewer_steps_leave_the_paper_out() -> None:
 
 
 def test_operations_are_counted_in_every_layer_there_and_back() -> None:
-    flops = bench.Flops.count(backbone("sd15"), 16, 16)
-    assert bench.Flops.count(backbone("sd15"), 32, 32).forward > 4 * flops.forward  # attention grows faster than area
+    flops = meter.Flops.count(backbone("sd15"), 16, 16)
+    assert meter.Flops.count(backbone("sd15"), 32, 32).forward > 4 * flops.forward  # attention grows faster than area
     assert flops.gradient > 2 * flops.forward
     assert flops.of(5, 2) == 3 * flops.forward + 2 * flops.gradient
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 def test_memory_is_what_a_block_had_at_its_most_not_what_it_left() -> None:
-    with bench._memory(torch.device("cpu")) as memory:
+    with meter.memory(torch.device("cpu")) as memory:
         torch.ones(1 << 24)
     assert memory.peak is not None
     assert memory.peak == pytest.approx(1 << 26, rel=0.2)
@@ -193,9 +193,9 @@ def test_the_command_prints_a_table_and_writes_all_of_it_as_json(tmp_path: Path,
     assert {"command", "device", "torch", "threads", "rows"} == set(document)
     assert document["rows"][0]["dtype"] == "float32"
     assert document["rows"][0]["ratio"] > 0
-    report = bench.Report.read(file.read_text(encoding="utf-8"))
-    assert report.markdown() == said
-    assert json.loads(report.json()) == document
+    measured = report.Report.read(file.read_text(encoding="utf-8"))
+    assert measured.markdown() == said
+    assert json.loads(measured.json()) == document
 
 
 def test_several_sizes_show_how_cost_grows(capsys: Say) -> None:

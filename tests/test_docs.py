@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import install
-from ad_service import bench, cli, models
+from ad_service import cli, models, report
 from blender_addon import wire
 from blender_addon.wire import Parameter
 
@@ -68,7 +68,7 @@ def error_table() -> str:
 def speed_tables() -> str:
     """What the benchmark measured and wrote as JSON into docs/speed, one table for each file."""
     files = sorted((ROOT / "docs" / "speed").glob("*.json"))
-    return "\n".join(bench.Report.read(file.read_text(encoding="utf-8")).markdown() for file in files).rstrip("\n")
+    return "\n".join(report.Report.read(file.read_text(encoding="utf-8")).markdown() for file in files).rstrip("\n")
 
 
 TABLES = (
