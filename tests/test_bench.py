@@ -131,7 +131,7 @@ def test_scaling_multiplies_by_the_exact_number_of_windows_and_steps(
     monkeypatch: pytest.MonkeyPatch, small_windows: None
 ) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr(bench, "_now", lambda device: float(next(clock)))
+    monkeypatch.setattr(meter, "now", lambda device: float(next(clock)))
     reference = bench._Reference(backbone("pocket"), texture(64, 64), (384, 64), peak=1.0)  # 11 windows: 8 and 3
     reference.run(1)
     reference.run(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small import grain
 from torch import Tensor
 
 from ad_service.core import lattice
@@ -81,6 +82,15 @@ def test_whole_rows_lie_along_each_side_of_the_torus(tiles: tuple[bool, bool]) -
 
 def test_noise_has_no_periods() -> None:
     assert lattice.basis(torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(1))) is None
+
+
+@pytest.mark.parametrize("side", [64, 96, 128])
+def test_the_blobs_of_a_small_picture_are_no_rows(side: int) -> None:
+    assert [seed for seed in range(6) if lattice.basis(grain(side, side, seed=seed)) is not None] == []
+
+
+def test_a_picture_of_one_colour_has_no_periods() -> None:
+    assert lattice.basis(torch.full((3, 64, 64), 0.5)) is None
 
 
 @pytest.mark.parametrize("tiles", [(True, True), (True, False), (False, True)])

@@ -26,6 +26,12 @@ The mean of n points has to be as much higher over the root of n, as with any me
 FEWEST = 6
 """Points of a lattice that must lie in the map of lags."""
 
+CHANCE = 11.0
+"""How far the means of a random picture's correlation rise by chance, over the size of its grain as part of its side.
+
+The grain is the shortest lag at which the correlation falls below a half.
+"""
+
 HIGH = 0.1
 """Mean correlation that the lags over a whole number of rows must have."""
 
@@ -112,8 +118,12 @@ def _rows(map_: Tensor, nearest: int = 12, slack: float = 0.9) -> Tensor | None:
     A picture shows at least three rows, or nothing can be said of them. Of lags that are nearly as clear the shortest
     counts.
     """
-    best, found = CLEAR, None
-    most = min(2 * map_.shape[0], map_.shape[1]) // 3
+    side = min(2 * map_.shape[0], map_.shape[1])
+    unlike = (map_ < 0.5).nonzero() - torch.tensor([0, map_.shape[1] // 2])
+    if len(unlike) == 0:
+        return None
+    grain = float(unlike.float().norm(dim=1).min())
+    best, found, most = max(CLEAR, CHANCE * grain / side), None, side // 3
     for angle in torch.arange(0, 180, 1.5).tolist():
         profile = _profile(map_, angle, sparse=2)
         rise = profile - profile.cummin(0).values
