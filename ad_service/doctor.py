@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import ProxyHandler, build_opener
 
 from ad_service import __version__
 from ad_service.settings import read_runtime
@@ -110,4 +113,14 @@ def _models(data_dir: Path) -> Finding:
 
 def _service(data_dir: Path) -> Finding:
     runtime = read_runtime(data_dir)
-    return Finding("service", f"announced at {runtime.get('url')}" if runtime else "not running")
+    if runtime is None:
+        return Finding("service", "not running")
+    url = str(runtime.get("url"))
+    try:
+        with build_opener(ProxyHandler({})).open(f"{url}/v1/health", timeout=5) as answer:
+            version = json.load(answer)["version"]
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
+        return Finding(
+            "service", f"{url} was announced, but does not answer", "Start it again: `ad-service serve`, or in Blender."
+        )
+    return Finding("service", f"{version} at {url}")

@@ -18,12 +18,13 @@ _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENO
 
 
 class Store:
-    """Blobs under `folder`. Any number of processes may read and write: a blob appears whole or not at all."""
+    """Blobs under `folder`, which is made for the first of them.
+
+    Any number of processes may read and write: a blob appears whole or not at all.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha: str) -> Path:
         """Where the blob lies, or would. Raises WireError `invalid-request` for what is no sha256."""
@@ -70,7 +71,7 @@ class Store:
         """Takes a blob in pieces; leaving the block checks its sha256 and makes it appear, an error leaves no trace."""
         target = self.path(sha)
         with disk_errors(self.folder):
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             handle, name = tempfile.mkstemp(prefix="incoming-", dir=self.folder)
             try:
                 with os.fdopen(handle, "wb") as file:

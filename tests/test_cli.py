@@ -449,6 +449,42 @@ def test_doctor_has_a_line_for_each_thing_and_a_remedy_for_each_problem(
     assert "broken" in "".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        ("{half", ["ok", "not running"]),
+        ('{"url": "http://127.0.0.1:9"}', ["problem", "http://127.0.0.1:9", "does not answer"]),
+        ('{"url": 5}', ["problem", "5", "does not answer"]),
+    ],
+)
+def test_doctor_is_not_misled_by_what_a_killed_service_left(
+    call: Callable[..., int], tmp_path: Path, capsys: Say, runtime: str, words: list[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "runtime.json").write_text(runtime)
+    call("doctor")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "service:" in line]
+    for word in words:
+        assert word in line
+
+
+def test_doctor_sees_a_service_that_runs(service: LiveService, monkeypatch: pytest.MonkeyPatch, capsys: Say) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    main(["doctor", "--data-dir", str(service.data_dir)])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "service:" in line]
+    assert line.startswith("ok") and service.url in line
+
+
+def test_a_job_runs_where_no_data_folder_can_be(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").write_text("no folder")
+    job = tmp_path / "wall.json"
+    job.write_text(json.dumps({"kind": "synthesize", "inputs": {"swatch": "bricks.png"}}))
+    assert call("run", job, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "wall.png").exists()
+
+
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ad_service", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
