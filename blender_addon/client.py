@@ -79,13 +79,14 @@ def normal_url(text: str) -> str:
     Raises WireError `service-unreachable` when there is no host in it.
     """
     text = text.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
+    stranger = wire.WireError("service-unreachable", f"{text!r} is no address of a service, such as 127.0.0.1:8765")
     try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
+        raise stranger from None
     if not host or parts.scheme not in ("http", "https"):
-        raise wire.WireError("service-unreachable", f"{text!r} is no address of a service, such as 127.0.0.1:8765")
+        raise stranger
     name = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{name}" + (f":{port}" if port else "") + parts.path.rstrip("/")
 

@@ -342,7 +342,7 @@ _ERROR_ROWS = (
         "Free some space on the disk of the service's data folder and try again.",
     ),
     ErrorType("queue-full", 429, True, "Too many jobs are waiting", "Wait until some jobs are done, or cancel some."),
-    ErrorType("blob-missing", 422, True, "A picture was not sent", "Send the picture again, then the job."),
+    ErrorType("blob-missing", 422, True, "A picture is not there", "Run the job again; its pictures are sent anew."),
     ErrorType("blob-mismatch", 422, True, "A picture was damaged on its way", "Send the picture again."),
     ErrorType("too-large", 413, False, "The data is too large", "Send a smaller picture."),
     ErrorType("conflict", 409, False, "A job of this name exists with other contents", "Use a new job id."),

@@ -36,7 +36,7 @@ def test_an_address_is_understood_however_it_is_written(text: str, url: str) -> 
     assert client.normal_url(text) == url
 
 
-@pytest.mark.parametrize("text", ["", "http://", "ftp://host", "host:port"])
+@pytest.mark.parametrize("text", ["", "http://", "ftp://host", "host:port", "http://[::1"])
 def test_what_is_no_address_is_refused_with_its_text(text: str) -> None:
     with pytest.raises(wire.WireError) as caught:
         client.normal_url(text)
