@@ -98,16 +98,15 @@ def test_averaged_windows_give_the_canvas_back(shape: Shape, side: int, dy: int,
     canvas = torch.randn(3, shape.height, shape.width, generator=torch.Generator().manual_seed(dy))
     total = Accumulator(3, shape)
     spots = windows(shape, side, (dy, dx))
-    for spot, value in zip(spots, gather(canvas, spots, shape), strict=True):
-        total.add(spot, value)
+    total.add(spots, gather(canvas, spots, shape))
     torch.testing.assert_close(total.mean(), canvas)
 
 
 def test_overlapping_windows_are_averaged_by_their_distance_from_the_border() -> None:
     shape = Shape(1, 5, False, False)
     total = Accumulator(1, shape, margin=2)
-    total.add(Window(0, 0, 1, 3), torch.zeros(1, 1, 3))
-    total.add(Window(0, 2, 1, 3), torch.ones(1, 1, 3))
+    total.add([Window(0, 0, 1, 3)], torch.zeros(1, 1, 1, 3))
+    total.add([Window(0, 2, 1, 3)], torch.ones(1, 1, 1, 3))
     torch.testing.assert_close(total.mean(), torch.tensor([[[0.0, 0.0, 0.5, 1.0, 1.0]]]))
 
 

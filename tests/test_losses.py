@@ -7,7 +7,7 @@ import torch
 from small import noise
 from torch import Tensor
 
-from ad_service.core.losses import ad_loss, attend, attend_by_label, content_loss
+from ad_service.core.losses import Places, ad_loss, attend, attend_by_label, content_loss
 
 SIMILARITIES = pytest.mark.parametrize("similarity", [None, 12.0])
 
@@ -40,6 +40,12 @@ def three_labels() -> tuple[Tensor, Tensor]:
     return wanted, member
 
 
+def places(wanted: Tensor, member: Tensor) -> tuple[list[Places], Places]:
+    """Where the queries and the keys of each label stand."""
+    queries = [{int(label): (row == label).nonzero()[:, 0] for label in row.unique()} for row in wanted]
+    return queries, {label: row.nonzero()[:, 0] for label, row in enumerate(member)}
+
+
 @SIMILARITIES
 @pytest.mark.parametrize("references", [1, 2])
 def test_attention_is_softmax_of_the_scores_times_the_values(similarity: float | None, references: int) -> None:
@@ -65,14 +71,14 @@ def test_attention_by_label_is_a_masked_softmax(similarity: float | None, refere
     Q, K, V = queries_keys_values(references)
     wanted, member = three_labels()
     expected = by_hand(Q, K, V, similarity, member[wanted])
-    torch.testing.assert_close(attend_by_label(Q, K, V, wanted, member, similarity), expected)
+    torch.testing.assert_close(attend_by_label(Q, K, V, *places(wanted, member), similarity), expected)
 
 
 def test_keys_of_other_labels_do_not_matter_to_a_query() -> None:
     Q, K, V = queries_keys_values()
     wanted, member = three_labels()
     changed = torch.where(member[0][:, None], V, V + 100)
-    before, after = (attend_by_label(Q, K, values, wanted, member) for values in (V, changed))
+    before, after = (attend_by_label(Q, K, values, *places(wanted, member)) for values in (V, changed))
     same = (before - after).abs().amax((1, 3)) == 0
     assert torch.equal(same, wanted == 0)
 
@@ -81,14 +87,14 @@ def test_attention_by_label_does_not_depend_on_the_order_of_tokens() -> None:
     Q, K, V = queries_keys_values()
     wanted, member = three_labels()
     l, m = torch.randperm(30, generator=torch.Generator().manual_seed(3)), torch.arange(41).flip(0)  # noqa: E741
-    shuffled = attend_by_label(Q[:, :, l], K[:, :, m], V[:, :, m], wanted[:, l], member[:, m])
-    torch.testing.assert_close(shuffled, attend_by_label(Q, K, V, wanted, member)[:, :, l])
+    shuffled = attend_by_label(Q[:, :, l], K[:, :, m], V[:, :, m], *places(wanted[:, l], member[:, m]))
+    torch.testing.assert_close(shuffled, attend_by_label(Q, K, V, *places(wanted, member))[:, :, l])
 
 
 def test_gradients_of_attention_by_label_reach_queries_keys_and_values() -> None:
     Q, K, V = (x.requires_grad_() for x in queries_keys_values())
     wanted, member = three_labels()
-    ours = torch.autograd.grad(attend_by_label(Q, K, V, wanted, member).square().sum(), (Q, K, V))
+    ours = torch.autograd.grad(attend_by_label(Q, K, V, *places(wanted, member)).square().sum(), (Q, K, V))
     hand = torch.autograd.grad(by_hand(Q, K, V, None, member[wanted]).square().sum(), (Q, K, V))
     for mine, expected in zip(ours, hand, strict=True):
         torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)

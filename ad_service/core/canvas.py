@@ -128,14 +128,15 @@ class Accumulator:
         self.total = torch.zeros(channels, shape.height, shape.width)
         self.weight = torch.zeros(shape.height, shape.width)
 
-    def add(self, window: Window, value: Tensor) -> None:
-        """Add a window's cells (C, h, w)."""
-        weight = feather(window.height, window.width, self.margin)
-        rows, columns = window.rows(self.shape), window.columns(self.shape)
-        index = (rows[:, None] * self.shape.width + columns[None, :]).flatten()
-        flat = (value.float().cpu() * weight).flatten(1)
-        self.total.view(self.total.shape[0], -1).index_add_(1, index, flat)
-        self.weight.view(-1).index_add_(0, index, weight.flatten())
+    def add(self, spots: Sequence[Window], values: Tensor) -> None:
+        """Add the cells (B, C, h, w) of windows; from a device they come in one copy."""
+        for window, value in zip(spots, values.float().cpu(), strict=True):
+            weight = feather(window.height, window.width, self.margin)
+            rows, columns = window.rows(self.shape), window.columns(self.shape)
+            index = (rows[:, None] * self.shape.width + columns[None, :]).flatten()
+            flat = (value * weight).flatten(1)
+            self.total.view(self.total.shape[0], -1).index_add_(1, index, flat)
+            self.weight.view(-1).index_add_(0, index, weight.flatten())
 
     def mean(self) -> Tensor:
         """The canvas (C, H, W); every cell was covered by a window."""

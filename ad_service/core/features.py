@@ -19,8 +19,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ad_service.core.backbones import Backbone, self_attention_layers
-from ad_service.core.labels import membership, tokens
-from ad_service.core.losses import attend, attend_by_label
+from ad_service.core.labels import membership, tokens, used
+from ad_service.core.losses import Places, attend, attend_by_label
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,36 @@ class Layer:
 
 
 class Labels:
-    """The label maps (N, h, w) of N windows or crops in latents, as tokens of any grid; there are `count` labels."""
+    """The label maps (N, h, w) of N windows or crops in latents, as tokens of any grid; there are `count` labels.
+
+    Tokens are looked for on the host, once for each grid: on the device every look would make the host wait.
+    """
 
     def __init__(self, maps: Tensor, count: int, device: torch.device) -> None:
         self.maps, self.count, self.device = maps.cpu(), count, device
-        self._wanted: dict[tuple[int, int], Tensor] = {}
-        self._member: dict[tuple[int, int], Tensor] = {}
+        self._queries: dict[tuple[int, int], list[Places]] = {}
+        self._keys: dict[tuple[int, int], Places] = {}
 
-    def wanted(self, grid: tuple[int, int]) -> Tensor:
-        """(N, h * w): each query's label."""
-        if grid not in self._wanted:
-            self._wanted[grid] = torch.stack([tokens(m, grid, self.count) for m in self.maps]).to(self.device)
-        return self._wanted[grid]
+    def queries(self, grid: tuple[int, int]) -> list[Places]:
+        """For each map the tokens, of its h * w, that have each label."""
+        if grid not in self._queries:
+            rows = [tokens(m, grid, self.count) for m in self.maps]
+            found = [{label: row == label for label in used(row)} for row in rows]
+            places = iter(self._places([mask for masks in found for mask in masks.values()]))
+            self._queries[grid] = [{label: next(places) for label in masks} for masks in found]
+        return self._queries[grid]
 
-    def member(self, grid: tuple[int, int]) -> Tensor:
-        """(count, N * h * w): which of the keys, side by side, each label has."""
-        if grid not in self._member:
-            rows = torch.cat([membership(m, grid, self.count) for m in self.maps], 1)
-            self._member[grid] = rows.to(self.device)
-        return self._member[grid]
+    def keys(self, grid: tuple[int, int]) -> Places:
+        """Which of the N * h * w keys, side by side, each label has."""
+        if grid not in self._keys:
+            member = torch.cat([membership(m, grid, self.count) for m in self.maps], 1)
+            self._keys[grid] = dict(enumerate(self._places(list(member))))
+        return self._keys[grid]
+
+    def _places(self, masks: list[Tensor]) -> tuple[Tensor, ...]:
+        """The indices on the device of what each mask (L,) has set, taken there in one copy."""
+        found = [mask.nonzero()[:, 0] for mask in masks]
+        return torch.cat(found).to(self.device).split([len(places) for places in found])
 
 
 @dataclass(frozen=True)
@@ -153,8 +164,8 @@ class Tape:
         K, V = reference.layers[i].K, reference.layers[i].V
         if layout is None or reference.labels is None:
             return attend(layer.Q, K, V, self.similarity)
-        wanted, member = layout.wanted(layer.grid), reference.labels.member(reference.layers[i].grid)
-        return attend_by_label(layer.Q, K, V, wanted, member, self.similarity)
+        keys = reference.labels.keys(reference.layers[i].grid)
+        return attend_by_label(layer.Q, K, V, layout.queries(layer.grid), keys, self.similarity)
 
     def _predict(self, z: Tensor, t: int, run: _Run) -> Tensor:
         self._run = run
@@ -185,10 +196,10 @@ class Tape:
         Ks, Vs = (u.expand(len(Q), -1, -1, -1) for u in (reference.K, reference.V))
         if run.layout is None or run.read.labels is None:
             return attend(Q, torch.cat([K, Ks], 2), torch.cat([V, Vs], 2), self.similarity)
-        theirs = run.read.labels.member(reference.grid)
-        own = torch.ones(len(theirs), K.shape[2], dtype=torch.bool, device=theirs.device)
-        keys, values, member = torch.cat([K, Ks], 2), torch.cat([V, Vs], 2), torch.cat([own, theirs], 1)
-        return attend_by_label(Q, keys, values, run.layout.wanted(grid), member, self.similarity)
+        own = torch.arange(K.shape[2], device=K.device)
+        places = {i: torch.cat([own, len(own) + theirs]) for i, theirs in run.read.labels.keys(reference.grid).items()}
+        keys, values = torch.cat([K, Ks], 2), torch.cat([V, Vs], 2)
+        return attend_by_label(Q, keys, values, run.layout.queries(grid), places, self.similarity)
 
 
 class _Processor:

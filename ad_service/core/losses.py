@@ -6,11 +6,15 @@ scale S of cosine attention softmax(S cos(Q, K)).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core.labels import used
+Places: TypeAlias = Mapping[int, Tensor]
+"""The indices of the tokens that each label has."""
 
 
 def attend(Q: Tensor, K: Tensor, V: Tensor, similarity: float | None = None, sharpness: float = 1.0) -> Tensor:
@@ -24,21 +28,20 @@ def attend(Q: Tensor, K: Tensor, V: Tensor, similarity: float | None = None, sha
 
 
 def attend_by_label(
-    Q: Tensor, K: Tensor, V: Tensor, wanted: Tensor, member: Tensor, similarity: float | None = None
+    Q: Tensor, K: Tensor, V: Tensor, queries: Sequence[Places], keys: Places, similarity: float | None = None
 ) -> Tensor:
     """Attention in which a query of label l sees the keys of label l only.
 
-    `wanted` (B, L) holds the queries' labels; `member` (labels, M) says which keys a label has, at least one each.
-    Tokens are sorted by label and every label attends on its own: exact, with no L x M mask.
+    Every query of each of the B windows has one label; a label's keys may be others' too, and are one at least. Tokens
+    are sorted by label and every label attends on its own: exact, with no L x M mask.
     """
     out = torch.empty_like(Q)
-    for b in range(len(Q)):
+    for b, places in enumerate(queries):
         k = min(b, len(K) - 1)
-        for label in used(wanted[b]):
-            queries = (wanted[b] == label).nonzero()[:, 0]
-            keys = member[label].nonzero()[:, 0]
-            out[b, :, queries] = attend(
-                Q[b : b + 1, :, queries], K[k : k + 1, :, keys], V[k : k + 1, :, keys], similarity
+        for label, asking in places.items():
+            answering = keys[label]
+            out[b, :, asking] = attend(
+                Q[b : b + 1, :, asking], K[k : k + 1, :, answering], V[k : k + 1, :, answering], similarity
             )[0]
     return out
 

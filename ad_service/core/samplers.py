@@ -21,6 +21,9 @@ from ad_service.core.losses import ad_loss, attend, content_loss
 MOST_WINDOWS = 32
 """Windows that go through the network at once at most; more are not faster."""
 
+LOSS_SCALE = 2.0**10
+"""What the loss is multiplied by while its gradient is taken, so that float16 holds it: it is a mean over millions."""
+
 
 class NotFinite(ArithmeticError):
     """The network gave NaN or infinity."""
@@ -81,9 +84,8 @@ def optimise(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator
                 z, m, v = (gather(u, spots, subject.shape) for u in (canvas, first, second))
                 gradient = _gradient(tape, z, t, reference, spots, subject, plan)
                 z, m, v = _adam(z, m, v, gradient, age, plan.learning_rate)
-                for b, window in enumerate(spots):
-                    for total, value in zip(moved, (z, m, v), strict=True):
-                        total.add(window, value[b])
+                for total, value in zip(moved, (z, m, v), strict=True):
+                    total.add(spots, value)
             moving, first, second = (finite(total.mean()) for total in moved)
             canvas = moving if subject.freedom is None else torch.lerp(canvas, moving, subject.freedom)
         yield canvas
@@ -118,9 +120,8 @@ def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: 
             z = x0 if after is None else recombine(backbone, x0, eps, after)
             if after is not None and reference is not None:
                 z = _lower(tape, z, after, reference, spots, subject, plan)
-            for k, window in enumerate(spots):
-                total.add(window, z[k])
-                clean.add(window, x0[k])
+            total.add(spots, z)
+            clean.add(spots, x0)
         canvas = finite(total.mean())
         if subject.freedom is not None:
             canvas = torch.lerp(
@@ -240,9 +241,9 @@ def _whole_gradient(
         leaf = z.detach().to(device).requires_grad_()
         layers = tape.layers(leaf, t, reference, layout)
         loss = _loss(tape, layers, reference, layout, content, plan.content_weight)
-        (gradient,) = torch.autograd.grad(loss, leaf)
+        (gradient,) = torch.autograd.grad(LOSS_SCALE * loss, leaf)
     tape.backwards += len(z)
-    return gradient.float().to(z.device)
+    return gradient.to(z.device) / LOSS_SCALE
 
 
 def _content(

@@ -39,9 +39,7 @@ def preview(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator:
     for t, up in pairwise([0, *reversed(steps)]):
         total = Accumulator(len(canvas), subject.shape)
         for spots in batches(tape, subject.shape, generator):
-            raised = _raised(tape, gather(contents[-1], spots, subject.shape), t, up)
-            for b, window in enumerate(spots):
-                total.add(window, raised[b])
+            total.add(spots, _raised(tape, gather(contents[-1], spots, subject.shape), t, up))
         contents.append(finite(total.mean()))
         styles.append(_raised(tape, styles[-1], t, up))
         yield canvas
@@ -55,9 +53,8 @@ def preview(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator:
                 prediction = tape.restyle(z, t, Transfer(tape.layers(zc, t), reference, KEEP, SHARPNESS))
             x0, eps = split(backbone, z, prediction, t)
             z = recombine(backbone, x0, eps, after) if after else x0
-            for b, window in enumerate(spots):
-                total.add(window, z[b])
-                clean.add(window, x0[b])
+            total.add(spots, z)
+            clean.add(spots, x0)
         canvas = finite(total.mean())
         yield clean.mean()
 
