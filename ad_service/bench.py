@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ad_service import meter, models, paper, pictures, untrained
 from ad_service.core import codec, metrics
-from ad_service.core.backbones import Backbone, choose_device, load
+from ad_service.core.backbones import Backbone, choose_device, load, make_repeatable
 from ad_service.core.canvas import Shape, windows
 from ad_service.core.features import capture
 from ad_service.core.synthesis import Picture, Request, synthesise
@@ -148,6 +148,7 @@ def bench(swatch: Tensor, options: Options, command: str, tell: Callable[[str], 
     Raises WireError `invalid-parameter`, and what `core` raises.
     """
     device = choose_device(options.device)
+    make_repeatable(device)
     peaks: dict[torch.dtype, float] = {}
     rows = []
     loaded: tuple[Case, Backbone] | None = None

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ad_service import __version__
-from ad_service.engine import Outcome, share_cores
+from ad_service.engine import Outcome, prepare_torch
 from ad_service.jobfile import JobFile, assemble, load, read_file
 from ad_service.pictures import size_of
 from ad_service.settings import Settings, default_data_dir
@@ -317,7 +317,7 @@ def _follow(job: JobFile, data_dir: Path) -> Outcome:
     """Goes through the steps of a job; a progress bar on a terminal, nothing in a pipe."""
     from tqdm import tqdm
 
-    share_cores()
+    prepare_torch()
     from ad_service.runner import Runner
 
     steps = Runner(data_dir, allow_paths=True).run(job.request, job.read, job.files)
@@ -390,7 +390,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     """Prints the table; what runs now is said on a terminal only."""
-    share_cores()
+    prepare_torch()
     from ad_service import bench
     from ad_service.runner import core_errors
 

@@ -34,12 +34,16 @@ class Outcome:
 Steps = Generator[Step, None, Outcome]
 
 
-def share_cores() -> None:
-    """Let idle compute threads sleep instead of spin. To be called before torch is loaded.
+def prepare_torch() -> None:
+    """Set what torch and its libraries read from the environment. To be called before torch is loaded.
 
-    Where other programs use the cores as well (Blender, a render), spinning threads take time from those they wait for.
+    Idle compute threads sleep instead of spin: where other programs use the cores as well (Blender, a render), spinning
+    threads take time from those they wait for. What Apple's GPUs cannot do is done on the CPU instead of failing.
+    cuBLAS gets the workspace with which it gives the same result each time, without which torch refuses to promise it.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 
 class Engine(Protocol):

@@ -31,6 +31,9 @@ ROOM_FOR_ANOTHER = 0.4
 
 LABEL_PICTURES = ("regions", "layout")
 
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+"""What a RuntimeError says when memory is out: the CPU's allocator, Apple's and NVIDIA's drivers, cuBLAS and cuDNN."""
+
 Parameters = Mapping[str, Any]
 Pictures = Mapping[str, Pixels]
 
@@ -45,6 +48,7 @@ class Runner:
         self._data_dir = data_dir
         self._allow_paths = allow_paths
         self._device = backbones.choose_device()
+        backbones.make_repeatable(self._device)
         self._decoders = KeptDecoders(data_dir / "decoders")
         self._resident: OrderedDict[tuple[Path, str], backbones.Backbone] = OrderedDict()
 
@@ -230,7 +234,7 @@ def core_errors() -> Iterator[None]:
         raise WireError("out-of-memory", _first_line(error)) from error
     except RuntimeError as error:
         text = str(error)
-        if "can't allocate memory" in text or "not enough memory" in text or "MPS backend out of memory" in text:
+        if any(sign in text for sign in OUT_OF_MEMORY):
             raise WireError("out-of-memory", _first_line(error)) from error
         if "CUDA error" in text or "no kernel image" in text:
             raise WireError("device-unavailable", _first_line(error)) from error

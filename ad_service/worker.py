@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from ad_service.engine import Engine, Outcome, Step, Steps, share_cores
+from ad_service.engine import Engine, Outcome, Step, Steps, prepare_torch
 from ad_service.store import Store
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
@@ -155,7 +155,7 @@ class Clock:
 def load_engine(spec: str | None, data_dir: Path) -> Engine:
     """The real engine, or the one that MODULE:FUNCTION makes from the data folder."""
     if spec is None:
-        share_cores()
+        prepare_torch()
         from ad_service.runner import Runner  # torch comes with it
 
         return Runner(data_dir)

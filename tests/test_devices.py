@@ -171,6 +171,41 @@ def test_a_step_waits_for_its_copies_alone(saved: Any, method: str) -> None:
     assert step["to device"] <= 12
 
 
+def test_an_engine_on_cuda_gives_the_same_picture_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """CUDA's operations are told to be repeatable, strictly: attention's backward pass pays no heed to less."""
+    monkeypatch.setattr(backbones, "choose_device", lambda name=None: torch.device("cuda"))
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    try:
+        runner.Runner(tmp_path)
+        assert (
+            torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+REFUSED = {
+    "aten.adaptive_avg_pool2d_backward",
+    "aten.adaptive_max_pool2d_backward",
+    "aten.cumsum",
+    "aten.grid_sampler_2d_backward",
+    "aten.histc",
+    "aten.put_",
+    "aten.reflection_pad2d_backward",
+    "aten.upsample_bicubic2d_backward",
+    "aten.upsample_bilinear2d_backward",
+}
+"""What torch.use_deterministic_algorithms refuses on CUDA, by its own page, of what a picture could come to need."""
+
+
+def test_no_operation_of_a_job_is_refused_where_results_have_to_repeat(saved: Any) -> None:
+    with pretended.watch() as log:
+        model = there(saved("sd15"), "sd15")
+        end(synthesise(model, request(method="optimise", layout=halves(64), regions=halves(64))))
+    assert "aten.convolution_backward" in log.ran
+    assert not REFUSED & set(log.ran)
+
+
 def test_a_small_gradient_is_not_lost_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer of 256 times as many tokens gives each of them a 256th of the gradient."""
     monkeypatch.setattr(samplers, "ad_loss", lambda own, target: ad_loss(own, target) / 256)

@@ -315,6 +315,8 @@ def test_an_unknown_model_is_missing(core: StubCore) -> None:
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore"), "out-of-memory"),
         (MemoryError(), "out-of-memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out-of-memory"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "out-of-memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out-of-memory"),
         (RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel"), "device-unavailable"),
     ],
 )

@@ -181,6 +181,17 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def make_repeatable(device: torch.device) -> None:
+    """From now on an operation on a CUDA device gives the same result each time, or raises RuntimeError if it cannot.
+
+    The fastest backward passes of attention and of convolutions add up in the order in which threads come by. With
+    `warn_only` attention would stay so. cuBLAS also needs CUBLAS_WORKSPACE_CONFIG, set before torch is loaded.
+    """
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing reads it
+
+
 def choose_precision(precision: str, device: torch.device, family: str) -> torch.dtype:
     """The UNet's number format: as asked for, or what the device does well without losing the picture."""
     if precision != "auto":
