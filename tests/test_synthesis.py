@@ -125,6 +125,16 @@ def grain(picture: Tensor) -> float:
     return float(picture.diff(dim=2).abs().mean() / picture.std())
 
 
+def test_whole_courses_of_a_wall_lie_on_the_torus() -> None:
+    rows = torch.arange(192)[:, None]
+    joint = (rows % 24 < 4) | ((torch.arange(192)[None, :] + 13 * (rows // 24)) % 57 < 4)
+    wall = (0.5 * texture(192, 192) + torch.where(joint, 0.5, 0.0)).clamp(0, 1)
+    _, picture = make(SHIPPED, 128, 128, swatch=wall, steps=1)
+    waves = torch.fft.rfft(picture.image.float().mean((1, 2))).abs()[1:]
+    assert int(waves.argmax()) + 1 == 5, "128 / 24 is no whole number; the nearest one is 5"
+    assert float(waves[4]) > 3 * float(waves[[2, 3, 5, 6]].max())
+
+
 def test_a_larger_scale_makes_a_coarser_grain() -> None:
     fine, coarse = (make(SHIPPED, scale=scale, steps=1)[1].image.permute(2, 0, 1).float() for scale in (0.5, 2.0))
     assert grain(fine) > 1.5 * grain(coarse)
