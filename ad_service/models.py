@@ -84,7 +84,13 @@ def _shelf(data_dir: Path) -> Iterator[Model | Stray]:
     if (POCKET / "unet" / "config.json").is_file():
         taken.add("pocket")
         yield Model("pocket", "Pocket", "pocket", POCKET, "CC0 1.0", "ships with the service")
-    for path in _candidates(models_dir(data_dir)):
+    folder = models_dir(data_dir)
+    try:
+        candidates = _candidates(folder)
+    except OSError as error:
+        yield Stray(folder.name, folder, _unreadable(folder, error))
+        return
+    for path in candidates:
         name = path.name if path.is_dir() or path.stem.casefold() in taken else path.stem
         if name.casefold() in taken:
             yield Stray(name, path, f"{path} has the name of another model; rename it")
@@ -94,6 +100,12 @@ def _shelf(data_dir: Path) -> Iterator[Model | Stray]:
             yield _described(path, name)
         except CheckpointError as error:
             yield Stray(name, path, str(error))
+        except OSError as error:
+            yield Stray(name, path, _unreadable(path, error))
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{error.filename or path} cannot be read ({error.strerror}); check its permissions"
 
 
 def _candidates(folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -116,6 +117,30 @@ def test_a_missing_name_lists_what_is_at_hand(data_dir: Path) -> None:
     assert caught.value.code == "model-missing"
     with pytest.raises(ModelMissing, match="models fetch sdxl"):
         models.find("SDXL", data_dir)
+
+
+def test_a_model_that_may_not_be_read_is_told_and_hides_no_other(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "unet"))
+
+    monkeypatch.setattr(models.checkpoints, "folder_family", refused)
+    assert "juggernaut" in [model.name for model in models.available(data_dir)]
+    (stray,) = [stray for stray in models.strays(data_dir) if stray.name == "Realistic"]
+    assert stray.reason.endswith("Realistic/unet cannot be read (Permission denied); check its permissions")
+
+
+def test_pocket_is_there_though_the_folder_of_models_may_not_be_read(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert [model.name for model in models.available(data_dir)] == ["pocket"]
+    (stray,) = models.strays(data_dir)
+    assert "models cannot be read (Permission denied)" in stray.reason
 
 
 @pytest.mark.parametrize(("name", "words"), [("style", "is a LoRA"), ("old", "pickled"), ("old.ckpt", "pickled")])
