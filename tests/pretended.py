@@ -66,12 +66,22 @@ def watch() -> Iterator[Log]:
 
 @functools.cache
 def device() -> torch.device:
-    """The device; from the first call on it is known to torch in this process."""
-    backend_registration._setup_privateuseone_for_python_backend(NAME)
+    """The device; from the first call on it is known to torch in this process.
+
+    To be called before any gradient is taken: torch counts the devices then, once.
+    """
+    backend_registration._setup_privateuseone_for_python_backend(NAME, _Module())
     _operations.fallback(_fallback, "PrivateUse1")
     _kernels.impl("empty_strided", _empty_strided, "PrivateUse1")
     _kernels.impl("_copy_from", _copy_from, "PrivateUse1")
     return torch.device(NAME, 0)
+
+
+class _Module(backend_registration._DummyBackendModule):
+    """What torch asks about the device, elsewhere too: it has no random numbers whose state could be kept."""
+
+    def device_count(self) -> int:
+        return 0
 
 
 class Held(Tensor):

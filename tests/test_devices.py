@@ -29,6 +29,8 @@ from blender_addon.wire import JobRequest
 if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
     pytest.skip("this torch knows no devices made in Python", allow_module_level=True)
 
+DEVICE = pretended.device()  # here, since another module's test may take a gradient before the first one of this
+
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
@@ -47,7 +49,7 @@ def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def there(folder: Path, family: str, precision: str = "bf16") -> backbones.Backbone:
-    return backbones.load(folder, family, device=str(pretended.device()), precision=precision)
+    return backbones.load(folder, family, device=str(DEVICE), precision=precision)
 
 
 def request(**changes: Any) -> Request:
@@ -64,26 +66,25 @@ def halves(side: int) -> torch.Tensor:
 
 def test_the_device_computes_and_takes_gradients() -> None:
     x, w = noise(1, 3, 8, 8), noise(4, 3, 3, 3, seed=1)
-    there_x, there_w = (u.to(pretended.device()).requires_grad_() for u in (x, w))
+    there_x, there_w = (u.to(DEVICE).requires_grad_() for u in (x, w))
     there_y = torch.nn.functional.conv2d(there_x, there_w)
     gradient = torch.autograd.grad(there_y.square().sum(), there_w)[0]
     x.requires_grad_(), w.requires_grad_()
     y = torch.nn.functional.conv2d(x, w)
-    assert there_y.device == gradient.device == pretended.device()
+    assert there_y.device == gradient.device == DEVICE
     torch.testing.assert_close(there_y.detach().cpu(), y.detach())
     torch.testing.assert_close(gradient.cpu(), torch.autograd.grad(y.square().sum(), w)[0])
 
 
 def test_the_device_refuses_what_a_gpu_refuses() -> None:
-    device = pretended.device()
-    here, away = torch.ones(3, 4), torch.ones(3, 4, device=device)
+    here, away = torch.ones(3, 4), torch.ones(3, 4, device=DEVICE)
     assert float((away + torch.tensor(2.0)).sum()) == 36  # a single number may come from the CPU
     assert away[:, torch.tensor([0, 2])].shape == (3, 2)  # and so may indices
     for refused in (
         lambda: here + away,
         lambda: torch.cat([here, away]),
-        lambda: here[torch.zeros(2, dtype=torch.long, device=device)],
-        lambda: torch.randn(3, device=device, generator=seeded()),
+        lambda: here[torch.zeros(2, dtype=torch.long, device=DEVICE)],
+        lambda: torch.randn(3, device=DEVICE, generator=seeded()),
         lambda: away.double(),
     ):
         with pytest.raises(MixedDevices):
@@ -93,7 +94,7 @@ def test_the_device_refuses_what_a_gpu_refuses() -> None:
 
 
 def test_the_device_tells_what_the_host_waits_for() -> None:
-    away = torch.ones(3, 4, device=pretended.device())
+    away = torch.ones(3, 4, device=DEVICE)
     with pretended.watch() as log:
         away.cpu(), float(away.sum()), away.nonzero(), torch.ones(2).to(away.device)
     assert log.waits == {"to host": 1, "number": 1, "nonzero": 1, "to device": 1}
@@ -124,7 +125,7 @@ def test_a_preview_is_made_on_the_device(saved: Any) -> None:
 
 
 def test_the_engine_takes_a_job_to_its_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(backbones, "choose_device", lambda name=None: pretended.device())
+    monkeypatch.setattr(backbones, "choose_device", lambda name=None: DEVICE)
     swatch = pictures.encode_png((texture(64, 64).permute(1, 2, 0).numpy() * 255).astype(np.uint8), {})
     engine = runner.Runner(tmp_path)
     assert engine.ready().device == pretended.NAME
@@ -141,10 +142,7 @@ def test_a_picture_does_not_depend_on_where_it_is_made(saved: Any, monkeypatch: 
     Of two borders that are as plain, roundings decide which becomes the edge; here the edge stays where it is.
     """
     monkeypatch.setattr("ad_service.core.metrics.plainest_border", lambda image, axis: 0)
-    models = (
-        backbones.load(saved("sd15"), "sd15", device=device, precision="fp32")
-        for device in ("cpu", str(pretended.device()))
-    )
+    models = (backbones.load(saved("sd15"), "sd15", device=device, precision="fp32") for device in ("cpu", str(DEVICE)))
     one, other = (end(synthesise(model, request(detail="off")))[1].image.float() for model in models)
     assert float((one - other).abs().mean()) < 0.5
 
