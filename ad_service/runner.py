@@ -24,7 +24,6 @@ from ad_service.pictures import Decoded, Pixels, check_size, decode, encode_png,
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
 
-SMALLEST_PICTURE = 32
 MOST_RESIDENT = 2
 ROOM_FOR_ANOTHER = 0.4
 """Models kept loaded: at most so many, and one only when less than this part of the memory is free."""
@@ -110,7 +109,7 @@ def _restyle(
     backbone: backbones.Backbone, parameters: Parameters, pictures: Pictures, decoders: Decoders
 ) -> synthesis.Job:
     content = pictures["content"]
-    check_size("content", content, SMALLEST_PICTURE)
+    check_size("content", content, wire.MIN_PICTURE_SIDE)
     height, width = (
         parameters[name] or _nearest(wire.RESTYLE.parameter(name), side)
         for name, side in zip(("height", "width"), content.shape, strict=False)
@@ -128,7 +127,7 @@ _KINDS: dict[str, Callable[[backbones.Backbone, Parameters, Pictures, Decoders],
 def _request(parameters: Parameters, pictures: Pictures) -> synthesis.Request:
     """What all kinds of job ask for."""
     swatch = pictures["swatch"]
-    check_size("swatch", swatch, SMALLEST_PICTURE)
+    check_size("swatch", swatch, wire.MIN_PICTURE_SIDE)
     return synthesis.Request(
         swatch=_tensor(swatch),
         tile_y="y" in parameters["tile"],

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import requests
 
 from . import wire
+from .refusal import Refusal
 
 RUNTIME_FILE = "runtime.json"
 """Written by a running service into its data folder: url, token, pid."""
@@ -111,9 +112,9 @@ def find(place: Place) -> Client:
         raise wire.WireError("service-unreachable", f"No service has been started with the data folder {place.folder}")
     url = normal_url(url)
     if not is_loopback(url) and not place.online:
-        raise wire.WireError(
+        raise Refusal(
             "service-unreachable",
-            f"{url} is another machine, and Blender's preferences (System, Allow Online Access) do not allow that",
+            f"{url} is another machine; allow that in Blender's preferences (System, Allow Online Access)",
         )
     return Client(url, place.token or str(runtime.get("token", "")))
 
@@ -125,14 +126,7 @@ def executable_of(place: Place) -> str:
 
 def start(place: Place) -> subprocess.Popen[bytes]:
     """Start `ad-service serve` as a process of its own, which outlives Blender. It needs some seconds to answer."""
-    executable = executable_of(place)
-    if not executable:
-        raise wire.WireError(
-            "service-unreachable",
-            "The service is not running, and the path of the `ad-service` program is not set in the add-on's "
-            "preferences",
-        )
-    command = [str(Path(executable).expanduser()), "serve"]
+    command = [str(Path(executable_of(place)).expanduser()), "serve"]
     if place.data_dir:
         command += ["--data-dir", str(place.folder)]
     try:

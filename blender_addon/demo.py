@@ -145,7 +145,7 @@ def wait_for_it(running: ModuleType) -> None:
             print("  " + "; ".join(record.progress_text() for record in running.desk.of_this_file()), flush=True)
         if said - start > WAIT_SECONDS:
             raise SystemExit(f"demo.py: no result after {WAIT_SECONDS:g} seconds")
-    errors = [record.error.sentence for record in running.desk.of_this_file() if record.error is not None]
+    errors = [record.sentence for record in running.desk.of_this_file() if record.sentence]
     if errors or not bpy.context.scene.distill.last_result:
         raise SystemExit(f"demo.py: {' '.join(errors) or 'the service gave no result'}")
 

@@ -43,7 +43,8 @@ class Record:
     seconds_left: float | None = None
     code: str = ""
     """The error's type in wire.ERRORS, when it failed."""
-    detail: str = ""
+    sentence: str = ""
+    """What went wrong and what to do about it, when it failed."""
     request: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -59,12 +60,8 @@ class Record:
     def seed(self) -> int:
         return int(self.parameters.get("seed", 0))
 
-    @property
-    def error(self) -> wire.WireError | None:
-        return wire.WireError(self.code, self.detail) if self.code in wire.ERRORS else None
-
     def fail(self, error: wire.WireError) -> None:
-        self.state, self.code, self.detail = "failed", error.code, error.detail
+        self.state, self.code, self.sentence = "failed", error.code, error.sentence
 
     def told(self, figures: Sequence[str]) -> list[str]:
         """Those of SEAMS or FIGURES that this result has, in words."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import client, wire
+from .refusal import Refusal
 
 SERVICE_ERRORS = ("service-unreachable", "unauthorized", "version-mismatch")
 """What is wrong with the service and not with one job."""
@@ -207,12 +208,16 @@ class Tasks:
             found = client.find(self._place)
             status = found.status()
         except wire.WireError as error:
-            if error.code != "service-unreachable" or not may_start or self._place.url:
+            if error.code != "service-unreachable" or isinstance(error, Refusal):
                 raise
+            if self._place.url:
+                todo = "start it there, or clear the address in the preferences"
+                raise Refusal(error.code, f"{error.detail}; {todo}") from error
             if not client.executable_of(self._place):
-                raise wire.WireError(
-                    "service-unreachable", f"{error.detail}, and where `ad-service` is was not set in the preferences"
-                ) from error
+                todo = "run `python install.py blender`, or choose its program in the preferences"
+                raise Refusal(error.code, f"{error.detail}; {todo}") from error
+            if not may_start:
+                raise
             found, status = self._start()
         self._client = found
         self._tell(Found(self._until_ready(found, status)))
