@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 
 import bpy
-from bpy.types import Image, Material, Node, NodeSocket, NodeTree
+from bpy.types import Image, Material, Node, NodeSocket, NodeTree, Object
 
 from .refusal import Refusal
 
@@ -42,14 +42,38 @@ def base_color_image(material: Material | None) -> Image | None:
     return node.image if node is not None else None
 
 
-def ensure_tree(material: Material) -> None:
+def can_have_material(thing: Object | None) -> bool:
+    """Whether an object has a material or can be given one."""
+    if thing is None or not hasattr(thing.data, "materials"):
+        return False
+    return thing.active_material is not None or (thing.library is None and thing.data.library is None)
+
+
+def give_material(thing: Object, name: str) -> Material:
+    """The object's active material, or a new one if it has none."""
+    if thing.active_material is None:
+        thing.active_material = bpy.data.materials.new(name)
+        _ensure_tree(thing.active_material)
+    return thing.active_material
+
+
+def _ensure_tree(material: Material) -> None:
     """Gives a material nodes, which every material has from Blender 5.0 on."""
     if bpy.app.version < (5, 0, 0) and not material.use_nodes:
         material.use_nodes = True
 
 
 def add_result(material: Material, job: str, title: str, images: Mapping[str, Image]) -> Node:
-    """A frame with an image node for each map, connected to nothing yet. Once for each job."""
+    """A frame with an image node for each map, connected to nothing yet. Once for each job.
+
+    Raises Refusal when the material belongs to another file, which would not be saved with this one.
+    """
+    if material.library is not None:
+        raise Refusal(
+            "invalid-image",
+            f"The material “{material.name}” is linked from another file; make it local, then use the result",
+        )
+    _ensure_tree(material)
     tree = material.node_tree
     frame = frame_of(material, job)
     if frame is not None:
@@ -59,7 +83,7 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
     y = min((_height(n) for n in tree.nodes if n.type != "FRAME"), default=0) - 380  # below all that is there
     frame = tree.nodes.new("NodeFrame")
     frame.label, frame.name = f"Distill: {title}", f"Distill {job[:8]}"
-    frame[FRAME] = job
+    frame[FRAME], frame.select = job, False
     coordinates = _coordinates(material)
     for row, (output, image) in enumerate(images.items()):
         node = tree.nodes.new("ShaderNodeTexImage")

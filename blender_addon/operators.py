@@ -87,23 +87,23 @@ class DISTILL_OT_run(Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        settings = context.scene.distill
-        for picture in properties.kind_of(settings).pictures:
-            if picture.required and getattr(settings, f"image_{picture.name}") is None:
-                cls.poll_message_set(f"Choose the {picture.name} first")
-                return False
-        return True
+        if missing := ordering.missing(context.scene):
+            cls.poll_message_set(missing)
+        return not missing
 
     def execute(self, context: Context) -> Done:
         running.pump()
         running.desk.error = None
-        material = running.active_material()
         try:
-            orders = ordering.collect(context.scene, material.name if material else "")
+            orders = ordering.collect(context.scene)
         except wire.WireError as error:
             return fail(self, error)
+        material = running.active_material()
+        if material is None and context.scene.distill.use_at_once and nodes.can_have_material(context.active_object):
+            material = nodes.give_material(context.active_object, orders[0].title)
+            running.push_undo(f"Material {material.name}")
         for order in orders:
-            running.desk.order(order)
+            running.desk.order(order, material.name if material else "")
         return {"FINISHED"}
 
 
@@ -122,8 +122,8 @@ class DISTILL_OT_wait(Operator):
             self.report({"ERROR"}, f"The jobs have not ended in {self.timeout:g} seconds")
             return {"CANCELLED"}
         for record in running.desk.of_this_file():
-            if record.job in before and record.error is not None:
-                self.report({"ERROR"}, record.error.sentence)
+            if record.job in before and record.sentence:
+                self.report({"ERROR"}, record.sentence)
                 return {"CANCELLED"}
         if running.desk.error is not None:
             self.report({"ERROR"}, running.desk.error.sentence)
@@ -161,8 +161,7 @@ class DISTILL_OT_use_result(Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        thing = context.active_object
-        if thing is None or not hasattr(thing.data, "materials"):
+        if not nodes.can_have_material(context.active_object):
             cls.poll_message_set("Select an object that can have a material")
             return False
         return True
@@ -175,14 +174,9 @@ class DISTILL_OT_use_result(Operator):
         if not images:
             self.report({"ERROR"}, "The images of this result are not in the file any more; fetch it again")
             return {"CANCELLED"}
-        material = context.active_object.active_material
-        if material is None:
-            material = bpy.data.materials.new(record.title)
-            nodes.ensure_tree(material)
-            context.active_object.active_material = material
-        nodes.ensure_tree(material)
-        nodes.add_result(material, record.job, record.title, images)
         try:
+            material = nodes.give_material(context.active_object, record.title)
+            nodes.add_result(material, record.job, record.title, images)
             nodes.use(material, record.job)
         except wire.WireError as error:
             return fail(self, error)

@@ -1,6 +1,7 @@
 # ruff: noqa: N801, RUF012 - class names and options are as Blender wants them
 """The operators for the swatch, its regions and the painted layout. All work from a script; painting needs a window."""
 
+from collections.abc import Callable
 from typing import Any
 
 import bpy
@@ -31,6 +32,17 @@ def _needs_regions(cls: type[Operator], context: Context, least: int = 1) -> boo
     return True
 
 
+def _change(operator: Operator, change: Callable[..., object], *arguments: object) -> Done:
+    """Change the regions or their maps; what was amiss with them before is then no news any more."""
+    try:
+        change(*arguments)
+    except wire.WireError as error:
+        return fail(operator, error)
+    if running.desk.error is not None and running.desk.error.code in ("invalid-labels", "invalid-image"):
+        running.desk.error = None
+    return {"FINISHED"}
+
+
 _SOURCE = EnumProperty(
     name="Picture",
     items=[(p.name, properties.title(p.name), p.help) for p in (wire.SWATCH, wire.CONTENT)],
@@ -49,18 +61,36 @@ class DISTILL_OT_picture_from_material(Operator):
 
     @classmethod
     def poll(cls, _context: Context) -> bool:
-        if running.active_material() is None:
-            cls.poll_message_set("The active object has no material")
+        material = running.active_material()
+        if nodes.base_color_image(material) is None:
+            what = f"The material “{material.name}”" if material else "The active object"
+            cls.poll_message_set(f"{what} has no {'image for its base color' if material else 'material'}")
             return False
         return True
 
     def execute(self, context: Context) -> Done:
-        material = running.active_material()
-        image = nodes.base_color_image(material)
-        if image is None:
-            self.report({"ERROR"}, f"The material “{material.name}” has no image for its base colour")
-            return {"CANCELLED"}
-        setattr(context.scene.distill, f"image_{self.picture}", image)
+        setattr(context.scene.distill, f"image_{self.picture}", nodes.base_color_image(running.active_material()))
+        return {"FINISHED"}
+
+
+class DISTILL_OT_picture_from_editor(Operator):
+    """Take the image that this Image Editor shows as this picture"""
+
+    bl_idname = "distill.picture_from_editor"
+    bl_label = "From Editor"
+    bl_options = {"REGISTER", "UNDO"}
+
+    picture: _SOURCE
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if context.area is None or context.area.type != "IMAGE_EDITOR" or context.area.spaces.active.image is None:
+            cls.poll_message_set("This Image Editor shows no image")
+            return False
+        return True
+
+    def execute(self, context: Context) -> Done:
+        setattr(context.scene.distill, f"image_{self.picture}", context.area.spaces.active.image)
         return {"FINISHED"}
 
 
@@ -149,12 +179,12 @@ class DISTILL_OT_region_map_new(Operator):
         }[properties.method]
 
     def execute(self, context: Context) -> Done:
-        make = regions.map_over_swatch if self.method == "OVER" else regions.map_by_color
-        try:
-            make(context.scene)
-        except wire.WireError as error:
-            return fail(self, error)
-        return {"FINISHED"}
+        by_color = self.method == "COLOR"
+        done = _change(self, regions.map_by_color if by_color else regions.map_over_swatch, context.scene)
+        if by_color and done == {"FINISHED"}:
+            largest = context.scene.distill.regions[0].name
+            self.report({"INFO"}, f"The largest part became “{largest}”. Rename the regions if they are mixed up")
+        return done
 
 
 class DISTILL_OT_layout_new(Operator):
@@ -169,8 +199,7 @@ class DISTILL_OT_layout_new(Operator):
         return _needs_regions(cls, context)
 
     def execute(self, context: Context) -> Done:
-        regions.new_layout(context.scene, *properties.output_size(context.scene.distill))
-        return {"FINISHED"}
+        return _change(self, regions.new_layout, context.scene, *properties.output_size(context.scene.distill))
 
 
 class DISTILL_OT_paint(Operator):
@@ -247,11 +276,7 @@ class DISTILL_OT_fill(Operator):
         if region >= len(settings.regions):
             self.report({"ERROR"}, f"There is no region {region}; there are {len(settings.regions)}, counted from 0")
             return {"CANCELLED"}
-        try:
-            regions.fill(context.scene, self.picture, region, self.box)
-        except wire.WireError as error:
-            return fail(self, error)
-        return {"FINISHED"}
+        return _change(self, regions.fill, context.scene, self.picture, region, self.box)
 
 
 class DISTILL_OT_clean(Operator):
@@ -268,12 +293,7 @@ class DISTILL_OT_clean(Operator):
         return _needs_regions(cls, context)
 
     def execute(self, context: Context) -> Done:
-        try:
-            regions.clean(context.scene, self.picture)
-        except wire.WireError as error:
-            return fail(self, error)
-        running.desk.error = None
-        return {"FINISHED"}
+        return _change(self, regions.clean, context.scene, self.picture)
 
 
 class DISTILL_OT_regions_from_map(Operator):
@@ -285,13 +305,19 @@ class DISTILL_OT_regions_from_map(Operator):
 
     picture: EnumProperty(name="Picture", items=_PICTURES, default="regions")
 
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        settings = context.scene.distill
+        if settings.image_regions is None and settings.image_layout is None:
+            cls.poll_message_set("Choose a region map first")
+            return False
+        return True
+
     def execute(self, context: Context) -> Done:
-        try:
-            count = regions.adopt(context.scene, self.picture)
-        except wire.WireError as error:
-            return fail(self, error)
-        self.report({"INFO"}, f"Found {count} regions")
-        return {"FINISHED"}
+        done = _change(self, regions.adopt, context.scene, self.picture)
+        if done == {"FINISHED"}:
+            self.report({"INFO"}, f"Found {len(context.scene.distill.regions)} regions")
+        return done
 
 
 _owner = object()
@@ -314,6 +340,7 @@ def _choice_changed() -> None:
 
 classes = (
     DISTILL_OT_picture_from_material,
+    DISTILL_OT_picture_from_editor,
     DISTILL_OT_picture_from_file,
     DISTILL_OT_region_add,
     DISTILL_OT_region_remove,

@@ -137,6 +137,7 @@ def in_image_editor(context: Context, image: Image) -> bool:
     space = area.spaces.active
     space.image = image
     space.ui_mode = "PAINT"
+    space.show_repeat = False  # which result that was shown may have left on
     return True
 
 
@@ -172,5 +173,6 @@ def on_model(context: Context, image: Image) -> None:
     paint.canvas = image
     if thing.mode != "TEXTURE_PAINT":
         bpy.ops.object.mode_set(mode="TEXTURE_PAINT")
-    if context.area is not None and context.area.type == "VIEW_3D":
-        context.area.spaces.active.shading.type = "SOLID"  # shows the canvas, and not the material
+    here = [context.area] if context.area is not None and context.area.type == "VIEW_3D" else []
+    for area in here or [a for a in (context.screen.areas if context.screen else ()) if a.type == "VIEW_3D"]:
+        area.spaces.active.shading.type = "SOLID"  # shows the canvas, and not the material

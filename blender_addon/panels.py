@@ -7,7 +7,7 @@ from collections.abc import Callable
 import bpy
 from bpy.types import Context, Menu, Panel, PropertyGroup, UILayout, UIList
 
-from . import nodes, properties, regions, running, tasks, wire
+from . import nodes, ordering, preferences, properties, regions, running, tasks, wire
 from .records import FIGURES, SEAMS, Record, duration
 
 SPACES = ("VIEW_3D", "IMAGE_EDITOR")
@@ -23,12 +23,17 @@ def _sentence(layout: UILayout, text: str, context: Context, icon: str = "NONE")
     column = layout.column(align=True)
     column.scale_y = 0.8
     line = ""
-    for word in text.split():
+    for word in _capitalized(text).split():
         if line and len(line) + 1 + len(word) > letters:
             column.label(text=line, icon=icon)
             line, icon = "", "BLANK1" if icon != "NONE" else "NONE"
         line = f"{line} {word}" if line else word
     column.label(text=line, icon=icon)
+
+
+def _capitalized(text: str) -> str:
+    """The service's sentences begin small, since a program's name goes before them in a terminal."""
+    return text[:1].upper() + text[1:]
 
 
 # ---------------------------------------------------------------------------------------------- sub-panels
@@ -41,7 +46,7 @@ def draw_service(layout: UILayout, context: Context) -> None:
         row.label(text=desk.status.device or "Connected")
         row.operator("distill.connect", text="", icon="FILE_REFRESH")
     elif desk.connecting or desk.note:
-        row.label(text=desk.note, icon="SORTTIME")
+        row.label(text=_capitalized(desk.note), icon="SORTTIME")
     else:
         row.operator("distill.connect", text="Connect", icon="LINKED")
     row.operator("distill.preferences", text="", icon="PREFERENCES")
@@ -64,7 +69,12 @@ def _draw_error(layout: UILayout, context: Context, error: wire.WireError) -> No
 def _remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
     """The buttons that may mend an error: operator, text, settings."""
     if error.code in SERVICE_ERRORS:
-        return [("distill.connect", "Start" if error.code == "service-unreachable" else "Reconnect", {})]
+        place = preferences.place()
+        if error.code != "service-unreachable" or place.url:
+            return [("distill.connect", "Reconnect", {})]
+        if tasks.client.executable_of(place):
+            return [("distill.connect", "Start", {})]
+        return [("distill.preferences", "Preferences", {})]
     if error.code == "invalid-labels" and "have no region's colour" in error.detail:
         picture = "regions" if "of the region map" in error.detail else "layout"
         return [("distill.clean", "Clean Up", {"picture": picture})]
@@ -80,17 +90,25 @@ def draw_swatch(layout: UILayout, context: Context) -> None:
         if len(pictures) > 1:
             column.label(text=properties.title(picture.name))
         column.template_ID(settings, f"image_{picture.name}", open="image.open")
-        column.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
+        row = column.row(align=True)
+        row.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
+        if context.area.type == "IMAGE_EDITOR":
+            row.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
         if (image := getattr(settings, f"image_{picture.name}")) is not None:
-            _show_image(layout, image, 6.0 / len(pictures))
-            painted = ", painted on" if image.is_dirty else ""
-            layout.label(text=f"{image.size[0]} x {image.size[1]}{painted}")
+            facts = [f"{image.size[0]} x {image.size[1]}", *(["Painted on"] if image.is_dirty else [])]
+            _show_image(layout, image, facts)
 
 
-def _show_image(layout: UILayout, image: bpy.types.Image, scale: float) -> None:
+def _show_image(layout: UILayout, image: bpy.types.Image, facts: list[str]) -> None:
+    """A picture, and beside it what there is to say of it."""
+    split = layout.split(factor=0.35)
     preview = image.preview_ensure()
     if preview is not None and preview.icon_id:
-        layout.template_icon(preview.icon_id, scale=scale)
+        split.template_icon(preview.icon_id, scale=4.0)
+    column = split.column(align=True)
+    column.scale_y = 0.8
+    for text in facts:
+        column.label(text=text)
 
 
 class DISTILL_UL_regions(UIList):  # noqa: N801
@@ -117,9 +135,6 @@ class DISTILL_UL_regions(UIList):  # noqa: N801
 
 def draw_layout(layout: UILayout, context: Context) -> None:
     settings = context.scene.distill
-    if not properties.takes(settings, "layout"):
-        layout.label(text="This kind of job takes no layout")
-        return
     layout.active = settings.use_layout
     row = layout.row()
     row.template_list("DISTILL_UL_regions", "", settings, "regions", settings, "region_index", rows=3)
@@ -130,7 +145,7 @@ def draw_layout(layout: UILayout, context: Context) -> None:
 
     column = layout.column(align=True)
     column.label(text="Region Map over the Swatch")
-    column.prop(settings, "image_regions", text="")
+    column.template_ID(settings, "image_regions", open="image.open")
     row = column.row(align=True)
     row.operator("distill.region_map_new", text="New", icon="IMAGE_DATA").method = "OVER"
     row.operator("distill.region_map_new", text="By Color", icon="COLOR").method = "COLOR"
@@ -138,12 +153,14 @@ def draw_layout(layout: UILayout, context: Context) -> None:
 
     column = layout.column(align=True)
     column.label(text="Layout of the Texture")
-    column.prop(settings, "image_layout", text="")
+    column.template_ID(settings, "image_layout", open="image.open")
     row = column.row(align=True)
     row.operator("distill.layout_new", text="New", icon="IMAGE_DATA")
-    row.operator("distill.clean", text="Clean Up", icon="BRUSH_DATA").picture = "layout"
-    row = column.row(align=True)
     there = settings.image_layout is not None
+    part = row.row(align=True)
+    part.enabled = there
+    part.operator("distill.clean", text="Clean Up", icon="BRUSH_DATA").picture = "layout"
+    row = column.row(align=True)
     _paint_button(row, "layout", "EDITOR", "Paint", "GREASEPENCIL", there)
     _paint_button(row, "layout", "MODEL", "Paint on Model", "TPAINT_HLT", there)
     if there and regions.is_stretched(settings.image_layout, *properties.output_size(settings)):
@@ -175,10 +192,17 @@ def _draw_width(column: UILayout, settings: PropertyGroup, name: str) -> None:
     row = column.row(align=True)
     automatic = properties.kind_of(settings).parameter(name).automatic
     sizes = {str(size): size for size in SIZES}
+    group = properties.parameters_of(settings)
     for text, size in (sizes if automatic is None else {"Auto": automatic} | sizes).items():
-        button = row.operator("distill.output_size", text=text)
+        button = row.operator("distill.output_size", text=text, depress=group.width == group.height == size)
         button.width = button.height = size
-    _draw_plainly(column, settings, name)
+    row = column.row(align=True, heading="Size")
+    row.prop(group, "width", text="")
+    row.prop(group, "height", text="")
+
+
+def _drawn_with_width(_column: UILayout, _settings: PropertyGroup, _name: str) -> None:
+    pass
 
 
 def _draw_model(column: UILayout, settings: PropertyGroup, name: str) -> None:
@@ -201,7 +225,13 @@ def _draw_preset(column: UILayout, settings: PropertyGroup, name: str) -> None:
     row.prop(properties.parameters_of(settings), name, expand=True)
 
 
-_DRAWN_APART = {"model": _draw_model, "width": _draw_width, "seed": _draw_seed, "preset": _draw_preset}
+_DRAWN_APART = {
+    "model": _draw_model,
+    "width": _draw_width,
+    "height": _drawn_with_width,
+    "seed": _draw_seed,
+    "preset": _draw_preset,
+}
 
 
 class DISTILL_MT_models(Menu):  # noqa: N801
@@ -231,6 +261,8 @@ def draw_run(layout: UILayout, context: Context) -> None:
     row.scale_y = 1.6
     count = settings.variations
     row.operator("distill.run", text="Distill" if count == 1 else f"Distill {count} Variations", icon="RENDER_STILL")
+    if missing := ordering.missing(context.scene):
+        _sentence(layout, missing, context, "INFO")
     layout.prop(settings, "use_at_once")
     if desk.error is not None and desk.error.code not in SERVICE_ERRORS:
         _draw_error(layout, context, desk.error)
@@ -265,6 +297,9 @@ def draw_results(layout: UILayout, context: Context) -> None:
     material = running.active_material()
     if material is not None and nodes.PREVIOUS in material:
         layout.operator("distill.restore_previous", icon="LOOP_BACK")
+        shading = getattr(context.space_data, "shading", None)
+        if shading is not None and shading.type in {"WIREFRAME", "SOLID"}:
+            layout.prop_enum(shading, "type", "MATERIAL", text="See It on the Model")
     if not ended:
         layout.label(text="Nothing has been made in this file yet")
     for record in ended[:SHOWN_RESULTS]:
@@ -276,12 +311,13 @@ def draw_results(layout: UILayout, context: Context) -> None:
 def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
     image = running.image_of(record.job)
     row = box.row()
-    row.label(text=record.title, icon={"succeeded": "TEXTURE", "failed": "ERROR"}.get(record.state, "CANCEL"))
+    icon = {"succeeded": "TEXTURE", "failed": "ERROR"}.get(record.state, "CANCEL")
+    row.label(text=image.name if image else record.title, icon=icon)
     if record.parameters:
         row.operator("distill.reuse_parameters", text="", icon="COPYDOWN", emboss=False).job = record.job
     row.operator("distill.dismiss", text="", icon="X", emboss=False).job = record.job
-    if record.state == "failed" and record.error is not None:
-        _sentence(box, record.error.sentence, context)
+    if record.state == "failed" and record.sentence:
+        _sentence(box, record.sentence, context)
         if record.request:
             box.operator("distill.fetch_result", text="Try Again", icon="FILE_REFRESH").job = record.job
     if record.state != "succeeded":
@@ -289,12 +325,7 @@ def _draw_ended(box: UILayout, record: Record, context: Context) -> None:
     if image is None:
         box.operator("distill.fetch_result", text="Fetch Again", icon="IMPORT").job = record.job
         return
-    split = box.split(factor=0.35)
-    _show_image(split, image, 4.0)
-    column = split.column(align=True)
-    column.scale_y = 0.8
-    for text in _facts(record, image):
-        column.label(text=text)
+    _show_image(box, image, _facts(record, image))
     for note in record.notes:
         _sentence(box, note, context, "INFO")
     if figures := record.told(FIGURES):
@@ -339,6 +370,11 @@ def _draw_service_header(self: Panel, _context: Context) -> None:
     self.layout.label(text="", icon=icon)
 
 
+def _poll_layout(_cls: type[Panel], context: Context) -> bool:
+    """Hidden where the kind of job takes no layout."""
+    return properties.takes(context.scene.distill, "layout")
+
+
 _SECTIONS = (
     # name, label, draw, draw_header, parent, closed
     ("service", "Service", draw_service, _draw_service_header, "", False),
@@ -376,6 +412,8 @@ def _panels(space: str) -> list[type[Panel]]:
             members["bl_parent_id"] = f"DISTILL_PT_{parent}_{space.lower()}"
         if draw_header:
             members["draw_header"] = draw_header
+        if name == "layout":
+            members["poll"] = classmethod(_poll_layout)
         made.append(type(members["bl_idname"], (Panel,), members))
     return made
 

@@ -144,7 +144,8 @@ def add_region(scene: Scene, name: str = "", color: Color | None = None) -> int:
     if color is None:
         color = next((c for c in PALETTE if c not in taken), None) or _spare_color(taken)
     region = scene.distill.regions.add()
-    region.name = name or f"Region {len(scene.distill.regions)}"
+    names = {r.name for r in scene.distill.regions}
+    region.name = name or next(f"Region {n}" for n in range(1, len(names) + 2) if f"Region {n}" not in names)
     region.color = [c / 255 for c in color]
     scene.distill.region_index = len(scene.distill.regions) - 1
     return scene.distill.region_index
@@ -229,9 +230,10 @@ def adopt(scene: Scene, picture: str) -> int:
             "invalid-labels",
             f"The {TITLES[picture]} has no two flat colours to make regions of; paint it with flat ones",
         )
+    names = dict(zip(colors_of(scene), (r.name for r in scene.distill.regions), strict=True))
     scene.distill.regions.clear()
     for color in found:
-        add_region(scene, color=color)
+        add_region(scene, names.get(color, ""), color)
     scene.distill.region_index = 0
     return len(found)
 

@@ -54,9 +54,9 @@ class Desk:
         self.connecting, self.error, self.note = True, None, "Looking for the service"
         self.tasks.connect(preferences.place(), may_start=True)
 
-    def order(self, order: Order) -> Record:
-        """Send a job on its way."""
-        record = Record(str(uuid.uuid4()), order.kind, order.title, order.parameters, self.document, order.material)
+    def order(self, order: Order, material: str) -> Record:
+        """Send a job on its way; `material` is the name of the one that its result goes into, if any."""
+        record = Record(str(uuid.uuid4()), order.kind, order.title, order.parameters, self.document, material)
         record.message = "Sending"
         self.records[record.job] = record
         self.tasks.submit(
@@ -77,7 +77,7 @@ class Desk:
 
     def follow(self, record: Record) -> Record:
         """Hear of a job again that was submitted before, and fetch its result."""
-        record.state, record.code, record.detail, record.message = "queued", "", "", "Looking for the result"
+        record.state, record.code, record.sentence, record.message = "queued", "", "", "Looking for the result"
         record.landed = False
         self.tasks.watch(record.job, preferences.place())
         return record
@@ -278,19 +278,19 @@ def land(record: Record, ended: tasks.Ended) -> dict[str, Image]:
     for output, png in ended.pictures.items():
         suffix = "" if output == "image" else f" {output}"
         image = image_io.new_image(f"{record.title}{suffix}", png, data=output in nodes.DATA_MAPS)
+        image.use_fake_user = True  # a file does not keep an image that nothing in it uses
         _inscribe(image, record, output)
         images[output] = image
     record.landed = True
     bpy.context.scene.distill.last_result = images["image"].name
     material = bpy.data.materials.get(record.material) if record.material else None
-    if material is not None and material.library is None:
-        nodes.ensure_tree(material)
-        nodes.add_result(material, record.job, record.title, images)
-        if bpy.context.scene.distill.use_at_once:
-            try:
+    if material is not None:
+        try:
+            nodes.add_result(material, record.job, record.title, images)
+            if bpy.context.scene.distill.use_at_once:
                 nodes.use(material, record.job)
-            except wire.WireError as error:
-                desk.complain(error)
+        except wire.WireError as error:
+            desk.complain(error)
     push_undo(f"Distill {record.title}")
     return images
 

@@ -17,7 +17,7 @@ import pytest
 import scenes
 from conftest import LiveService, command_of, environment, fake, preferences, use_folder, wait_until
 
-from blender_addon import image_io, nodes, running, tasks, wire
+from blender_addon import image_io, nodes, panels, running, tasks, wire
 
 Start = Callable[..., LiveService]
 
@@ -105,6 +105,13 @@ def test_the_content_is_taken_from_the_material_or_from_a_file(blender: Any, tmp
     path.write_bytes(image_io.encode_png(scenes.checks()))
     assert blender.ops.distill.picture_from_file(filepath=str(path), picture="content") == {"FINISHED"}
     assert settings.image_content.name == "wall.png" and settings.image_swatch is None
+
+
+def test_a_material_without_an_image_greys_the_button_and_says_why(blender: Any) -> None:
+    take = blender.ops.distill.picture_from_material
+    assert "“Material” has no image for its base color" in refusal(take)
+    blender.context.active_object.data.materials.clear()
+    assert "The active object has no material" in refusal(take)
 
 
 def test_no_content_greys_the_button_and_says_why(blender: Any) -> None:
@@ -232,6 +239,41 @@ def test_what_the_artist_connected_since_stays(service: LiveService, blender: An
     assert scenes.base_color_node(material) == mine
 
 
+def test_an_object_without_a_material_gets_one_when_results_are_used_at_once(
+    service: LiveService, blender: Any
+) -> None:
+    blender.context.active_object.data.materials.clear()
+    scenes.swatch()
+    scenes.small_output()
+    image = scenes.make()
+    assert scenes.base_color_node(blender.context.active_object.active_material).image == image
+
+
+def test_a_material_of_another_file_is_left_alone_and_that_is_said(
+    service: LiveService, blender: Any, tmp_path: Path
+) -> None:
+    scenes.material_with_image().name = "Borrowed"
+    blender.ops.wm.save_as_mainfile(filepath=str(tmp_path / "library.blend"))
+    blender.ops.wm.read_homefile(use_factory_startup=True)
+    with blender.data.libraries.load(str(tmp_path / "library.blend"), link=True) as (_, wanted):
+        wanted.materials = ["Borrowed"]
+    material = blender.context.active_object.active_material = blender.data.materials["Borrowed"]
+    blender.ops.distill.picture_from_material()
+    scenes.small_output()
+    count = len(material.node_tree.nodes)
+    assert "is linked from another file; make it local" in refusal(scenes.make)
+    assert "is linked from another file; make it local" in refusal(blender.ops.distill.use_result)
+    assert len(material.node_tree.nodes) == count
+    assert running.image_of(scenes.newest().job) is not None
+
+
+def test_a_long_name_does_not_cost_the_seed(service: LiveService, blender: Any) -> None:
+    scenes.swatch("ж" * 30 + ".png")
+    scenes.small_output(seed=wire.MAX_SEED)
+    names = [scenes.make().name, scenes.make().name]
+    assert names[0].endswith(f" {wire.MAX_SEED}") and names[1].endswith(f" {wire.MAX_SEED}.001")
+
+
 # ---------------------------------------------------------------------------------------------- undo and files
 
 
@@ -281,6 +323,17 @@ def test_results_and_history_outlast_save_and_reload(service: LiveService, blend
     blender.ops.distill.restore_previous()
     assert scenes.base_color_node(blender.context.active_object.active_material).image.name == "old"
     blender.ops.distill.reuse_parameters()
+
+
+def test_a_result_that_no_material_uses_outlasts_save_and_reload(
+    service: LiveService, blender: Any, tmp_path: Path
+) -> None:
+    blender.ops.object.delete()
+    scenes.swatch()
+    scenes.small_output()
+    name = scenes.make().name
+    scenes.save_and_reload(tmp_path / "a.blend")
+    assert blender.data.images[name].packed_file is not None
 
 
 def test_a_painted_layout_is_there_after_save_and_reload(blender: Any, tmp_path: Path) -> None:
@@ -353,12 +406,39 @@ def refusal(operator: Any, **settings: Any) -> str:
 
 
 def test_without_a_service_the_job_fails_with_what_to_do(blender: Any) -> None:
+    preferences().executable = "/opt/ad-service"
     scenes.swatch()
     blender.ops.distill.run()
     sentence = refusal(blender.ops.distill.wait, timeout=20)
     assert "No service has been started" in sentence
     assert "Press Start" in sentence
     assert running.desk.error.code == "service-unreachable"
+
+
+def test_where_the_program_is_not_known_the_remedy_is_to_choose_it_and_not_to_press_start(blender: Any) -> None:
+    blender.ops.distill.connect()
+    sentence = refusal(blender.ops.distill.wait, timeout=20)
+    assert "choose its program in the preferences" in sentence and "Start" not in sentence
+    assert [button[0] for button in panels._remedies(running.desk.error)] == ["distill.preferences"]
+    preferences().executable = "/opt/ad-service"
+    assert [button[1] for button in panels._remedies(running.desk.error)] == ["Start"]
+
+
+def test_a_service_at_an_address_cannot_be_started_from_here(blender: Any) -> None:
+    preferences().url = "127.0.0.1:9"
+    blender.ops.distill.connect()
+    sentence = refusal(blender.ops.distill.wait, timeout=20)
+    assert "start it there, or clear the address" in sentence and "Press Start" not in sentence
+    assert [button[1] for button in panels._remedies(running.desk.error)] == ["Reconnect"]
+
+
+def test_the_file_keeps_what_to_do_about_a_job_that_failed(blender: Any, tmp_path: Path) -> None:
+    scenes.swatch()
+    blender.ops.distill.run()
+    refusal(blender.ops.distill.wait, timeout=20)
+    sentence = scenes.newest().sentence
+    scenes.save_and_reload(tmp_path / "a.blend")
+    assert scenes.newest().sentence == sentence and "choose its program" in sentence
 
 
 def test_a_size_out_of_bounds_cannot_be_set(blender: Any) -> None:
@@ -377,6 +457,35 @@ def test_a_seed_beyond_the_last_is_told(service: LiveService, blender: Any) -> N
 def test_no_swatch_greys_the_button_and_says_why(blender: Any) -> None:
     assert not blender.ops.distill.run.poll()
     assert "Choose the swatch first" in refusal(blender.ops.distill.run)
+
+
+def test_a_layout_that_is_not_ready_greys_the_button_and_says_what_is_next(blender: Any) -> None:
+    scenes.swatch()
+    blender.context.scene.distill.use_layout = True
+    assert "Add two regions first" in refusal(blender.ops.distill.run)
+    scenes.two_regions()
+    assert "Make the region map first" in refusal(blender.ops.distill.run)
+    blender.ops.distill.region_map_new(method="COLOR")
+    assert "Make the layout first" in refusal(blender.ops.distill.run)
+    blender.ops.distill.layout_new()
+    assert blender.ops.distill.run.poll()
+
+
+def test_a_swatch_that_is_too_small_is_told_before_it_is_sent(blender: Any) -> None:
+    blender.context.scene.distill.image_swatch = blender.data.images.new("crumb", 40, 31)
+    assert "“crumb” is 40 x 31; 32 is the least on a side" in refusal(blender.ops.distill.run)
+
+
+def test_what_was_amiss_with_the_maps_is_no_news_once_they_are_made_anew(blender: Any) -> None:
+    scenes.swatch()
+    scenes.two_regions()
+    blender.context.scene.distill.use_layout = True
+    blender.ops.distill.region_map_new(method="COLOR")
+    blender.context.scene.distill.image_layout = blender.data.images.new("black", 64, 64)
+    assert "have no region's colour" in refusal(blender.ops.distill.run)
+    assert running.desk.error is not None
+    blender.ops.distill.layout_new()
+    assert running.desk.error is None
 
 
 def test_the_error_of_a_job_is_told_and_it_can_be_tried_again(start: Start, blender: Any) -> None:

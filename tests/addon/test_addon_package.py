@@ -51,11 +51,11 @@ blender_addon.register()
 settings = bpy.context.scene.distill
 settings.kind = "another"
 assert not bpy.ops.distill.run.poll()
-settings.image_content, settings.image_swatch = bpy.data.images.new("a", 64, 32), bpy.data.images.new("b", 8, 8)
+settings.image_content, settings.image_swatch = bpy.data.images.new("a", 64, 32), bpy.data.images.new("b", 32, 32)
 assert properties.output_size(settings) == (64, 32) and not properties.takes(settings, "layout")
 settings.use_layout = True
 settings.parameters_another.prompt = "a hedge"
-(order,) = ordering.collect(bpy.context.scene, "")
+(order,) = ordering.collect(bpy.context.scene)
 assert set(order.pictures) == {"content", "swatch"} and order.parameters["prompt"] == "a hedge", order
 assert "width" not in order.parameters
 blender_addon.unregister()

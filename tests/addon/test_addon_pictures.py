@@ -62,6 +62,29 @@ def test_a_float_image_is_turned_into_srgb(blender: Any) -> None:
     assert (decoded(image_io.source_of(image, "swatch")()) == 188).all()
 
 
+@pytest.mark.parametrize("painted_on", [False, True])
+def test_a_16_bit_file_is_as_bright_in_blender_as_in_the_file(blender: Any, tmp_path: Path, painted_on: bool) -> None:
+    image = blender.data.images.new("deep", 8, 8, float_buffer=True)
+    paint(image, 0.5)
+    settings = blender.context.scene.render.image_settings
+    settings.file_format, settings.color_depth = "PNG", "16"
+    blender.context.scene.view_settings.view_transform = "Standard"
+    image.save_render(str(tmp_path / "deep.png"))
+    deep = blender.data.images.load(str(tmp_path / "deep.png"))
+    assert deep.is_float
+    if painted_on:
+        deep.pixels[0] = deep.pixels[0]
+        deep.update()
+    assert (image_io.pixels_of(deep, "swatch")[..., :3] == 188).all()
+    assert (np.abs(decoded(image_io.source_of(deep, "swatch")()).astype(int) - 188) <= 1).all()
+
+
+def test_a_float_image_of_data_is_taken_as_it_is(blender: Any) -> None:
+    image = blender.data.images.new("data", 8, 8, float_buffer=True, is_data=True)
+    paint(image, 0.5)
+    assert (decoded(image_io.source_of(image, "swatch")()) == 128).all()
+
+
 def test_a_file_in_another_format_gives_its_pixels(blender: Any, tmp_path: Path) -> None:
     image = saved(tmp_path / "a.png", scenes.checks())
     assert min(image.size) > 0
@@ -261,12 +284,6 @@ def test_two_regions_of_one_colour_are_told(blender: Any) -> None:
     assert "Moss" in refusal()
 
 
-def test_a_layout_that_is_missing_is_told(blender: Any) -> None:
-    with_layout()
-    blender.context.scene.distill.image_layout = None
-    assert "No layout" in refusal()
-
-
 def test_regions_are_found_in_a_noisy_map(blender: Any) -> None:
     noise = np.random.default_rng(1).integers(-4, 5, (64, 64, 3))
     pixels = np.clip(scenes.checks().astype(int) + noise, 0, 255).astype(np.uint8)
@@ -275,6 +292,24 @@ def test_regions_are_found_in_a_noisy_map(blender: Any) -> None:
     assert len(blender.context.scene.distill.regions) == 3
     blender.ops.distill.clean(picture="regions")
     assert set(np.unique(labels("regions"))) == {0, 1, 2}
+
+
+def test_regions_keep_their_names_when_they_are_found_in_a_map(blender: Any) -> None:
+    scenes.swatch()
+    scenes.two_regions()
+    blender.ops.distill.region_map_new(method="COLOR")
+    blender.ops.distill.region_add(name="Not in the map")
+    blender.ops.distill.regions_from_map(picture="regions")
+    assert {r.name for r in blender.context.scene.distill.regions} == {"Brick", "Moss"}
+
+
+def test_a_new_region_has_a_name_that_no_other_has(blender: Any) -> None:
+    for _ in range(3):
+        blender.ops.distill.region_add()
+    blender.context.scene.distill.region_index = 0
+    blender.ops.distill.region_remove()
+    blender.ops.distill.region_add()
+    assert sorted(r.name for r in blender.context.scene.distill.regions) == ["Region 1", "Region 2", "Region 3"]
 
 
 def test_every_region_gets_a_colour_of_its_own(blender: Any) -> None:
