@@ -64,7 +64,7 @@ class DISTILL_OT_picture_from_material(Operator):
         material = running.active_material()
         if nodes.base_color_image(material) is None:
             what = f"The material “{material.name}”" if material else "The active object"
-            cls.poll_message_set(f"{what} has no {'image for its base color' if material else 'material'}")
+            cls.poll_message_set(f"{what} has no {'image for its base colour' if material else 'material'}")
             return False
         return True
 

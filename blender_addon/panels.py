@@ -189,16 +189,18 @@ def _draw_plainly(column: UILayout, settings: PropertyGroup, name: str) -> None:
 
 
 def _draw_width(column: UILayout, settings: PropertyGroup, name: str) -> None:
-    row = column.row(align=True)
+    block = column.column(align=True)
+    row = block.row(align=True)
     automatic = properties.kind_of(settings).parameter(name).automatic
     sizes = {str(size): size for size in SIZES}
     group = properties.parameters_of(settings)
     for text, size in (sizes if automatic is None else {"Auto": automatic} | sizes).items():
         button = row.operator("distill.output_size", text=text, depress=group.width == group.height == size)
         button.width = button.height = size
-    row = column.row(align=True, heading="Size")
-    row.prop(group, "width", text="")
-    row.prop(group, "height", text="")
+    row = block.row(align=True)
+    row.use_property_split = False
+    row.prop(group, "width")
+    row.prop(group, "height")
 
 
 def _drawn_with_width(_column: UILayout, _settings: PropertyGroup, _name: str) -> None:
@@ -286,10 +288,9 @@ def _draw_active(layout: UILayout, record: Record) -> None:
     if record.state == "queued":
         box.label(text=record.progress_text())
         return
-    icon = running.desk.preview_icon(record.job)
-    if icon:
-        box.template_icon(icon, scale=8.0)
     box.progress(factor=record.fraction, type="BAR", text=record.progress_text())
+    if icon := running.desk.preview_icon(record.job):
+        box.template_icon(icon, scale=8.0)
 
 
 def draw_results(layout: UILayout, context: Context) -> None:

@@ -148,6 +148,7 @@ COMMON = (
         "auto",
         "What sharpens the result: the decoder fitted to the swatch, a last pass in pixels, or both",
         choices=("auto", "off", "decoder", "pixels", "both"),
+        advanced=True,
     ),
     Parameter(
         "method",

@@ -109,7 +109,7 @@ def test_the_content_is_taken_from_the_material_or_from_a_file(blender: Any, tmp
 
 def test_a_material_without_an_image_greys_the_button_and_says_why(blender: Any) -> None:
     take = blender.ops.distill.picture_from_material
-    assert "“Material” has no image for its base color" in refusal(take)
+    assert "“Material” has no image for its base colour" in refusal(take)
     blender.context.active_object.data.materials.clear()
     assert "The active object has no material" in refusal(take)
 
