@@ -38,6 +38,7 @@ def _change(operator: Operator, change: Callable[..., object], *arguments: objec
         change(*arguments)
     except wire.WireError as error:
         return fail(operator, error)
+    regions.remember_colors(bpy.context.scene)
     if running.desk.error is not None and running.desk.error.code in ("invalid-labels", "invalid-image"):
         running.desk.error = None
     return {"FINISHED"}
@@ -237,12 +238,14 @@ class DISTILL_OT_paint(Operator):
             )
             return {"CANCELLED"}
         try:
+            image = regions.renew(context.scene, self.picture)
             if self.where == "MODEL":
                 painting.on_model(context, image)
             elif not painting.in_image_editor(context, image):
                 self.report({"WARNING"}, "There is no Image Editor to paint in")
         except wire.WireError as error:
             return fail(self, error)
+        regions.remember_colors(context.scene)
         painting.prepare(context, settings.regions[settings.region_index].color)
         return {"FINISHED"}
 
@@ -325,15 +328,15 @@ _owner = object()
 
 @persistent
 def _watch_choice(*_args: object) -> None:
-    """The region that is chosen in the list is the one that the brush paints."""
+    """The region that is chosen in the list is the one that the brush paints, in the colour that it has."""
     bpy.msgbus.clear_by_owner(_owner)
-    bpy.msgbus.subscribe_rna(
-        key=(properties.DistillSettings, "region_index"), owner=_owner, args=(), notify=_choice_changed
-    )
+    for key in ((properties.DistillSettings, "region_index"), (properties.DistillRegion, "color")):
+        bpy.msgbus.subscribe_rna(key=key, owner=_owner, args=(), notify=_choice_changed)
 
 
 def _choice_changed() -> None:
     settings = bpy.context.scene.distill
+    regions.remember_colors(bpy.context.scene)
     if settings.region_index < len(settings.regions):
         painting.set_color(bpy.context, settings.regions[settings.region_index].color)
 

@@ -269,24 +269,26 @@ def draw_run(layout: UILayout, context: Context) -> None:
     if desk.error is not None and desk.error.code not in SERVICE_ERRORS:
         _draw_error(layout, context, desk.error)
     active = [r for r in reversed(desk.of_this_file()) if r.active]
-    for record in active:
-        _draw_active(layout, record)
     if len(active) > 1:
         layout.operator("distill.cancel", text="Cancel All", icon="X").job = ""
+    for record in active:
+        _draw_active(layout, record)
     for record in desk.of_other_files():
-        row = layout.box().row()
-        row.label(text=f"{record.title} (another file): {record.progress_text()}", icon="FILE_BLEND")
-        if record.job in desk.arrived:
-            row.operator("distill.fetch_result", text="Bring In").job = record.job
+        box = layout.box()
+        there = record.job in desk.arrived
+        words = "ready" if there else record.progress_text()
+        _sentence(box, f"{record.title}, of another file: {words}", context, "FILE_BLEND")
+        if there:
+            box.operator("distill.fetch_result", text="Bring In").job = record.job
 
 
 def _draw_active(layout: UILayout, record: Record) -> None:
     box = layout.box()
     row = box.row()
-    row.label(text=record.title, icon="SORTTIME")
+    waits = record.state == "queued"
+    row.label(text=f"{record.title}: {record.progress_text()}" if waits else record.title, icon="SORTTIME")
     row.operator("distill.cancel", text="", icon="X", emboss=False).job = record.job
-    if record.state == "queued":
-        box.label(text=record.progress_text())
+    if waits:
         return
     box.progress(factor=record.fraction, type="BAR", text=record.progress_text())
     if icon := running.desk.preview_icon(record.job):
@@ -367,7 +369,9 @@ def _draw_layout_header(self: Panel, context: Context) -> None:
 def _draw_service_header(self: Panel, _context: Context) -> None:
     desk = running.desk
     wrong = desk.error is not None and desk.error.code in SERVICE_ERRORS
-    icon = "ERROR" if wrong else "SORTTIME" if desk.connecting else "CHECKMARK" if desk.status else "UNLINKED"
+    icon = (
+        "ERROR" if wrong else "SORTTIME" if desk.connecting or desk.note else "CHECKMARK" if desk.status else "UNLINKED"
+    )
     self.layout.label(text="", icon=icon)
 
 

@@ -90,6 +90,9 @@ class DistillRegion(PropertyGroup):
         min=0.0,
         max=1.0,
     )
+    painted: StringProperty(
+        options={"HIDDEN"}, description="The colours that it was painted with so far, as words such as e63c32"
+    )
 
 
 class DistillSettings(PropertyGroup):

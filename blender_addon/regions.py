@@ -160,6 +160,36 @@ def _spare_color(taken: Sequence[Color]) -> Color:
     return red, green, blue
 
 
+def remember_colors(scene: Scene) -> None:
+    """Notes the colours that can be painted with now, so that a region keeps its pixels when its colour is changed."""
+    for region, color in zip(scene.distill.regions, colors_of(scene), strict=True):
+        if (word := bytes(color).hex()) not in region.painted.split():
+            region.painted = f"{region.painted} {word}".lstrip()
+
+
+def renew(scene: Scene, picture: str) -> Image:
+    """Gives what was painted in colours that the regions had before the colours that they have now."""
+    image = getattr(scene.distill, f"image_{picture}")
+    pixels = image_io.pixels_of(image, TITLES[picture])
+    if _renew(scene, pixels):
+        image = image_io.replace_pixels(image, pixels[..., :3])
+        setattr(scene.distill, f"image_{picture}", image)
+    return image
+
+
+def _renew(scene: Scene, pixels: np.ndarray) -> bool:
+    """Does so in place to pixels (height, width, 4); returns whether there were any."""
+    present = colors_of(scene)
+    words = [(bytes.fromhex(w), i) for i, r in enumerate(scene.distill.regions) for w in r.painted.split()]
+    former = [(np.array(list(color), np.uint8), i) for color, i in words if tuple(color) not in present]
+    found = False
+    for color, index in former:
+        here = (pixels[..., :3] == color).all(-1)
+        if here.any():
+            pixels[here, :3], found = present[index], True
+    return found
+
+
 def map_over_swatch(scene: Scene) -> Image:
     """A new region map: the swatch in grey, to be painted over. What stays grey belongs to the first region."""
     swatch = scene.distill.image_swatch
@@ -278,6 +308,7 @@ def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:
     """The labels (height, width) of a map; raises Refusal when pixels have no region's colour."""
     image = getattr(scene.distill, f"image_{picture}")
     pixels = image_io.pixels_of(image, TITLES[picture])
+    _renew(scene, pixels)
     colors = colors_of(scene)
     labels = labels_in(pixels, colors)
     if (labels >= 0).all():

@@ -312,6 +312,24 @@ def test_a_new_region_has_a_name_that_no_other_has(blender: Any) -> None:
     assert sorted(r.name for r in blender.context.scene.distill.regions) == ["Region 1", "Region 2", "Region 3"]
 
 
+def test_what_was_painted_stays_with_its_region_when_its_colour_is_changed(blender: Any) -> None:
+    with_layout()
+    blender.ops.distill.fill(picture="layout", region=1, box=(0.0, 0.0, 1.0, 0.5))
+    settings = blender.context.scene.distill
+    before = regions._labels(blender.context.scene, "layout")
+    was = tuple(settings.regions[1].color)
+    settings.regions[1].color = settings.regions[0].color
+    settings.regions[0].color = was  # what is some region's colour now is that region, whoever had it before
+    assert (regions._labels(blender.context.scene, "layout") == 1 - before).all()
+    settings.regions[0].color, settings.regions[1].color = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    assert (regions._labels(blender.context.scene, "layout") == before).all()
+    regions.renew(blender.context.scene, "layout")
+    assert {tuple(c) for c in image_io.pixels_of(settings.image_layout, "layout")[..., :3].reshape(-1, 3).tolist()} == {
+        (0, 0, 0),
+        (255, 255, 255),
+    }
+
+
 def test_every_region_gets_a_colour_of_its_own(blender: Any) -> None:
     for _ in range(20):
         blender.ops.distill.region_add()
