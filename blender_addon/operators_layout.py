@@ -34,10 +34,15 @@ def _needs_regions(cls: type[Operator], context: Context, least: int = 1) -> boo
 
 def _change(operator: Operator, change: Callable[..., object], *arguments: object) -> Done:
     """Change the regions or their maps; what was amiss with them before is then no news any more."""
+    settings = bpy.context.scene.distill
+    before = settings.image_regions, settings.image_layout
     try:
         change(*arguments)
     except wire.WireError as error:
         return fail(operator, error)
+    for old, new in zip(before, (settings.image_regions, settings.image_layout), strict=True):
+        if old is not None and new != old:
+            painting.go_on_with(bpy.context, old, new)
     regions.remember_colors(bpy.context.scene)
     if running.desk.error is not None and running.desk.error.code in ("invalid-labels", "invalid-image"):
         running.desk.error = None

@@ -141,6 +141,17 @@ def in_image_editor(context: Context, image: Image) -> bool:
     return True
 
 
+def go_on_with(context: Context, old: Image, new: Image) -> None:
+    """Where a map is shown or painted on, its successor is from now on."""
+    paint = context.tool_settings.image_paint
+    if paint.canvas == old:
+        paint.canvas = new
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "IMAGE_EDITOR" and area.spaces.active.image == old:
+                area.spaces.active.image = new
+
+
 def image_editor(context: Context) -> Area | None:
     """The Image Editor to show a picture in: this one, another on the screen, or half of the 3D View."""
     if context.area is not None and context.area.type == "IMAGE_EDITOR":

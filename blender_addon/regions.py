@@ -195,7 +195,9 @@ def map_over_swatch(scene: Scene) -> Image:
     swatch = scene.distill.image_swatch
     pixels = image_io.pixels_of(swatch, "swatch")
     grey = (pixels[..., :3] @ np.array([0.299, 0.587, 0.114]) * 0.7 + 40).astype(np.uint8)
-    image = image_io.new_image(f"{swatch.name} regions", image_io.encode_png(np.stack([grey] * 3, -1)))
+    image = image_io.new_image(
+        f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(np.stack([grey] * 3, -1))
+    )
     image[UNDERLAY] = True
     scene.distill.image_regions = image
     return image
@@ -206,7 +208,7 @@ def map_by_color(scene: Scene) -> Image:
     swatch = scene.distill.image_swatch
     colors = colors_of(scene)
     labels = guess_labels(image_io.pixels_of(swatch, "swatch"), len(colors))
-    image = image_io.new_image(f"{swatch.name} regions", image_io.encode_png(painted(labels, colors)))
+    image = image_io.new_image(f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(painted(labels, colors)))
     scene.distill.image_regions = image
     return image
 

@@ -355,6 +355,14 @@ def test_painting_on_the_model_makes_the_layout_its_canvas(blender: Any) -> None
     blender.ops.object.mode_set(mode="OBJECT")
 
 
+def test_a_new_layout_takes_the_place_of_the_one_that_is_painted(blender: Any) -> None:
+    with_layout()
+    blender.ops.distill.paint(picture="layout", where="MODEL")
+    blender.ops.distill.layout_new()
+    settings = blender.context.scene.distill
+    assert blender.context.tool_settings.image_paint.canvas == settings.image_layout
+
+
 def test_an_object_without_a_uv_map_is_told(blender: Any) -> None:
     scenes.two_regions()
     blender.ops.distill.layout_new()
