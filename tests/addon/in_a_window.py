@@ -95,6 +95,19 @@ def steps() -> Iterator[float]:
     yield 1.0
     assert colors_in_layout() == {brick, moss}, colors_in_layout()
 
+    view.spaces.active.shading.type, editor.spaces.active.show_repeat = "MATERIAL", True
+    with within(editor):
+        bpy.ops.distill.paint(picture="layout", where="MODEL")
+        bpy.ops.distill.paint(picture="regions", where="EDITOR")
+        bpy.ops.distill.picture_from_editor(picture="content")
+    assert view.spaces.active.shading.type == "SOLID", "the layout is not seen on the model"
+    assert not editor.spaces.active.show_repeat
+    settings = bpy.context.scene.distill
+    assert settings.image_content == settings.image_regions
+    with within(view):
+        bpy.ops.distill.region_map_new(method="OVER")
+    assert editor.spaces.active.image == settings.image_regions != settings.image_content
+
 
 def drive(script: Iterator[float]) -> Any:
     def tick() -> float | None:
