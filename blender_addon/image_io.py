@@ -96,7 +96,7 @@ def _grab(image: Image) -> Callable[[], np.ndarray]:
     channels = image.channels
     values = np.empty(width * height * channels, np.float32)
     image.pixels.foreach_get(values)
-    linear = image.is_float and image.colorspace_settings.name not in {"Non-Color", "Raw"}
+    linear = image.is_float and not image.colorspace_settings.is_data  # Blender makes them linear when it loads them
 
     def finish() -> np.ndarray:
         if linear:

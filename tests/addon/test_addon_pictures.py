@@ -62,23 +62,6 @@ def test_a_float_image_is_turned_into_srgb(blender: Any) -> None:
     assert (decoded(image_io.source_of(image, "swatch")()) == 188).all()
 
 
-@pytest.mark.parametrize("painted_on", [False, True])
-def test_a_16_bit_file_is_as_bright_in_blender_as_in_the_file(blender: Any, tmp_path: Path, painted_on: bool) -> None:
-    image = blender.data.images.new("deep", 8, 8, float_buffer=True)
-    paint(image, 0.5)
-    settings = blender.context.scene.render.image_settings
-    settings.file_format, settings.color_depth = "PNG", "16"
-    blender.context.scene.view_settings.view_transform = "Standard"
-    image.save_render(str(tmp_path / "deep.png"))
-    deep = blender.data.images.load(str(tmp_path / "deep.png"))
-    assert deep.is_float
-    if painted_on:
-        deep.pixels[0] = deep.pixels[0]
-        deep.update()
-    assert (image_io.pixels_of(deep, "swatch")[..., :3] == 188).all()
-    assert (np.abs(decoded(image_io.source_of(deep, "swatch")()).astype(int) - 188) <= 1).all()
-
-
 def test_a_float_image_of_data_is_taken_as_it_is(blender: Any) -> None:
     image = blender.data.images.new("data", 8, 8, float_buffer=True, is_data=True)
     paint(image, 0.5)
