@@ -48,6 +48,7 @@ class Runner:
         self._allow_paths = allow_paths
         self._device = backbones.choose_device()
         backbones.make_repeatable(self._device)
+        self._notes: tuple[str, ...] = ()
         self._decoders = KeptDecoders(data_dir / "decoders")
         self._resident: OrderedDict[tuple[Path, str], backbones.Backbone] = OrderedDict()
 
@@ -70,12 +71,31 @@ class Runner:
             yield Step(0.0, f"Loading the model {request.parameters['model']}")
             backbone = self._backbone(request.parameters["model"], request.parameters["precision"])
             pictures = {name: picture.pixels for name, picture in decoded.items()}
-            picture = yield from _told(_KINDS[request.kind](backbone, request.parameters, pictures, self._decoders))
+            picture = yield from self._made(
+                lambda: _KINDS[request.kind](backbone, request.parameters, pictures, self._decoders)
+            )
             yield Step(1.0, "Writing the picture")
-            notes = tuple(note for one in decoded.values() for note in one.notes) + backbone.notes + picture.notes
+            notes = (
+                tuple(note for one in decoded.values() for note in one.notes)
+                + backbone.notes
+                + picture.notes
+                + self._notes
+            )
             metrics = {name: float(value) for name, value in picture.metrics.items() if math.isfinite(value)}
             document = _document(request, backbone, metrics, files or {})
             return Outcome({"image": encode_png(picture.image.numpy(), document)}, metrics, notes)
+
+    def _made(self, begin: Callable[[], synthesis.Job]) -> Generator[Step, None, synthesis.Picture]:
+        """The picture of a job, begun anew where the device has an operation in no form that repeats itself."""
+        try:
+            return (yield from _told(begin()))
+        except RuntimeError as error:
+            if not torch.are_deterministic_algorithms_enabled() or "deterministic" not in str(error):
+                raise
+            told = _first_line(error)
+        torch.use_deterministic_algorithms(False)
+        self._notes += (f"On this device the same seed does not give quite the same texture again: {told}",)
+        return (yield from _told(begin()))
 
     def _backbone(self, name: str, precision: str) -> backbones.Backbone:
         """The model, loaded if it is not at hand. The ones used longest ago make room for it."""

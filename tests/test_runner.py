@@ -84,6 +84,16 @@ class StubCore:
         return Picture(image, {"seam_x": 1.25, "endless": float("inf")}, ("a note of the core",))
 
 
+class UnrepeatableCore(StubCore):
+    """A device that has some operation in no form that gives the same result each time."""
+
+    def synthesise(self, *asked: Any) -> Generator[Step, None, Picture]:
+        picture = yield from super().synthesise(*asked)
+        if torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("fold_cuda does not have a deterministic implementation, but you set")
+        return picture
+
+
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> StubCore:
     stub = StubCore()
@@ -111,6 +121,21 @@ def run(
         return outcomes[0]
 
     return list(to_the_end()), outcomes[0]
+
+
+def test_a_device_that_cannot_repeat_itself_makes_the_picture_all_the_same(
+    core: StubCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.synthesis, "synthesise", UnrepeatableCore().synthesise)
+    engine = Runner(Path())
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            outcome = run(engine=engine)[1]
+            assert outcome.pictures["image"]
+            assert [note for note in outcome.notes if "same seed" in note and "fold_cuda" in note]
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def failure(*arguments: Any, **keywords: Any) -> WireError:
