@@ -124,6 +124,32 @@ def test_tiles_cannot_be_told_by_their_borders(name: str) -> None:
         assert float(steps[at].max()) <= max(2 * float(steps[inside].mean()), 0.01 * contrast)
 
 
+def test_tiles_become_smaller_where_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, shape = backbone(SHIPPED), Shape(70, 80, True, True)
+    canvas, small = textured(model, 70, 80), codec.MARGIN * 2 + 20
+    wanted, decode_tile = decoded(model, canvas, shape, 20), codec.decode_tile
+
+    def little_memory(model: Backbone, z: Tensor) -> Tensor:
+        if max(z.shape[2:]) > small:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode_tile(model, z)
+
+    monkeypatch.setattr(codec, "decode_tile", little_memory)
+    torch.testing.assert_close(decoded(model, canvas, shape, 80), wanted)
+    small = 8
+    with pytest.raises(torch.OutOfMemoryError):
+        decoded(model, canvas, shape, 80)
+
+
+def test_a_large_swatch_is_encoded_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, picture = backbone(SHIPPED), texture(320, 400)
+    whole = codec.encode(model, picture)
+    monkeypatch.setattr(codec, "WHOLE", 64)
+    tiled = codec.encode(model, picture)
+    assert tiled.shape == whole.shape
+    assert float((tiled - whole).abs().mean()) < 0.05 * float(whole.std())
+
+
 def test_tiles_share_the_statistics_of_the_whole_canvas() -> None:
     """A canvas of a dark and a bright half keeps their difference, though each tile sees one of them."""
     model, shape = backbone(SHIPPED), Shape(16, 128, False, False)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ad_service.core import metrics
 from ad_service.core.canvas import Shape
+from ad_service.core.cuts import Borders
 from ad_service.core.labels import LabelError
-from ad_service.core.quilt import Borders, QuiltOptions, quilt
+from ad_service.core.quilt import LARGEST, SHEET, QuiltOptions, _tops, quilt
 from ad_service.core.starts import Swatch, show
 
 OPTIONS = QuiltOptions(block=12, overlap=4, mends=2)
@@ -161,3 +162,28 @@ def test_a_canvas_of_many_areas_is_mended_everywhere() -> None:
         totals.append([borders.sum(shown[:, x : x + 101]) for x in (0, 100, 200)])
     for before, after in zip(*totals, strict=True):
         assert after < 0.9 * before
+
+
+@pytest.mark.parametrize("length", [20, 256, 257, 500, 1000])
+def test_every_piece_lies_whole_in_a_sheet(length: int) -> None:
+    tops = _tops(length)
+    assert tops[0] == 0 and tops[-1] == max(0, length - SHEET)
+    size = min(LARGEST, length)
+    assert all(any(top <= at and at + size <= top + SHEET for top in tops) for at in range(length - size + 1))
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_large_swatch_is_searched_in_sheets(labelled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    swatch, shape, layout = Swatch(grain(60, 90)), Shape(50, 50, True, True), None
+    if labelled:
+        swatch = replace(swatch, labels=(torch.arange(90) > 70).long().expand(60, 90).contiguous())
+        layout = (torch.arange(50) > 25).long().expand(50, 50).contiguous()
+    whole = last(swatch, shape, layout)
+    monkeypatch.setattr("ad_service.core.quilt.SHEET", 48)
+    monkeypatch.setattr("ad_service.core.quilt.LARGEST", 18)
+    parts = last(swatch, shape, layout)
+    borders = Borders(swatch.features, OPTIONS.plain)
+    assert borders.sum(parts.numpy()) < 2 * borders.sum(whole.numpy()), "a third of the places, not much worse"
+    assert len(parts.unique()) > 0.8 * len(whole.unique()), "all sheets are used"
+    if layout is not None and swatch.labels is not None:
+        assert torch.equal(swatch.labels.flatten()[parts], layout)

@@ -22,6 +22,9 @@ from ad_service.core.canvas import Shape, around
 MARGIN = 16
 """Latents that a tile sees beyond its own, so that its edges are as good as its middle."""
 
+WHOLE = 256
+"""Latents along the longer side of a picture up to which it is encoded as a whole."""
+
 FIT_STEPS = 75
 """Adam steps that fit a decoder (paper, section 3.4)."""
 
@@ -37,7 +40,14 @@ class Decoders(Protocol):
 
 
 def encode(backbone: Backbone, picture: Tensor) -> Tensor:
-    """Latents (C, h, w) of a picture (3, H, W) whose sides are multiples of the codec's factor."""
+    """Latents (C, h, w) of a picture (3, H, W) with sides in multiples of the codec's factor; a large one in tiles."""
+    h, w = (side // backbone.family.factor for side in picture.shape[1:])
+    if max(h, w) > WHOLE:
+        return encode_canvas(backbone, picture, Shape(h, w, False, False))
+    return _encode(backbone, picture)
+
+
+def _encode(backbone: Backbone, picture: Tensor) -> Tensor:
     vae, config = backbone.vae, backbone.vae.config
     with torch.no_grad():
         x = (picture[None] * 2 - 1).to(backbone.device, vae.dtype)
@@ -55,7 +65,7 @@ def encode_canvas(backbone: Backbone, picture: Tensor, shape: Shape, side: int =
             rows = around(y, h, MARGIN, shape.height, shape.tile_y)
             columns = around(x, w, MARGIN, shape.width, shape.tile_x)
             patch = picture[:, _pixels(rows, factor)][:, :, _pixels(columns, factor)]
-            z = encode(backbone, patch)
+            z = _encode(backbone, patch)
             if canvas.numel() == 0:
                 canvas = torch.empty(len(z), shape.height, shape.width)
             canvas[:, y : y + h, x : x + w] = z[:, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
@@ -79,8 +89,20 @@ def decode(backbone: Backbone, canvas: Tensor, shape: Shape, side: int = 128) ->
     """Tiles (y, x, picture (3, h, w) on the host) of the picture of a canvas (C, H, W).
 
     Every tile is decoded with a margin of its neighbours, wrapped along tiling axes and repeated beyond real edges, and
-    all share their group norms' statistics, so that no border can be told from the inside.
+    all share their group norms' statistics, so that no border can be told from the inside. Where memory is out, all
+    tiles come anew, half as long.
     """
+    try:
+        yield from _decode(backbone, canvas, shape, side)
+        return
+    except torch.OutOfMemoryError:
+        if side <= MARGIN:
+            raise
+    torch.cuda.empty_cache()  # does nothing where there is no CUDA
+    yield from decode(backbone, canvas, shape, side // 2)
+
+
+def _decode(backbone: Backbone, canvas: Tensor, shape: Shape, side: int) -> Iterator[tuple[int, int, Tensor]]:
     factor = backbone.family.factor
     spots = [(y, x) for y in range(0, shape.height, side) for x in range(0, shape.width, side)]
     with torch.no_grad(), _shared_statistics(backbone.vae.decoder, len(spots)) as norms:
@@ -204,9 +226,7 @@ def fitted(backbone: Backbone, state: State | None) -> Iterator[None]:
 
 def round_trip_psnr(backbone: Backbone, picture: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of a picture (3, H, W) that was encoded and decoded: what the codec keeps."""
-    z = encode(backbone, picture)
-    error = 0.0
+    z, back = encode(backbone, picture), torch.empty_like(picture)
     for y, x, tile in decode(backbone, z, Shape(z.shape[1], z.shape[2], False, False)):
-        want = picture[:, y : y + tile.shape[1], x : x + tile.shape[2]]
-        error += float((tile.clamp(0, 1) - want).square().sum())
-    return -10 * math.log10(max(error / picture.numel(), 1e-12))
+        back[:, y : y + tile.shape[1], x : x + tile.shape[2]] = tile
+    return -10 * math.log10(max(float((back.clamp(0, 1) - picture).square().mean()), 1e-12))

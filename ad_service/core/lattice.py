@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LARGEST = 1024
+"""Pixels along the longer side of a picture above which it is shrunk before periods are looked for."""
+
 CLEAR = 0.15
 """Correlation that a lag must reach to be taken as a period."""
 
@@ -67,9 +70,11 @@ def basis(picture: Tensor) -> Tensor | None:
 
     Two (2, 2) for a lattice, one (1, 2) across its rows for a picture that only repeats in rows.
     """
-    map_ = correlation(picture)
+    shrink = -(-max(picture.shape[1:]) // LARGEST)
+    map_ = correlation(F.avg_pool2d(picture[None], shrink)[0])
     pair = _pair(map_)
-    return _rows(map_) if pair is None else pair
+    periods = _rows(map_) if pair is None else pair
+    return None if periods is None else shrink * periods
 
 
 def _pair(map_: Tensor, nearest: int = 12, most: int = 24) -> Tensor | None:

@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor
 
 POINTS = 128  # label_agreement reads about so many points a side
+LOOKED_AT = 256  # rows of a swatch that copy_share looks at together
 
 # Seams --------------------------------------------------------------------------------------------------------------
 
@@ -358,14 +359,16 @@ def copy_share(result: Tensor, swatch: Tensor, size: int = 32, likeness: float =
 
     A piece is a copy if some place of the swatch correlates with it by at least `likeness` (normalised
     cross-correlation over its pixels and channels, its mean colour removed). Up to `most` pieces on an even grid are
-    looked up, by their coarse look first and pixel by pixel at the eight best places. Pieces with nearly no contrast
-    could be anywhere and are left out. 0 to 1; a photograph holds few of its own pieces twice: `copy_share` of one half
-    of the swatch against the other is what chance gives, and more than 0 only for smooth or very regular pictures.
+    looked up, fewer in a swatch of more than a million pixels, by their coarse look first and pixel by pixel at the
+    eight best places of each band of rows. Pieces with nearly no contrast could be anywhere and are left out. 0 to 1; a
+    photograph holds few of its own pieces twice: `copy_share` of one half of the swatch against the other is what
+    chance gives, and more than 0 only for smooth or very regular pictures.
     """
     if min(*result.shape[1:], *swatch.shape[1:]) < size:
         return 0.0
     result, swatch = result.float(), swatch.float()
     contrast = float(swatch.flatten(1).var(1).mean().sqrt())
+    most = max(64, most * 2**20 // max(2**20, swatch.shape[1] * swatch.shape[2]))
     spots = _even(result.shape[1] - size, result.shape[2] - size, most)
     pieces = torch.stack([result[:, y : y + size, x : x + size] for y, x in spots])  # (n, 3, size, size)
     pieces = pieces - pieces.mean((2, 3), keepdim=True)
@@ -373,15 +376,18 @@ def copy_share(result: Tensor, swatch: Tensor, size: int = 32, likeness: float =
     if len(pieces) == 0:
         return 0.0
     cell = max(1, size // 8)
-    look = _coarse_patches(swatch, size, cell)
-    width = look.shape[2]
-    look = look.flatten(1)  # (3 * 8 * 8, places)
-    found = 0
-    for group in pieces.split(32):
-        places = (F.avg_pool2d(group, cell).flatten(1) @ look).topk(min(8, look.shape[1])).indices
-        for piece, candidates in zip(group, places.tolist(), strict=True):
-            found += any(_likeness(piece, swatch, *divmod(place, width)) >= likeness for place in candidates)
-    return found / len(pieces)
+    asked = F.avg_pool2d(pieces, cell).flatten(1)
+    found = torch.zeros(len(pieces), dtype=torch.bool)
+    for top in range(0, swatch.shape[1] - size + 1, LOOKED_AT):
+        band = swatch[:, top : top + LOOKED_AT + size - 1]
+        look = _coarse_patches(band, size, cell)
+        width = look.shape[2]
+        look = look.flatten(1)  # (3 * 8 * 8, places)
+        for i in (~found).nonzero()[:, 0].split(32):
+            places = (asked[i] @ look).topk(min(8, look.shape[1])).indices
+            for k, candidates in zip(i.tolist(), places.tolist(), strict=True):
+                found[k] = any(_likeness(pieces[k], band, *divmod(place, width)) >= likeness for place in candidates)
+    return float(found.float().mean())
 
 
 def _even(height: int, width: int, most: int) -> list[tuple[int, int]]:

@@ -23,6 +23,12 @@ from ad_service.core.starts import Swatch, fill, show
 REGION = 128
 """Cells along the side of the areas that are mended one after the other, so that time grows with the canvas' area."""
 
+SHEET = 256
+"""Cells along the side of the parts of a large swatch, in one of which each piece is looked for."""
+
+LARGEST = 48
+"""Cells along the side of the largest piece."""
+
 COARSE = 4
 """Cells along the side of the squares among which a bad border is looked for."""
 
@@ -136,21 +142,15 @@ class _Quilt:
     ) -> None:
         self.features = swatch.features.float()
         self.h, self.w = self.features.shape[1:]
-        self.feature_spectra = self._spectrum(self.features)
-        self.energy_spectrum = self._spectrum(self.features.square().sum(0))
         self.spread = float(self.features.var((1, 2)).sum())
         self.periods = swatch.periods
         self.shape = shape
         self.labels = None if layout is None or swatch.labels is None else swatch.labels.flatten().numpy()
         self.layout = layout
-        self.label_spectra = {}
-        if swatch.labels is not None and layout is not None:
-            self.label_spectra = {i: self._spectrum((swatch.labels == i).float()) for i in used(layout)}
         if guide is not None:
             guide = Guide(
                 *((tone / guide.swatch.std().clamp_min(1e-6)).float() for tone in (guide.canvas, guide.swatch))
             )
-            self.tone_spectrum, self.tone_squares = self._spectrum(guide.swatch), guide.swatch.square()
             self.tones: Floats = guide.swatch.flatten().numpy()
         self.guide = guide
         self.generator = generator
@@ -161,6 +161,9 @@ class _Quilt:
         self.shown: Floats = np.zeros(self.h * self.w, np.float32)  # how often, over how often on average
         self.share = self.h * self.w / (shape.height * shape.width)
         self.block = min(options.block, self.h, self.w, shape.height, shape.width)
+        labels = None if self.labels is None else swatch.labels
+        tones = None if guide is None else guide.swatch
+        self.sheets = [_Sheet(y, x, self.features, labels, tones) for y in _tops(self.h) for x in _tops(self.w)]
 
     def run(self) -> Iterator[float]:
         """Lay, with ever smaller pieces where a layout leaves gaps, then mend; yields the part done."""
@@ -191,50 +194,47 @@ class _Quilt:
 
     # ------------------------------------------------------------------ which piece
 
-    def _spectrum(self, picture: Tensor) -> Tensor:
-        return torch.fft.rfft2(picture, s=(self.h, self.w))
-
-    def _correlate(self, swatch: Tensor, piece: Tensor, size: int) -> Tensor:
-        """Sum of products of a piece and the swatch, for each place where the piece lies inside, from their spectra."""
-        product = swatch * piece.conj()
-        if product.ndim == 3:
-            product = product.sum(0)
-        full = torch.fft.irfft2(product, s=(self.h, self.w))
-        return full[: self.h - size + 1, : self.w - size + 1].clone()
-
     def _draw(self, y: int, x: int, old: Ints, fit: Mask, wanted: Tensor | None) -> Ints:
         """A piece (b, b) of the swatch to lay at (y, x) that fits what `old` (b, b) shows where `fit` (b, b) is set."""
-        size = len(fit)
+        size, sheet = len(fit), self._sheet(wanted)
         weight = torch.from_numpy(fit).float()
         target = show(torch.from_numpy(old), self.features)
-        error = self._correlate(self.energy_spectrum, self._spectrum(weight), size)
-        error -= 2 * self._correlate(self.feature_spectra, self._spectrum(target * weight), size)
+        error = sheet.correlate(sheet.energy, weight)
+        error -= 2 * sheet.correlate(sheet.features, target * weight)
         error = (error + (target.square() * weight).sum()).clamp_min(0) / weight.sum().clamp_min(1)
         if wanted is not None:
             right = torch.zeros_like(error)
             for label in used(wanted):
-                here = self._spectrum((wanted == label).float())
-                right += self._correlate(self.label_spectra[label], here, size)
+                if label in sheet.labels:
+                    right += sheet.correlate(sheet.labels[label], (wanted == label).float())
             error += self.options.label_price * self.spread * (1 - right / size**2).clamp_min(0)
-        if self.guide is not None:
+        if self.guide is not None and sheet.tones is not None:
             tone = self.guide.canvas[self._cells(y, x, size, size)]
-            off = _box_sum(self.tone_squares, size) - 2 * self._correlate(
-                self.tone_spectrum, self._spectrum(tone), size
-            )
+            off = _box_sum(sheet.of(self.guide.swatch).square(), size) - 2 * sheet.correlate(sheet.tones, tone)
             error += self.options.guide_price * self.spread * (off + tone.square().sum()).clamp_min(0) / size**2
         if self.periods is not None:
-            error += self.options.phase_price * self.spread * self._out_of_step(y, x, error)
-        often = _box_sum(torch.from_numpy(self.shown).view(self.h, self.w), size) / size**2
-        error += self.options.reuse * self.spread * often
+            error += self.options.phase_price * self.spread * self._out_of_step(y - sheet.top, x - sheet.left, error)
+        shown = sheet.of(torch.from_numpy(self.shown).view(self.h, self.w))
+        error += self.options.reuse * self.spread * _box_sum(shown, size) / size**2
         bound = error.min() * (1 + self.options.tolerance) + 1e-6 * self.spread
         good = (error <= bound).flatten().nonzero()[:, 0]
         pick = int(good[torch.randint(len(good), (1,), generator=self.generator)])
-        top, left = divmod(pick, error.shape[1])
+        top, left = sheet.top + pick // error.shape[1], sheet.left + pick % error.shape[1]
         piece: Ints = (top + np.arange(size))[:, None] * self.w + left + np.arange(size)[None, :]
         return piece
 
+    def _sheet(self, wanted: Tensor | None) -> _Sheet:
+        """The sheet to look for a piece in: any, or any that has the label that is wanted most."""
+        sheets = self.sheets
+        if wanted is not None and len(sheets) > 1:
+            label = int(torch.bincount(wanted.flatten().long()).argmax())
+            sheets = [sheet for sheet in sheets if label in sheet.labels]
+        if len(sheets) == 1:
+            return sheets[0]
+        return sheets[int(torch.randint(len(sheets), (1,), generator=self.generator))]
+
     def _out_of_step(self, y: int, x: int, places: Tensor) -> Tensor:
-        """Squared cells from each place (h, w) of the swatch to the nearest one in step with the canvas at (y, x)."""
+        """Squared cells from each place (h, w) to the nearest one in step with the canvas at (y, x)."""
         assert self.periods is not None
         rows, columns = torch.arange(places.shape[0]) - y, torch.arange(places.shape[1]) - x
         apart = torch.stack(torch.meshgrid(rows.float(), columns.float(), indexing="ij"), -1)
@@ -347,6 +347,47 @@ class _Quilt:
             any_cell = fill(swatch, self.shape, self.layout, self.generator).numpy()
             self.source = np.where(self.laid, self.source, any_cell)
             self.laid[:] = True
+
+
+class _Sheet:
+    """A part of the swatch in which pieces are looked for at once, by its spectra.
+
+    Each piece is looked for in one sheet, so that it costs the same in a swatch of any size.
+    """
+
+    def __init__(self, top: int, left: int, features: Tensor, labels: Tensor | None, tones: Tensor | None) -> None:
+        self.top, self.left = top, left
+        here = self.of(features)
+        self.h, self.w = here.shape[1:]
+        self.features, self.energy = self._spectrum(here), self._spectrum(here.square().sum(0))
+        self.tones = None if tones is None else self._spectrum(self.of(tones))
+        self.labels: dict[int, Tensor] = {}
+        if labels is not None:
+            own = self.of(labels)
+            self.labels = {i: self._spectrum((own == i).float()) for i in used(own)}
+
+    def of(self, picture: Tensor) -> Tensor:
+        """The sheet's part of a picture (..., h, w) of the whole swatch."""
+        return picture[..., self.top : self.top + SHEET, self.left : self.left + SHEET]
+
+    def _spectrum(self, picture: Tensor) -> Tensor:
+        return torch.fft.rfft2(picture, s=(self.h, self.w))
+
+    def correlate(self, spectrum: Tensor, piece: Tensor) -> Tensor:
+        """Sums of products of a piece (..., b, b) and what has the spectrum, for each place where the piece lies."""
+        product = spectrum * self._spectrum(piece).conj()
+        if product.ndim == 3:
+            product = product.sum(0)
+        full = torch.fft.irfft2(product, s=(self.h, self.w))
+        return full[: self.h - piece.shape[-2] + 1, : self.w - piece.shape[-1] + 1].clone()
+
+
+def _tops(length: int) -> list[int]:
+    """Where sheets begin along a side of the swatch, so that each piece lies whole in one of them."""
+    if length <= SHEET:
+        return [0]
+    count = -(-(length - SHEET) // (SHEET - LARGEST)) + 1
+    return [round(i * (length - SHEET) / (count - 1)) for i in range(count)]
 
 
 def _frame(size: int, rim: int) -> Mask:
