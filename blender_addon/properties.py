@@ -45,7 +45,7 @@ def property_of(parameter: wire.Parameter) -> Any:
         low = min(low, parameter.automatic)
     if parameter.kind == "int":
         return IntProperty(min=int(low), max=int(high), step=parameter.multiple, **common)
-    return FloatProperty(min=low, max=high, precision=4 if low < 0.01 and high <= 1 else 2, **common)
+    return FloatProperty(min=low, max=high, precision=4 if 0 < parameter.minimum < 0.01 else 2, **common)
 
 
 def group_of(kind: wire.JobKind) -> type[PropertyGroup]:

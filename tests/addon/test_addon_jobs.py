@@ -447,6 +447,11 @@ def test_a_size_out_of_bounds_cannot_be_set(blender: Any) -> None:
     assert (group.width, group.height) == (wire.MAX_PICTURE_SIDE, 64)
 
 
+def test_a_number_has_as_many_digits_as_it_needs(blender: Any) -> None:
+    shown = blender.context.scene.distill.parameters_synthesize.bl_rna.properties
+    assert (shown["even_light"].precision, shown["scale"].precision, shown["learning_rate"].precision) == (2, 2, 4)
+
+
 def test_a_seed_beyond_the_last_is_told(service: LiveService, blender: Any) -> None:
     scenes.swatch()
     scenes.small_output(seed=wire.MAX_SEED)
