@@ -135,6 +135,11 @@ def test_whole_courses_of_a_wall_lie_on_the_torus() -> None:
     assert float(waves[4]) > 3 * float(waves[[2, 3, 5, 6]].max())
 
 
+@pytest.mark.parametrize(("side", "block"), [(8, 8), (64, 21), (128, 32), (200, 50), (1024, 64)])
+def test_pieces_grow_with_the_swatch(side: int, block: int) -> None:
+    assert synthesis._quilt_options(side, None).block == block
+
+
 def test_a_larger_scale_makes_a_coarser_grain() -> None:
     fine, coarse = (make(SHIPPED, scale=scale, steps=1)[1].image.permute(2, 0, 1).float() for scale in (0.5, 2.0))
     assert grain(fine) > 1.5 * grain(coarse)

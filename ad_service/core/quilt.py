@@ -26,7 +26,7 @@ REGION = 128
 SHEET = 256
 """Cells along the side of the parts of a large swatch, in one of which each piece is looked for."""
 
-LARGEST = 48
+LARGEST = 96
 """Cells along the side of the largest piece."""
 
 COARSE = 4

@@ -16,7 +16,7 @@ from ad_service.core.canvas import Shape, resized, round_up
 from ad_service.core.cuts import visible_cuts
 from ad_service.core.features import capture
 from ad_service.core.polish import polish
-from ad_service.core.quilt import QuiltOptions, guide_of, quilt
+from ad_service.core.quilt import LARGEST, QuiltOptions, guide_of, quilt
 from ad_service.core.samplers import SAMPLERS, Plan, Subject
 from ad_service.core.styleid import preview
 
@@ -390,8 +390,11 @@ def _start(
 
 
 def _quilt_options(side: int, periods: Tensor | None) -> QuiltOptions:
-    """Pieces a third of the swatch's side in cells at most; of a regular one they overlap by a whole period."""
-    block = max(8, min(32, side // 3))
+    """Pieces a quarter of the swatch's side in cells, since what it shows grows with it, but neither tiny nor huge.
+
+    Those of a regular swatch overlap by a whole period.
+    """
+    block = max(8, min(side // 3, max(32, side // 4), LARGEST * 2 // 3))
     overlap = max(2, block // 4)
     if periods is not None:
         overlap = max(overlap, min(block // 2, int(periods.norm(dim=1).min()) + 2))
