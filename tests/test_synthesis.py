@@ -140,6 +140,21 @@ def test_pieces_grow_with_the_swatch(side: int, block: int) -> None:
     assert synthesis._quilt_options(side, None).block == block
 
 
+@pytest.mark.parametrize(("height", "width", "tile_y", "tile_x"), CASES)
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_large_swatch_is_laid_in_larger_squares(
+    height: int, width: int, tile_y: bool, tile_x: bool, labelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = []
+    monkeypatch.setattr(synthesis, "LARGE", 64)
+    laid = synthesis.starts.paint
+    monkeypatch.setattr(synthesis.starts, "paint", lambda *given: (cells.append(given[2]), laid(*given))[1])
+    swatch, regions = (u[..., :100, :90] for u in (texture(120, 120), stripes(120, 120)))  # no multiples of a square
+    maps = {"regions": regions, "layout": stripes(height, width)} if labelled else {}
+    make("pocket", height, width, swatch=swatch, tile_y=tile_y, tile_x=tile_x, steps=1, **maps)
+    assert cells == [2 * synthesis.CELL]
+
+
 def test_a_larger_scale_makes_a_coarser_grain() -> None:
     fine, coarse = (make(SHIPPED, scale=scale, steps=1)[1].image.permute(2, 0, 1).float() for scale in (0.5, 2.0))
     assert grain(fine) > 1.5 * grain(coarse)

@@ -23,6 +23,9 @@ from ad_service.core.styleid import preview
 CELL = 4
 """Pixels along the side of the squares that a start is made of."""
 
+LARGE = 1024
+"""Pixels along the shorter side of a swatch above which a quilt of it is made of squares twice as large."""
+
 BORDER = 3
 """Cells at each side of a visible cut that a weak model may change; the rest of a quilt is the swatch itself."""
 
@@ -359,19 +362,18 @@ def _start(
     family: Family,
     generator: torch.Generator,
 ) -> Generator[float, None, _Laid]:
-    """What the canvas begins with.
-
-    Made in cells of CELL pixels; yields the fraction done.
-    """
+    """What the canvas begins with, made in cells; yields the fraction done."""
     shape, layout, factor = subject.shape, subject.layout, family.factor
     content = _content(request, family, shape)
     if start == "content" and content is not None:
         return _Laid(content)
-    h, w = (side // CELL for side in exemplar.picture.shape[1:])
-    cells = replace(shape, height=shape.height * factor // CELL, width=shape.width * factor // CELL)
+    cell = _cell(exemplar.picture) if start == "quilt" and content is None else CELL
+    h, w = (side // cell for side in exemplar.picture.shape[1:])
+    picture = exemplar.picture[:, : h * cell, : w * cell]
+    cells = replace(shape, height=shape.height * factor // cell, width=shape.width * factor // cell)
     regions = None if exemplar.regions is None else labels.condense(exemplar.regions, h, w)
-    periods = None if exemplar.periods is None else exemplar.periods / CELL
-    swatch = starts.Swatch(starts.looks(exemplar.picture, CELL), regions, periods)
+    periods = None if exemplar.periods is None else exemplar.periods / cell
+    swatch = starts.Swatch(starts.looks(picture, cell), regions, periods)
     if layout is not None:
         layout = labels.resize(layout, cells.height, cells.width)
     tiles = (shape.tile_y, shape.tile_x)
@@ -379,14 +381,19 @@ def _start(
         options, tones = _quilt_options(min(h, w), periods), None
         if content is not None:
             options = replace(GUIDED, guide_price=GUIDE_PRICE * plan.content_weight)
-            tones = guide_of(content, exemplar.picture, CELL, tiles)
+            tones = guide_of(content, picture, cell, tiles)
         source = yield from quilt(swatch, cells, layout, generator, options, tones)
         near = visible_cuts(source, swatch, options.plain, BORDER, tiles)[None, None]
         near = F.adaptive_max_pool2d(near, (shape.height, shape.width))[0, 0]
         drawn = source.flatten()[torch.randint(source.numel(), (PLACES,), generator=generator)]
-        shown = CELL * torch.stack([drawn // w, drawn % w], 1)
-        return _Laid(starts.paint(source, exemplar.picture, CELL, tiles), near, shown)
-    return _Laid(starts.paint(starts.fill(swatch, cells, layout, generator), exemplar.picture, CELL, tiles))
+        shown = cell * torch.stack([drawn // w, drawn % w], 1)
+        return _Laid(starts.paint(source, picture, cell, tiles), near, shown)
+    return _Laid(starts.paint(starts.fill(swatch, cells, layout, generator), picture, cell, tiles))
+
+
+def _cell(picture: Tensor) -> int:
+    """Pixels along the side of a quilt's cells: more in a large swatch (3, h, w), whose parts are large as a rule."""
+    return CELL if min(picture.shape[1:]) <= LARGE else 2 * CELL
 
 
 def _quilt_options(side: int, periods: Tensor | None) -> QuiltOptions:
