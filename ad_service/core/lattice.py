@@ -26,6 +26,9 @@ STANDS_OUT = 0.35
 The mean of n points has to be as much higher over the root of n, as with any mean.
 """
 
+LEAST = 0.09
+"""How much higher it has to be however many points there are."""
+
 FEWEST = 6
 """Points of a lattice that must lie in the map of lags."""
 
@@ -114,7 +117,7 @@ def _stands_out(near: Tensor, periods: Tensor, reach: int = 6) -> bool:
 
     count, mean = len(heights()), float(heights().mean())
     between = max(float(heights(half).mean()) for half in ((0.5, 0), (0, 0.5), (0.5, 0.5)))
-    return count >= FEWEST and (mean - between) * count**0.5 >= STANDS_OUT
+    return count >= FEWEST and mean - between >= max(LEAST, STANDS_OUT / count**0.5)
 
 
 def _rows(map_: Tensor, nearest: int = 12, slack: float = 0.9) -> Tensor | None:
@@ -144,17 +147,13 @@ def _rows(map_: Tensor, nearest: int = 12, slack: float = 0.9) -> Tensor | None:
 
 def _refined_rows(map_: Tensor, period: int, angle: float) -> Tensor:
     """The period (1, 2) of rows near one that is known to a pixel and 1.5 degrees, from its furthest multiple."""
-    times = max(1, (len(_profile(map_, angle)) - 4) // period)
     best, found = -1.0, (float(period), angle)
     for fine in torch.arange(angle - 1.5, angle + 1.75, 0.25).tolist():
-        profile = _profile(map_, fine)
-        at = period
-        for n in range(2, times + 1):  # each multiple is looked for where the one before says that it is
-            expected = round(at * n / (n - 1))
-            low = max(expected - 3, 0)
-            at = low + int(profile[low : expected + 4].argmax())
+        profile, at, n = _profile(map_, fine), period, 1
+        while (next_ := round(at * (n + 1) / n)) + 3 < len(profile):  # each is looked for where the last one points
+            at, n = next_ - 3 + int(profile[next_ - 3 : next_ + 4].argmax()), n + 1
         if float(profile[at]) > best:
-            best, found = float(profile[at]), (at / times, fine)
+            best, found = float(profile[at]), (at / n, fine)
     length, fine = found
     return length * torch.tensor([[math.cos(math.radians(fine)), math.sin(math.radians(fine))]])
 
