@@ -24,6 +24,8 @@ SIDE = 7
 QUANTILES = 128
 CELLS = 256
 SAMPLES = 16384
+ALIKE, OTHER = 0.15, 0.3
+"""Distances of tones, in standard deviations of the swatch's: as good as none, and those of another material."""
 BAND = 128
 """Rows of the picture that are worked on at once."""
 
@@ -53,7 +55,7 @@ def polish(
 
     `tiles` says whether y and x tile. `maps`, a layout (H, W) and regions (h, w), match label by label. The pictures
     are on the host; `device` does the work, a band at a time. `shown` (n, 2), places (y, x) of the swatch, says what of
-    it the picture shows, and counts as much as the whole: a small picture of a varied swatch is not bent to all of it.
+    it the picture shows, and counts for half of the goal at least: a picture is not bent to materials that it lacks.
     """
     layout, regions = maps
     passes = passes or Passes()
@@ -108,7 +110,13 @@ class _Goal:
         shown: Tensor | None,
     ) -> None:
         self.passes, self.device = passes, device
-        self.patches, self.labels = _patches(swatch, regions, (False, False), generator, shown)
+        self.patches, self.labels = _patches(swatch, regions, (False, False), generator)
+        if shown is not None:
+            patches, labels = _patches(swatch, regions, (False, False), generator, shown)
+            count = round(_share(patches, self.patches) * len(patches))
+            self.patches[:count] = patches[:count]
+            if labels is not None and self.labels is not None:
+                self.labels[:count] = labels[:count]
         centred = self.patches - self.patches.mean(0)
         self.basis = torch.linalg.eigh(centred.t() @ centred)[1].t().flip(0)  # strongest component first
 
@@ -170,6 +178,18 @@ class _Goal:
         return tuple(_quantiles(patches @ bank.t()).to(self.device) for patches in (ours, theirs))  # type: ignore[return-value]
 
 
+def _share(shown: Tensor, whole: Tensor) -> float:
+    """How much a goal is made of the patches (n, 147) that a picture shows, the rest of the whole swatch's.
+
+    A half where they have the same tones in nearly the same proportions, all of it where they are another material.
+    """
+    tones = [_quantiles(patches.unflatten(1, (3, -1)).mean(2)) for patches in (shown, whole)]
+    apart = float(
+        (tones[0] - tones[1]).abs().mean() / whole.unflatten(1, (3, -1)).mean(2).std(0).mean().clamp_min(1e-6)
+    )
+    return min(max(0.5 + (apart - ALIKE) / (2 * (OTHER - ALIKE)), 0.5), 1.0)
+
+
 def _quantiles(values: Tensor) -> Tensor:
     """(n, k) -> (k, QUANTILES) evenly spaced order statistics."""
     at = torch.linspace(0, len(values) - 1, QUANTILES).round().long()
@@ -215,15 +235,15 @@ def _patches(
     generator: torch.Generator,
     places: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Random patches (n, 147) of a picture (3, H, W), half of them near `places`, and the labels of their middles."""
+    """Random patches (n, 147) of a picture (3, H, W), those near `places` alone if given, and their middles' labels."""
     H, W = picture.shape[1:]
     count = min(SAMPLES, H * W)
     spans = [n if tile else n - SIDE + 1 for n, tile in zip((H, W), tiles, strict=True)]
     y, x = (torch.randint(span, (count,), generator=generator) for span in spans)
     if places is not None:
-        near = places[torch.randint(len(places), (count // 2,), generator=generator)]
+        near = places[torch.randint(len(places), (count,), generator=generator)]
         near = near + torch.randint(-SIDE, SIDE + 1, near.shape, generator=generator)
-        y[: len(near)], x[: len(near)] = (near[:, axis].clamp(0, span - 1) for axis, span in enumerate(spans))
+        y, x = (near[:, axis].clamp(0, span - 1) for axis, span in enumerate(spans))
     offset = torch.arange(SIDE)
     rows = (y[:, None, None] + offset[None, :, None]) % H
     columns = (x[:, None, None] + offset[None, None, :]) % W
