@@ -50,7 +50,9 @@ FEW = 100
 BATCHES = 4
 """Otherwise so many are timed."""
 
-SWATCH = Path(wire.__file__).parent / "examples" / "cobbles.png"
+EXAMPLE = Path(wire.__file__).parent / "examples" / "cobbles.png"
+STONES = (slice(None), slice(0, 128), slice(32, 416))
+"""Channels, rows and columns of the example that show one material: how much of each of two a picture shows is chance."""
 
 # ---------------------------------------------------------------------------------------------- cases
 
@@ -133,6 +135,11 @@ class Options:
 
 
 # ---------------------------------------------------------------------------------------------- measuring
+
+
+def example() -> Tensor:
+    """The swatch (3, h, w) in [0, 1] that is used where none is given."""
+    return read_swatch(EXAMPLE.read_bytes())[STONES]
 
 
 def read_swatch(data: bytes) -> Tensor:

@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="steps of ours, without the paper's: how cost grows with size (default: as a job has)",
     )
-    bench.add_argument("--swatch", type=Path, metavar="PNG", help="(default: the example's cobbles)")
+    bench.add_argument("--swatch", type=Path, metavar="PNG", help="(default: the stones of the example)")
     bench.add_argument(
         "--device",
         metavar="NAME",
@@ -401,7 +401,7 @@ def _bench(options: argparse.Namespace) -> int:
         steps=options.steps or None,
         device=options.device,
     )
-    swatch = bench.read_swatch(read_file(options.swatch or bench.SWATCH, "the swatch"))
+    swatch = bench.read_swatch(read_file(options.swatch, "the swatch")) if options.swatch else bench.example()
     if options.json is not None and not options.json.parent.is_dir():
         raise WireError("invalid-parameter", f"--json is {options.json}, but there is no folder {options.json.parent}")
     tell = partial(print, file=sys.stderr) if sys.stderr.isatty() else lambda _: None
