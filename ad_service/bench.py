@@ -52,7 +52,7 @@ BATCHES = 4
 
 EXAMPLE = Path(wire.__file__).parent / "examples" / "cobbles.png"
 STONES = (slice(None), slice(0, 128), slice(32, 416))
-"""Channels, rows and columns of the example that show one material: how much of each of two a picture shows is chance."""
+"""Channels, rows and columns of the example that show one material: of two, the shares in a picture are chance."""
 
 # ---------------------------------------------------------------------------------------------- cases
 

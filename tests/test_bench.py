@@ -210,6 +210,7 @@ def test_a_swatch_of_ones_own_can_be_given(tmp_path: Path, capsys: Say) -> None:
     Image.new("RGB", (70, 40)).save(file)
     assert call("--swatch", file) == 2
     assert "70x40" in capsys.readouterr().err
+    assert bench.example().shape == (3, 128, 384)
     assert bench.read_swatch(pictures.encode_png(np.full((64, 96, 3), 255, np.uint8), {})).shape == (3, 64, 96)
 
 
