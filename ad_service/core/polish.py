@@ -183,10 +183,8 @@ def _share(shown: Tensor, whole: Tensor) -> float:
 
     A half where they have the same tones in nearly the same proportions, all of it where they are another material.
     """
-    tones = [_quantiles(patches.unflatten(1, (3, -1)).mean(2)) for patches in (shown, whole)]
-    apart = float(
-        (tones[0] - tones[1]).abs().mean() / whole.unflatten(1, (3, -1)).mean(2).std(0).mean().clamp_min(1e-6)
-    )
+    some, all_ = (patches.unflatten(1, (3, -1)).mean(2) for patches in (shown, whole))  # a colour for each patch
+    apart = float((_quantiles(some) - _quantiles(all_)).abs().mean() / all_.std(0).mean().clamp_min(1e-6))
     return min(max(0.5 + (apart - ALIKE) / (2 * (OTHER - ALIKE)), 0.5), 1.0)
 
 
