@@ -1,4 +1,4 @@
-"""Fixtures: live services, see live.py."""
+"""Fixtures: live services, see live.py, and one thread for small operations."""
 
 from __future__ import annotations
 
@@ -26,3 +26,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., LiveService]]:
             return stack.enter_context(stopped_at_exit(launch(data_dir or tmp_path / "data", engine, *arguments)))
 
         yield starter
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads of small operations wait for each other where other processes keep the cores busy."""
+    import torch  # the tests in Blender have none
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,13 +12,7 @@ from ad_service.core.canvas import Accumulator, Shape, Window, feather, gather, 
 SHAPES = st.builds(Shape, st.integers(1, 150), st.integers(1, 150), st.booleans(), st.booleans())
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads of small operations wait for each other where other processes keep the cores busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def coverage(shape: Shape, spots: list[Window]) -> torch.Tensor:

@@ -21,13 +21,7 @@ from ad_service.core.starts import Swatch, show
 OPTIONS = QuiltOptions(block=12, overlap=4, mends=2)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads of a quilt's small operations wait for each other where other processes keep the cores busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def last(swatch: Swatch, shape: Shape, layout: Tensor | None = None, seed: int = 0) -> Tensor:
