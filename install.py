@@ -283,7 +283,7 @@ def blender(path: Path | None) -> int:
         archive = build_extension([program, "--command", "extension"], Path(folder))
         say("Installing and enabling it")
         quietly([program, "--command", "extension", "install-file", "-r", "user_default", "-e", archive])
-    question = "from ad_service.settings import default_data_dir; print(default_data_dir())"
+    question = "from ad_service.storage.settings import default_data_dir; print(default_data_dir())"
     data = Path(quietly([service.tool("python"), "-c", question]).strip().splitlines()[-1])
     data.mkdir(parents=True, exist_ok=True)
     launch = data / "launch.json"
@@ -298,17 +298,17 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def demo(out: Path, version: str, size: int) -> int:
-    """Run blender_addon/demo.py in a Blender without a window, with a service of its own."""
+    """Run blender_addon/examples/demo.py in a Blender without a window, with a service of its own."""
     service, bpy = service_environment(), bpy_environment(version)
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         archive = build_extension(extension_tool(bpy), Path(folder))
         with running_service(service, Path(folder) / "data") as place:
-            say(f"Blender {version}: modelling, painting the layout, synthesising {size}x{size}, rendering")
+            say(f"Blender {version}: modelling, painting the layout, synthesizing {size}x{size}, rendering")
             env = {**place, "BLENDER_USER_RESOURCES": str(Path(folder) / "blender")}
             options = ["--extension", str(archive), "--out", str(out), "--size", str(size)]
-            status = openly([bpy.tool("python"), ADDON / "demo.py", *options], env)
+            status = openly([bpy.tool("python"), ADDON / "examples" / "demo.py", *options], env)
     if status == 0:
         say(f"The demo took {time.monotonic() - start:.0f} s. Its pictures and its .blend are in {out}")
     return status

@@ -3,16 +3,23 @@
 bpy is touched in `register` and `unregister` only, so that `blender_addon.wire` can be imported anywhere.
 """
 
+from types import ModuleType
+
+
+def _modules() -> tuple[ModuleType, ...]:
+    """The modules that register something with Blender, in their order."""
+    from .scene import preferences, properties, session
+    from .ui.operators import jobs, layout
+    from .ui.panels import main
+
+    return preferences, properties, jobs, layout, main, session
+
 
 def register() -> None:
-    from . import operators, operators_layout, panels, preferences, properties, running
-
-    for module in (preferences, properties, operators, operators_layout, panels, running):
+    for module in _modules():
         module.register()
 
 
 def unregister() -> None:
-    from . import operators, operators_layout, panels, preferences, properties, running
-
-    for module in (running, panels, operators_layout, operators, properties, preferences):
+    for module in reversed(_modules()):
         module.unregister()

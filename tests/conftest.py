@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from live import LiveService, launch, stopped_at_exit
+
+from tests.support.live_service import LiveService, launch, stopped_at_exit
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import install
-from ad_service import cli, models, report
+from ad_service.bench import report
+from ad_service.cli import main
+from ad_service.storage import models
 from blender_addon import wire
 from blender_addon.wire import Parameter
 
@@ -37,23 +39,11 @@ def parameter_table() -> str:
     for parameter, kinds in sorted(rows.items(), key=lambda row: (row[0].advanced, names.index(row[0].name))):
         only = "" if len(kinds) == len(wire.KINDS) else f" (only {', '.join(kinds)})"
         advanced = "*advanced:* " if parameter.advanced else ""
-        default = f"{parameter.default:g}" if parameter.kind == "float" else parameter.default
-        lines.append(f"| `{parameter.name}` | {default} | {values(parameter)} | {advanced}{parameter.help}{only} |")
+        default = f"{parameter.default:g}" if isinstance(parameter.default, float) else parameter.default
+        lines.append(
+            f"| `{parameter.name}` | {default} | {parameter.value.range()} | {advanced}{parameter.help}{only} |"
+        )
     return "\n".join(lines)
-
-
-def values(parameter: Parameter) -> str:
-    """What a parameter may be, in a few words."""
-    if parameter.choices:
-        return ", ".join(parameter.choices)
-    if parameter.minimum is None or parameter.maximum is None:
-        return "a text"
-    steps = f", in steps of {parameter.multiple}" if parameter.multiple > 1 else ""
-    return f"{number(parameter.minimum)} to {number(parameter.maximum)}{steps}"
-
-
-def number(value: float) -> str:
-    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def error_table() -> str:
@@ -106,7 +96,7 @@ def options_of(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str
 
 
 def commands() -> dict[str, set[str]]:
-    known = dict(options_of(cli._parser(), "ad-service"))
+    known = dict(options_of(main._parser(), "ad-service"))
     return known | dict(options_of(install.parser(), "install.py"))
 
 

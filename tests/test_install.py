@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import install
-from blender_addon import client
+from blender_addon.link import client
 
 ROOT = Path(install.__file__).resolve().parent
 

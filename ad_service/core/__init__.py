@@ -1,1 +1,1 @@
-"""The algorithm: torch, einops, diffusers. No HTTP, no PIL, no files, no wire."""
+"""The algorithm: torch, einops, diffusers. No HTTP, no image files and no contract; only weights are read from disk."""

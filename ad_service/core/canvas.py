@@ -104,7 +104,7 @@ def resized(picture: Tensor, height: int, width: int, tiles: tuple[bool, bool]) 
     return picture
 
 
-def gather(canvas: Tensor, spots: Sequence[Window], shape: Shape) -> Tensor:
+def cut_windows(canvas: Tensor, spots: Sequence[Window], shape: Shape) -> Tensor:
     """The windows of a canvas (C, H, W), stacked to (B, C, h, w)."""
     return torch.stack([canvas[:, w.rows(shape)][:, :, w.columns(shape)] for w in spots])
 

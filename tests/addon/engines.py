@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ad_service.engine import Outcome, Read, Step, Steps
+from ad_service.worker import protocol
+from ad_service.worker.engine import Outcome, Read, Step, Steps
 from blender_addon import wire
 
 
@@ -23,8 +24,8 @@ class Tiles:
     def __init__(self, pause: float, steps: int = 5, maps: tuple[str, ...] = ()) -> None:
         self.pause, self.steps, self.maps = pause, steps, maps
 
-    def ready(self) -> wire.Ready:
-        return wire.Ready("cpu", "Test device", 8_000_000_000, 6_000_000_000)
+    def ready(self) -> protocol.Ready:
+        return protocol.Ready("cpu", "Test device", 8_000_000_000, 6_000_000_000)
 
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         p = request.parameters

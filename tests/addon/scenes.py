@@ -8,7 +8,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_addon import image_io, running
+from blender_addon.scene import image_io, session
 
 
 def checks(size: int = 64) -> np.ndarray:
@@ -72,7 +72,7 @@ def make(timeout: float = 60.0) -> Any:
 
 
 def newest() -> Any:
-    return running.desk.of_this_file()[0]
+    return session.desk.of_this_file()[0]
 
 
 def save_and_reload(path: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import as_json, fake
 
-from blender_addon import client, wire
+from blender_addon import wire
+from blender_addon.link import client
+from tests.addon.conftest import as_json, fake
 
 HEALTH = {"service": wire.SERVICE_NAME, "version": "0.1.0", "wire": wire.VERSION}
 

@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scenes
-from conftest import LiveService, command_of, environment, fake, preferences, use_folder, wait_until
 
-from blender_addon import image_io, nodes, panels, running, tasks, wire
+from blender_addon import wire
+from blender_addon.link import background
+from blender_addon.scene import image_io, materials, session
+from blender_addon.ui.panels import main
+from tests.addon import scenes
+from tests.addon.conftest import LiveService, command_of, environment, fake, preferences, use_folder, wait_until
 
 Start = Callable[..., LiveService]
 
 
 def pump_until(true: Callable[[], Any]) -> None:
-    wait_until(lambda: (running.pump(), true())[1])
+    wait_until(lambda: (session.pump(), true())[1])
 
 
 def test_a_swatch_becomes_a_texture_that_knows_how_it_was_made(service: LiveService, blender: Any) -> None:
@@ -138,8 +141,8 @@ def test_variations_are_jobs_with_seeds_that_follow_each_other(service: LiveServ
     scenes.small_output(seed=3)
     blender.context.scene.distill.variations = 3
     scenes.make()
-    assert [r.seed for r in running.desk.of_this_file()] == [5, 4, 3]
-    assert all(running.image_of(r.job) for r in running.desk.of_this_file())
+    assert [r.seed for r in session.desk.of_this_file()] == [5, 4, 3]
+    assert all(session.image_of(r.job) for r in session.desk.of_this_file())
 
 
 def test_a_result_lies_beside_what_the_material_had_and_can_be_taken_back(service: LiveService, blender: Any) -> None:
@@ -155,7 +158,7 @@ def test_a_result_lies_beside_what_the_material_had_and_can_be_taken_back(servic
     assert node.inputs["Vector"].links[0].from_node.type == "TEX_COORD"
     assert len(material.node_tree.nodes) == count + 2
     assert material.node_tree.nodes[before_name].image.name == "old"
-    assert nodes.base_color_image(material).name == "old", "the next swatch is not the result"
+    assert materials.base_color_image(material).name == "old", "the next swatch is not the result"
     blender.ops.distill.restore_previous()
     assert scenes.base_color_node(material).name == before_name
     assert not blender.ops.distill.restore_previous.poll()
@@ -264,7 +267,7 @@ def test_a_material_of_another_file_is_left_alone_and_that_is_said(
     assert "is linked from another file; make it local" in refusal(scenes.make)
     assert "is linked from another file; make it local" in refusal(blender.ops.distill.use_result)
     assert len(material.node_tree.nodes) == count
-    assert running.image_of(scenes.newest().job) is not None
+    assert session.image_of(scenes.newest().job) is not None
 
 
 def test_a_long_name_does_not_cost_the_seed(service: LiveService, blender: Any) -> None:
@@ -291,7 +294,7 @@ def test_a_result_survives_the_next_undo_and_can_itself_be_undone(service: LiveS
     assert scenes.newest().state == "succeeded"
     assert blender.ops.distill.fetch_result() == {"FINISHED"}
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert running.image_of(scenes.newest().job) is not None
+    assert session.image_of(scenes.newest().job) is not None
 
 
 def test_undo_while_a_job_runs_does_not_lose_it(start: Start, blender: Any) -> None:
@@ -306,7 +309,7 @@ def test_undo_while_a_job_runs_does_not_lose_it(start: Start, blender: Any) -> N
     blender.ops.ed.undo()
     blender.ops.ed.undo()
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert running.image_of(scenes.newest().job) is not None
+    assert session.image_of(scenes.newest().job) is not None
 
 
 def test_results_and_history_outlast_save_and_reload(service: LiveService, blender: Any, tmp_path: Path) -> None:
@@ -316,7 +319,7 @@ def test_results_and_history_outlast_save_and_reload(service: LiveService, blend
     before = image_io.pixels_of(scenes.make(), "result")
     scenes.save_and_reload(tmp_path / "a.blend")
     record = scenes.newest()
-    image = running.image_of(record.job)
+    image = session.image_of(record.job)
     assert (image_io.pixels_of(image, "result") == before).all()
     assert scenes.base_color_node(blender.context.active_object.active_material).image == image
     assert record.metrics == {"seam_x": pytest.approx(1.02)}
@@ -356,13 +359,13 @@ def test_a_job_that_ran_while_the_file_was_closed_is_fetched_by_its_id(
     job = scenes.newest().job
     pump_until(lambda: scenes.newest().state == "running")
     blender.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
-    running.unregister()  # as if Blender were closed
-    running.register()
+    session.unregister()  # as if Blender were closed
+    session.register()
     use_folder(live.data_dir)
     time.sleep(1.0)
     blender.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert running.image_of(job) is not None
+    assert session.image_of(job) is not None
 
 
 def test_a_job_of_another_file_waits_to_be_brought_in(start: Start, blender: Any) -> None:
@@ -371,15 +374,15 @@ def test_a_job_of_another_file_waits_to_be_brought_in(start: Start, blender: Any
     scenes.small_output()
     blender.ops.distill.run()
     job = scenes.newest().job
-    running.pump()
+    session.pump()
     blender.ops.wm.read_homefile(use_factory_startup=True)
-    assert running.desk.of_this_file() == []
-    assert [r.job for r in running.desk.of_other_files()] == [job]
-    pump_until(lambda: job in running.desk.arrived)
-    assert running.image_of(job) is None
+    assert session.desk.of_this_file() == []
+    assert [r.job for r in session.desk.of_other_files()] == [job]
+    pump_until(lambda: job in session.desk.arrived)
+    assert session.image_of(job) is None
     blender.ops.distill.fetch_result(job=job)
-    assert running.image_of(job) is not None
-    assert [r.job for r in running.desk.of_this_file()] == [job]
+    assert session.image_of(job) is not None
+    assert [r.job for r in session.desk.of_this_file()] == [job]
 
 
 def test_a_job_lands_in_its_own_file_when_that_is_opened_again(start: Start, blender: Any, tmp_path: Path) -> None:
@@ -390,10 +393,10 @@ def test_a_job_lands_in_its_own_file_when_that_is_opened_again(start: Start, ble
     blender.ops.distill.run()
     job = scenes.newest().job
     blender.ops.wm.read_homefile(use_factory_startup=True)
-    pump_until(lambda: job in running.desk.arrived)
+    pump_until(lambda: job in session.desk.arrived)
     blender.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
-    running.pump()
-    assert running.image_of(job) is not None
+    session.pump()
+    assert session.image_of(job) is not None
 
 
 # ---------------------------------------------------------------------------------------------- what goes wrong
@@ -412,16 +415,16 @@ def test_without_a_service_the_job_fails_with_what_to_do(blender: Any) -> None:
     sentence = refusal(blender.ops.distill.wait, timeout=20)
     assert "No service has been started" in sentence
     assert "Press Start" in sentence
-    assert running.desk.error.code == "service-unreachable"
+    assert session.desk.error.code == "service-unreachable"
 
 
 def test_where_the_program_is_not_known_the_remedy_is_to_choose_it_and_not_to_press_start(blender: Any) -> None:
     blender.ops.distill.connect()
     sentence = refusal(blender.ops.distill.wait, timeout=20)
     assert "choose its program in the preferences" in sentence and "Start" not in sentence
-    assert [button[0] for button in panels._remedies(running.desk.error)] == ["distill.preferences"]
+    assert [button[0] for button in main._remedies(session.desk.error)] == ["distill.preferences"]
     preferences().executable = "/opt/ad-service"
-    assert [button[1] for button in panels._remedies(running.desk.error)] == ["Start"]
+    assert [button[1] for button in main._remedies(session.desk.error)] == ["Start"]
 
 
 def test_a_service_at_an_address_cannot_be_started_from_here(blender: Any) -> None:
@@ -429,7 +432,7 @@ def test_a_service_at_an_address_cannot_be_started_from_here(blender: Any) -> No
     blender.ops.distill.connect()
     sentence = refusal(blender.ops.distill.wait, timeout=20)
     assert "start it there, or clear the address" in sentence and "Press Start" not in sentence
-    assert [button[1] for button in panels._remedies(running.desk.error)] == ["Reconnect"]
+    assert [button[1] for button in main._remedies(session.desk.error)] == ["Reconnect"]
 
 
 def test_the_file_keeps_what_to_do_about_a_job_that_failed(blender: Any, tmp_path: Path) -> None:
@@ -488,9 +491,9 @@ def test_what_was_amiss_with_the_maps_is_no_news_once_they_are_made_anew(blender
     blender.ops.distill.region_map_new(method="COLOR")
     blender.context.scene.distill.image_layout = blender.data.images.new("black", 64, 64)
     assert "have no region's colour" in refusal(blender.ops.distill.run)
-    assert running.desk.error is not None
+    assert session.desk.error is not None
     blender.ops.distill.layout_new()
-    assert running.desk.error is None
+    assert session.desk.error is None
 
 
 def test_the_error_of_a_job_is_told_and_it_can_be_tried_again(start: Start, blender: Any) -> None:
@@ -504,7 +507,7 @@ def test_the_error_of_a_job_is_told_and_it_can_be_tried_again(start: Start, blen
     start("quick", live.data_dir)
     blender.ops.distill.fetch_result()
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert running.image_of(scenes.newest().job) is not None
+    assert session.image_of(scenes.newest().job) is not None
 
 
 def test_a_worker_that_dies_is_told(start: Start, blender: Any) -> None:
@@ -518,7 +521,7 @@ def test_a_worker_that_dies_is_told(start: Start, blender: Any) -> None:
 
 def test_a_service_that_dies_in_mid_job_and_does_not_come_back_is_told(start: Start, blender: Any) -> None:
     live = start("slow")
-    running.desk.tasks.patience = 2.0
+    session.desk.tasks.patience = 2.0
     scenes.swatch()
     scenes.small_output()
     blender.ops.distill.run()
@@ -538,7 +541,7 @@ def test_a_service_that_comes_back_goes_on_with_the_job(start: Start, blender: A
     live.stop(signal.SIGKILL)
     start("quick", live.data_dir)
     assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
-    assert running.image_of(scenes.newest().job) is not None
+    assert session.image_of(scenes.newest().job) is not None
 
 
 def test_a_job_can_be_cancelled_while_it_runs_and_while_it_waits(start: Start, blender: Any) -> None:
@@ -547,37 +550,37 @@ def test_a_job_can_be_cancelled_while_it_runs_and_while_it_waits(start: Start, b
     scenes.small_output()
     blender.context.scene.distill.variations = 2
     blender.ops.distill.run()
-    pump_until(lambda: "running" in [r.state for r in running.desk.of_this_file()])
+    pump_until(lambda: "running" in [r.state for r in session.desk.of_this_file()])
     begin = time.monotonic()
     blender.ops.distill.cancel()
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
     assert time.monotonic() - begin < 10
-    assert [r.state for r in running.desk.of_this_file()] == ["canceled", "canceled"]
-    assert not [i for i in blender.data.images if running.JOB in i]
+    assert [r.state for r in session.desk.of_this_file()] == ["canceled", "canceled"]
+    assert not [i for i in blender.data.images if session.JOB in i]
 
 
 def test_a_wrong_token_is_told(service: LiveService, blender: Any) -> None:
     preferences().token = "wrong"
     blender.ops.distill.connect()
     refusal(blender.ops.distill.wait, timeout=20)
-    assert running.desk.error.code == "unauthorized"
+    assert session.desk.error.code == "unauthorized"
     preferences().token = ""
     blender.ops.distill.connect()
     assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
-    assert running.desk.status.models == ("pocket",)
-    assert running.desk.status.device == "Test device, 6 of 8 GB free"
+    assert session.desk.status.models == ("pocket",)
+    assert session.desk.status.device == "Test device, 6 of 8 GB free"
 
 
 def test_a_service_that_goes_while_nothing_is_to_be_done_is_noticed(
     start: Start, blender: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(background, "IDLE_SECONDS", 0.2)
     live = start("quick")
     blender.ops.distill.connect()
-    pump_until(lambda: running.desk.status is not None)
+    pump_until(lambda: session.desk.status is not None)
     live.stop()
-    pump_until(lambda: running.desk.status is None)
-    assert running.desk.error.code == "service-unreachable"
+    pump_until(lambda: session.desk.status is None)
+    assert session.desk.error.code == "service-unreachable"
 
 
 def test_a_service_of_another_version_is_told(blender: Any) -> None:
@@ -631,7 +634,7 @@ def test_the_addon_can_be_disabled_and_enabled_while_a_job_runs(start: Start, bl
     addon_utils.disable("blender_addon", default_set=False)
     assert time.monotonic() - begin < 5
     addon_utils.enable("blender_addon", default_set=False)
-    running.pump()
+    session.pump()
     assert scenes.newest().active, "the journal in the scene knows the job"
     blender.ops.distill.cancel()
     blender.ops.distill.wait(timeout=30)

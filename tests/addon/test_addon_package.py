@@ -10,7 +10,8 @@ from pathlib import Path
 
 import bpy
 import pytest
-from conftest import ROOT
+
+from tests.addon.conftest import ROOT
 
 EXTENSION_TOOL = Path(bpy.utils.system_resource("SCRIPTS")) / "addons_core" / "bl_pkg" / "cli" / "blender_ext.py"
 

@@ -10,9 +10,10 @@ from typing import Any
 import bpy
 import numpy as np
 import pytest
-import scenes
 
-from blender_addon import image_io, painting, regions, wire
+from blender_addon import wire
+from blender_addon.scene import image_io, painting, regions
+from tests.addon import scenes
 
 
 def saved(path: Path, pixels: np.ndarray) -> Any:

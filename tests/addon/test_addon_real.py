@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import scenes
-from conftest import LiveService
 
-from blender_addon import image_io
+from blender_addon.scene import image_io
+from tests.addon import scenes
+from tests.addon.conftest import LiveService
 
 
 @pytest.mark.slow

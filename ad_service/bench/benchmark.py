@@ -1,0 +1,337 @@
+"""The benchmark: ours beside the paper's own schedule, on the same network and weights, in the same run.
+
+What is measured, and how:
+
+- UNet passes: windows that went through the network, there (forwards) and back to the latents (backwards), as the tape
+  counts them.
+- Seconds: ours is a whole job as a user runs it, from the swatch's tensor to the finished picture and its figures. The
+  paper's is encoding, sampling and decoding. Where that would take too long, some batches of windows of its first step
+  are timed, half of them before ours and half after, and their seconds a window multiplied by the exact number of
+  windows and steps; decoding is then left out. The report says which it is. One batch goes first, untimed.
+- Peak memory: on CUDA the most that torch had allocated, weights included. On Linux without CUDA what the process'
+  resident memory grew by at its highest (VmHWM, reset before). Elsewhere it is not measured.
+- Share of the peak: floating-point operations of the passes, counted by torch on one window, by the seconds of sampling
+  and by what a large matrix product reaches here in the network's number format. Ours counts the encoding of the start
+  and of the swatch as sampling.
+- Seam ratio and patch distance: see `core.metrics`. The paper's schedule makes no torus, so its seam is that of a
+  picture with edges. A random network draws noise: there, these two say nothing of quality.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ad_service.bench import measure, paper_schedule, random_models
+from ad_service.bench.report import IN_FULL, Report, Row, Run
+from ad_service.core import metrics
+from ad_service.core.backbone import codec
+from ad_service.core.backbone.loading import Backbone, choose_device, load, make_repeatable
+from ad_service.core.canvas import Shape, windows
+from ad_service.core.pipeline.synthesis import Picture, Request, synthesize
+from ad_service.core.sampling.attention import capture
+from ad_service.storage import models
+from ad_service.worker import image_files
+from ad_service.worker.runner import device_name
+from blender_addon.wire import WireError
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+MULTIPLE = 64
+"""Sizes are multiples of it: eight latents of the coarsest codec, which every UNet can halve."""
+
+FEW = 100
+"""The paper's schedule is run whole where it has at most so many batches of windows."""
+
+BATCHES = 4
+"""Otherwise so many are timed."""
+
+EXAMPLE = Path(wire.__file__).parents[1] / "examples" / "cobbles.png"
+STONES = (slice(None), slice(0, 128), slice(32, 416))
+"""Channels, rows and columns of the example that show one material: of two, the shares in a picture are chance."""
+
+# ---------------------------------------------------------------------------------------------- cases
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model to measure, and the sizes that it is measured at unless others are asked for, on a CPU and elsewhere."""
+
+    name: str
+    title: str
+    load: Callable[[torch.device], Backbone]
+    on_cpu: tuple[Size, ...]
+    on_gpu: tuple[Size, ...] = ((512, 512), (2048, 2048))
+
+
+def _small(device: torch.device) -> Backbone:
+    """A tenth of SD 1.5's width, heads as wide as its own."""
+    return random_models.backbone(
+        "sd15",
+        device,
+        vae_channels=(16, 32, 64, 64),
+        block_out_channels=(32, 64, 128, 128),
+        attention_head_dim=(1, 2, 4, 4),
+        cross_attention_dim=64,
+    )
+
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        Case(
+            "pocket", "pocket", lambda d: load(models.POCKET, "pocket", device=str(d)), on_cpu=((256, 256), (512, 512))
+        ),
+        Case("sd15-small", "SD 1.5, a tenth as wide, random weights", _small, on_cpu=((256, 256),)),
+        Case("sd15", "SD 1.5, random weights", lambda d: random_models.backbone("sd15", d), on_cpu=()),
+        Case("sdxl", "SDXL, random weights", lambda d: random_models.backbone("sdxl", d), on_cpu=()),
+    )
+}
+"""Those without sizes for the CPU need a GPU."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure. None: all that this machine can, at the sizes of each case.
+
+    `reference_batches` of the paper's schedule are timed, none of them with 0; None: see FEW. `steps` replaces
+    ours' own number of steps, to see how cost grows with size; the paper's schedule is then left out.
+    """
+
+    cases: Sequence[str] | None = None
+    sizes: Sequence[Size] | None = None
+    reference_batches: int | None = None
+    steps: int | None = None
+    device: str | None = None
+
+    def chosen(self, device: torch.device) -> list[tuple[Case, Size]]:
+        """Cases and sizes to measure on a device; raises WireError `invalid-parameter`."""
+        for name in self.cases or ():
+            if name not in CASES:
+                raise WireError("invalid-parameter", f"there is no case {name!r}; there are {', '.join(CASES)}")
+            if device.type == "cpu" and self.device is None and not CASES[name].on_cpu:
+                raise WireError(
+                    "invalid-parameter",
+                    f"the case {name} needs a GPU and this machine has none; with --device cpu it runs for hours",
+                )
+        for width, height in self.sizes or ():
+            if min(width, height) < MULTIPLE or width % MULTIPLE or height % MULTIPLE:
+                raise WireError("invalid-parameter", f"the size {width}x{height} is not in multiples of {MULTIPLE}")
+        cpu = device.type == "cpu"
+        cases = [CASES[name] for name in self.cases or CASES if self.cases or not cpu or CASES[name].on_cpu]
+        return [(case, size) for case in cases for size in self.sizes or (cpu and case.on_cpu) or case.on_gpu]
+
+    def batches(self, count: paper_schedule.Count) -> int:
+        """How many of the paper's batches are run; all of them means in full."""
+        if self.steps is not None:
+            return 0
+        if self.reference_batches is None:
+            return count.batches if count.batches <= FEW else BATCHES
+        return min(self.reference_batches, count.batches)
+
+
+# ---------------------------------------------------------------------------------------------- measuring
+
+
+def example() -> Tensor:
+    """The swatch (3, h, w) in [0, 1] that is used where none is given."""
+    return read_swatch(EXAMPLE.read_bytes())[STONES]
+
+
+def read_swatch(data: bytes) -> Tensor:
+    """The swatch (3, h, w) in [0, 1] of a picture file's bytes; raises WireError `invalid-image`."""
+    pixels = image_files.decode("swatch", data).pixels
+    image_files.check_size("swatch", pixels, MULTIPLE)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def bench(swatch: Tensor, options: Options, command: str, tell: Callable[[str], None] = lambda _: None) -> Report:
+    """Measure all that the options choose, with a swatch (3, h, w) in [0, 1]; `tell` hears what runs now.
+
+    Raises WireError `invalid-parameter`, and what `core` raises.
+    """
+    device = choose_device(options.device)
+    make_repeatable(device)
+    peaks: dict[torch.dtype, float] = {}
+    rows = []
+    loaded: tuple[Case, Backbone] | None = None
+    for case, size in options.chosen(device):
+        if loaded is None or loaded[0] is not case:
+            loaded = None  # the last one goes before the next one comes
+            tell(f"{case.name}: loading")
+            loaded = case, case.load(device)
+        backbone = loaded[1]
+        if backbone.dtype not in peaks:
+            peaks[backbone.dtype] = measure.matrix_peak(device, backbone.dtype)
+        rows.append(_row(case, size, backbone, swatch, options, peaks[backbone.dtype], tell))
+    return Report(command, device_name(device), str(torch.__version__), torch.get_num_threads(), tuple(rows))
+
+
+def _row(
+    case: Case,
+    size: Size,
+    backbone: Backbone,
+    swatch: Tensor,
+    options: Options,
+    peak: float,
+    tell: Callable[[str], None],
+) -> Row:
+    width, height = size
+    multiple = backbone.family.factor * 8
+    swatch = swatch[:, : swatch.shape[1] // multiple * multiple, : swatch.shape[2] // multiple * multiple]
+    reference = _Reference(backbone, swatch, size, peak)
+    batches = options.batches(reference.count)
+    if batches:
+        tell(f"{case.name} {width}x{height}: the paper's schedule, {batches} of {reference.count.batches} batches")
+        reference.run(batches - batches // 2 if batches < reference.count.batches else batches)
+    tell(f"{case.name} {width}x{height}: ours")
+    ours = _ours(backbone, Request(swatch, height, width, steps=options.steps), peak)
+    if 1 < batches < reference.count.batches:
+        tell(f"{case.name} {width}x{height}: the paper's schedule again")
+        reference.run(batches // 2)
+    return Row(
+        case.name,
+        case.title,
+        width,
+        height,
+        str(backbone.dtype).removeprefix("torch."),
+        peak,
+        ours,
+        reference.result() if batches else None,
+    )
+
+
+def _ours(backbone: Backbone, request: Request, peak: float) -> Run:
+    """A whole job; the seconds between two steps belong to what the second one says."""
+    if backbone.device.type != "cpu":
+        _picture(backbone, replace(request, height=512, width=512, steps=1))  # kernels are loaded when first used
+    with measure.memory(backbone.device) as memory:
+        picture, phases = _picture(backbone, request)
+    side = windows(_shape(backbone, request.width, request.height, torus=True), backbone.family.window, (0, 0))[0]
+    forwards, backwards = (int(picture.metrics[f"unet_{way}"]) for way in ("forwards", "backwards"))
+    flops = measure.Flops.count(backbone, side.height, side.width).of(forwards, backwards)
+    seams, distance = _judge(picture.image, request.swatch)
+    return Run(
+        measured=IN_FULL if request.steps is None else f"--steps {request.steps}",
+        forwards=forwards,
+        backwards=backwards,
+        seconds=sum(phases.values()),
+        memory=memory.peak,
+        peak_share=flops / phases["sampling"] / peak,
+        seams=seams,
+        patch_distance=distance,
+        phases=phases,
+    )
+
+
+def _picture(backbone: Backbone, request: Request) -> tuple[Picture, dict[str, float]]:
+    phases: dict[str, float] = defaultdict(float)
+    job = synthesize(backbone, request)
+    began = measure.now(backbone.device)
+    while True:
+        try:
+            message = next(job).message
+        except StopIteration as end:
+            phases["measuring"] += measure.now(backbone.device) - began
+            return end.value, dict(phases)
+        now = measure.now(backbone.device)
+        phases["sampling" if message.startswith("step ") else message] += now - began
+        began = now
+
+
+class _Reference:
+    """The paper's schedule for one picture: run whole, or some batches of windows at a time."""
+
+    def __init__(self, backbone: Backbone, swatch: Tensor, size: Size, peak: float) -> None:
+        self.backbone, self.swatch, self.peak = backbone, swatch, peak
+        self.shape = _shape(backbone, *size, torus=False)
+        self.count = paper_schedule.count(self.shape.height, self.shape.width)
+        self._batches = self._windows = 0
+        self._sampling = self._encoding = self._decoding = 0.0
+        self._memory: int | None = None
+        self._image: Tensor | None = None
+
+    def run(self, batches: int) -> None:
+        """Time so many batches after an untimed one; all of them make the picture."""
+        self._sample(codec.encode(self.backbone, self.swatch), 1)
+        with measure.memory(self.backbone.device) as memory:
+            began = self._now()
+            z_swatch = codec.encode(self.backbone, self.swatch)
+            encoded = self._now()
+            seen, canvas = self._sample(z_swatch, batches)
+            sampled = self._now()
+            if canvas is not None:
+                self._image = self._decode(canvas)
+                self._decoding = self._now() - sampled
+        self._encoding = encoded - began
+        self._sampling += sampled - encoded
+        self._windows += seen
+        self._batches += batches
+        self._memory = memory.peak if self._memory is None else max(memory.peak or 0, self._memory)
+
+    def _now(self) -> float:
+        return measure.now(self.backbone.device)
+
+    def _sample(self, z_swatch: Tensor, batches: int) -> tuple[int, Tensor | None]:
+        """How many windows were in the first batches, and the canvas after the last one of all."""
+        generator = torch.Generator().manual_seed(0)
+        seen = 0
+        with capture(self.backbone) as tape:
+            steps = paper_schedule.sample(tape, z_swatch, self.shape.height, self.shape.width, generator)
+            for _ in range(batches):
+                seen += next(steps)
+            if batches < self.count.batches:
+                return seen, None
+            try:
+                next(steps)
+            except StopIteration as end:
+                return seen, end.value
+        raise AssertionError("the paper's schedule has more batches than its formula")
+
+    def _decode(self, canvas: Tensor) -> Tensor:
+        """(H, W, 3) uint8."""
+        factor = self.backbone.family.factor
+        image = torch.empty(self.shape.height * factor, self.shape.width * factor, 3, dtype=torch.uint8)
+        for y, x, tile in codec.decode(self.backbone, canvas.cpu(), self.shape):
+            part = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+            image[y : y + part.shape[0], x : x + part.shape[1]] = part
+        return image
+
+    def result(self) -> Run:
+        sampling = self._sampling * self.count.windows * paper_schedule.STEPS / self._windows
+        phases = {"encoding": self._encoding, "sampling": sampling, "decoding": self._decoding}
+        window = paper_schedule.grid(self.shape.height, self.shape.width)[0]
+        each = measure.Flops.count(self.backbone, window.height, window.width)
+        flops = each.of(self.count.forwards, self.count.backwards)
+        seams = distance = None
+        if self._image is not None:
+            seams, distance = _judge(self._image, self.swatch)
+        return Run(
+            measured=f"scaled from {self._batches} of {self.count.batches:,} batches" if seams is None else IN_FULL,
+            forwards=self.count.forwards,
+            backwards=self.count.backwards,
+            seconds=sum(phases.values()),
+            memory=self._memory,
+            peak_share=flops / sampling / self.peak,
+            seams=seams,
+            patch_distance=distance,
+            phases=phases,
+        )
+
+
+def _shape(backbone: Backbone, width: int, height: int, *, torus: bool) -> Shape:
+    factor = backbone.family.factor
+    return Shape(height // factor, width // factor, torus, torus)
+
+
+def _judge(image: Tensor, swatch: Tensor) -> tuple[tuple[float, float], float]:
+    """Seam ratios along y and x, and the patch distance to the swatch, of a picture (H, W, 3) uint8."""
+    picture = image.permute(2, 0, 1).float() / 255
+    edges = metrics.seam(picture)
+    return (edges.y.single.ratio, edges.x.single.ratio), metrics.patch_distance(picture, swatch)

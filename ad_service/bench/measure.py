@@ -1,0 +1,101 @@
+"""Meters: seconds, operations and memory of a device, for the benchmark."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ad_service.bench import paper_schedule
+from ad_service.core.backbone.loading import Backbone
+from ad_service.core.sampling.attention import capture
+
+
+def now(device: torch.device) -> float:
+    """Seconds on a clock, once the device has done what it was told to."""
+    if device.type in ("cuda", "xpu", "mps"):
+        getattr(torch, device.type).synchronize()
+    return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Floating-point operations of one window: a bare forward pass, and the loss' gradient there and back."""
+
+    forward: int
+    gradient: int
+
+    @classmethod
+    def count(cls, backbone: Backbone, height: int, width: int) -> Flops:
+        """Counted by torch on a window of that many latents, with a swatch as large; products alone, not softmax."""
+        z = torch.zeros(1, backbone.vae.config.latent_channels, height, width, device=backbone.device)
+        with capture(backbone) as tape, sdpa_kernel(SDPBackend.MATH):  # the counter knows no fused attention of the CPU
+            reference = tape.reference(z, 0)
+            with FlopCounterMode(display=False) as forward, torch.no_grad():
+                tape.observe(z, 1, reference)
+            with FlopCounterMode(display=False) as gradient:
+                paper_schedule.gradient(tape, z.requires_grad_().clone(), 1, reference)  # its hooks refuse a leaf
+        return cls(forward.get_total_flops(), gradient.get_total_flops())
+
+    def of(self, forwards: int, backwards: int) -> int:
+        """Of so many passes; whatever goes back has gone there with the loss."""
+        return (forwards - backwards) * self.forward + backwards * self.gradient
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Operations a second of a large square matrix product, the best of several."""
+    n = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    best, end = math.inf, now(device) + seconds
+    a @ b
+    while (began := now(device)) < end:
+        a @ b
+        best = min(best, now(device) - began)
+    return 2 * n**3 / best
+
+
+@dataclass
+class Memory:
+    """`peak` in bytes once the block has ended; None where it cannot be measured."""
+
+    peak: int | None = None
+
+
+@contextmanager
+def memory(device: torch.device) -> Iterator[Memory]:
+    used = Memory()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield used
+        used.peak = torch.cuda.max_memory_allocated(device)
+        return
+    with suppress(AttributeError, TypeError):  # glibc keeps what was freed, and would hand it out unseen
+        ctypes.CDLL(None).malloc_trim(0)
+    before = _resident("VmRSS") if device.type == "cpu" and _reset_resident_peak() else None
+    yield used
+    if before is not None:
+        used.peak = _resident("VmHWM") - before
+
+
+def _reset_resident_peak() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _resident(field: str) -> int:
+    """A line of this process' status in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

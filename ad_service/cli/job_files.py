@@ -1,0 +1,94 @@
+"""Jobs from files: JSON, or a result's PNG, which carries its own. Their pictures are found by sha256 or by path."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ad_service.storage.blobs import Store
+from ad_service.worker.image_files import job_document
+from blender_addon.wire import SHA256, JobRequest, WireError
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """A job with its pictures at hand: their bytes by sha256, and their file names by picture where known."""
+
+    request: JobRequest
+    pictures: Mapping[str, bytes]
+    files: Mapping[str, str]
+
+    def read(self, sha: str) -> bytes:
+        return self.pictures[sha]
+
+
+def load(path: Path, store: Store) -> JobFile:
+    """The job in a .json file or in a result's .png; raises WireError.
+
+    An input is a sha256, of a blob in the store or of a file that the job names beside itself, or a path relative to
+    the job file.
+    """
+    data = read_file(path, "the job file")
+    if data.startswith(b"\x89PNG"):
+        document = job_document(path.name, data)
+    else:
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise WireError("invalid-request", f"{path} is neither a PNG nor JSON: {error}") from error
+    if not isinstance(document, Mapping):
+        raise WireError("invalid-request", f"{path} holds {type(document).__name__}, not a job")
+    names = document.get("files")
+    names = names if isinstance(names, Mapping) else {}
+    inputs = document.get("inputs", {})
+    if not isinstance(inputs, Mapping):
+        raise WireError("invalid-request", f"{path}: inputs is {inputs!r}, not an object of picture names and files")
+    found: dict[str, tuple[str, bytes]] = {}
+    for picture, named in inputs.items():
+        found[str(picture)] = _find(str(picture), str(named), str(names.get(picture, "")), path.parent, store)
+    return assemble(document, found)
+
+
+def assemble(document: Mapping[str, Any], found: Mapping[str, tuple[str, bytes]]) -> JobFile:
+    """A checked job from its document and, by picture, the file name and the bytes."""
+    shas = {picture: hashlib.sha256(data).hexdigest() for picture, (_, data) in found.items()}
+    return JobFile(
+        JobRequest.parse({**document, "inputs": shas}),
+        {shas[picture]: data for picture, (_, data) in found.items()},
+        {picture: name.encode(errors="replace").decode() for picture, (name, _) in found.items() if name},
+    )
+
+
+def read_file(path: Path, what: str) -> bytes:
+    """The file's bytes; raises WireError `invalid-request` that says what could not be read and why."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise WireError("invalid-request", f"{what} {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a zero character, or what no file name can have
+        raise WireError("invalid-request", f"{what} {str(path)!r} cannot be read: {error}") from error
+
+
+def _find(picture: str, named: str, name: str, folder: Path, store: Store) -> tuple[str, bytes]:
+    if not SHA256.fullmatch(named):
+        return Path(named).name, read_file(folder / named, f"the picture {picture}")
+    if store.has(named):
+        return name, store.read(named)
+    beside = folder / Path(name).name
+    if name and beside.is_file():
+        data = beside.read_bytes()
+        if hashlib.sha256(data).hexdigest() == named:
+            return name, data
+        raise WireError(
+            "blob-missing",
+            f"{beside} is no longer the {picture} of this job: its contents changed; put back what it was",
+        )
+    wanted = f"{picture} ({name})" if name else picture
+    raise WireError(
+        "blob-missing",
+        f"the picture {wanted} with sha256 {named} is neither in {store.folder} nor beside the job; put it there",
+    )

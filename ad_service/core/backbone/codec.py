@@ -1,0 +1,232 @@
+"""Pictures to latents and back, on a torus, in tiles of bounded memory; and the decoder fitted to a swatch.
+
+Pictures are (3, H, W) in [0, 1]; latents (C, h, w) are scaled as the UNet wants them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ad_service.core.backbone.loading import Backbone
+from ad_service.core.canvas import Shape, around
+
+MARGIN = 16
+"""Latents that a tile sees beyond its own, so that its edges are as good as its middle."""
+
+WHOLE = 256
+"""Latents along the longer side of a picture up to which it is encoded as a whole."""
+
+FIT_STEPS = 75
+"""Adam steps that fit a decoder (paper, section 3.4)."""
+
+State = dict[str, Tensor]
+
+
+class Decoders(Protocol):
+    """The states of fitted decoders by `fit_key`, kept from one job to another. A dict will do."""
+
+    def get(self, key: str, /) -> State | None: ...
+
+    def __setitem__(self, key: str, state: State, /) -> None: ...
+
+
+def encode(backbone: Backbone, picture: Tensor) -> Tensor:
+    """Latents (C, h, w) of a picture (3, H, W) with sides in multiples of the codec's factor; a large one in tiles."""
+    h, w = (side // backbone.family.factor for side in picture.shape[1:])
+    if max(h, w) > WHOLE:
+        return encode_canvas(backbone, picture, Shape(h, w, False, False))
+    return _encode(backbone, picture)
+
+
+def _encode(backbone: Backbone, picture: Tensor) -> Tensor:
+    vae, config = backbone.vae, backbone.vae.config
+    with torch.no_grad():
+        x = (picture[None] * 2 - 1).to(backbone.device, vae.dtype)
+        z = vae.encode(x).latent_dist.mean.float()
+    return ((z - (config.get("shift_factor") or 0.0)) * config.scaling_factor)[0].cpu()
+
+
+def encode_canvas(backbone: Backbone, picture: Tensor, shape: Shape, side: int = 64) -> Tensor:
+    """Latents (C, H, W) of a canvas' picture (3, H * factor, W * factor), in tiles that see their neighbours."""
+    factor = backbone.family.factor
+    canvas = torch.empty(0)
+    for y in range(0, shape.height, side):
+        for x in range(0, shape.width, side):
+            h, w = min(side, shape.height - y), min(side, shape.width - x)
+            rows = around(y, h, MARGIN, shape.height, shape.tile_y)
+            columns = around(x, w, MARGIN, shape.width, shape.tile_x)
+            patch = picture[:, _pixels(rows, factor)][:, :, _pixels(columns, factor)]
+            z = _encode(backbone, patch)
+            if canvas.numel() == 0:
+                canvas = torch.empty(len(z), shape.height, shape.width)
+            canvas[:, y : y + h, x : x + w] = z[:, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
+    return canvas
+
+
+def _pixels(cells: Tensor, factor: int) -> Tensor:
+    """The pixels of latents along one axis."""
+    return (cells[:, None] * factor + torch.arange(factor)).flatten()
+
+
+def decode_tile(backbone: Backbone, z: Tensor) -> Tensor:
+    """The decoder's bare output (B, 3, H, W), about [0, 1], for latents (B, C, h, w)."""
+    config = backbone.vae.config
+    z = z.float() / config.scaling_factor + (config.get("shift_factor") or 0.0)
+    y: Tensor = backbone.vae.decode(z.to(backbone.device, backbone.vae.dtype)).sample
+    return y.float() / 2 + 0.5
+
+
+def decode(backbone: Backbone, canvas: Tensor, shape: Shape, side: int = 128) -> Iterator[tuple[int, int, Tensor]]:
+    """Tiles (y, x, picture (3, h, w) on the host) of the picture of a canvas (C, H, W).
+
+    Every tile is decoded with a margin of its neighbours, wrapped along tiling axes and repeated beyond real edges, and
+    all share their group norms' statistics, so that no border can be told from the inside. Where memory is out, all
+    tiles come anew, half as long.
+    """
+    try:
+        yield from _decode(backbone, canvas, shape, side)
+        return
+    except torch.OutOfMemoryError:
+        if side <= MARGIN:
+            raise
+    torch.cuda.empty_cache()  # does nothing where there is no CUDA
+    yield from decode(backbone, canvas, shape, side // 2)
+
+
+def _decode(backbone: Backbone, canvas: Tensor, shape: Shape, side: int) -> Iterator[tuple[int, int, Tensor]]:
+    factor = backbone.family.factor
+    spots = [(y, x) for y in range(0, shape.height, side) for x in range(0, shape.width, side)]
+    with torch.no_grad(), _shared_statistics(backbone.vae.decoder, len(spots)) as norms:
+        for pool in norms.sample(spots):
+            decode_tile(backbone, _patch(canvas, shape, *pool, side)[None])
+        norms.freeze()
+        for y, x in spots:
+            picture = decode_tile(backbone, _patch(canvas, shape, y, x, side)[None])[0]
+            margin = MARGIN * factor
+            yield y * factor, x * factor, picture[:, margin:-margin, margin:-margin].cpu()
+
+
+def _patch(canvas: Tensor, shape: Shape, y: int, x: int, side: int) -> Tensor:
+    """The latents of a tile with its margins."""
+    rows = around(y, min(side, shape.height - y), MARGIN, shape.height, shape.tile_y)
+    columns = around(x, min(side, shape.width - x), MARGIN, shape.width, shape.tile_x)
+    return canvas[:, rows][:, :, columns]
+
+
+class _Norms:
+    """The group norms of a decoder, first measured on some tiles, then frozen to what was measured."""
+
+    def __init__(self, norms: list[nn.GroupNorm], tiles: int) -> None:
+        self.norms, self.tiles = norms, tiles
+        self.sums: dict[nn.GroupNorm, list[Tensor]] = {}
+        self.frozen = False
+
+    def sample(self, spots: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The tiles to measure: none if there is only one, else at most nine, evenly spread along both axes."""
+        if len(spots) <= 9:
+            return spots if self.tiles > 1 else []
+        ys, xs = (sorted({spot[axis] for spot in spots}) for axis in (0, 1))
+        golden = (5**0.5 - 1) / 2  # its multiples fill the other axis as evenly
+        chosen = {(ys[int((i + 0.5) / 9 * len(ys))], xs[int((i + 0.5) * golden % 1 * len(xs))]) for i in range(9)}
+        return sorted(chosen)
+
+    def freeze(self) -> None:
+        self.frozen = self.tiles > 1
+
+    def forward(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
+        if self.tiles == 1:
+            return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        grouped = x.float().unflatten(1, (norm.num_groups, -1)).flatten(2)
+        if not self.frozen:
+            self.sums.setdefault(norm, []).append(torch.stack([grouped.mean(2), grouped.square().mean(2)]))
+            return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        mean, square = torch.stack(self.sums[norm]).mean(0)
+        scale = (square - mean.square() + norm.eps).rsqrt()
+        y = ((grouped - mean[..., None]) * scale[..., None]).view(x.shape).to(x.dtype)
+        channels = (1, -1, *[1] * (x.ndim - 2))  # attention norms its tokens in a row
+        return y * norm.weight.view(channels) + norm.bias.view(channels)
+
+
+@contextmanager
+def _shared_statistics(decoder: nn.Module, tiles: int) -> Iterator[_Norms]:
+    """Inside, the decoder's group norms answer to `_Norms`; afterwards they are as before."""
+    norms = _Norms([m for m in decoder.modules() if isinstance(m, nn.GroupNorm)], tiles)
+    try:
+        for norm in norms.norms:
+            norm.forward = lambda x, norm=norm: norms.forward(norm, x)  # type: ignore[method-assign,misc]
+        yield norms
+    finally:
+        for norm in norms.norms:
+            del norm.forward
+
+
+def fit_key(backbone: Backbone, picture: Tensor, steps: int = FIT_STEPS) -> str:
+    """sha256 of all that a fit follows from: the model, the device's kind, the steps, and the picture (3, H, W)."""
+    sha = hashlib.sha256(f"{backbone.digest} {backbone.device.type} {steps} {tuple(picture.shape)} ".encode())
+    sha.update(picture.float().cpu().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def fit_decoder(backbone: Backbone, picture: Tensor, steps: int = FIT_STEPS) -> Generator[float, None, State]:
+    """Fit the decoder alone to a picture (3, H, W): |D(E(x)) - x|_1, Adam 1e-4 (paper, section 3.4), on its crops.
+
+    Yields the fraction done and returns the decoder's state; the backbone's own decoder is left as it was. The crops
+    come from a generator of its own, so that a fit can be kept: it follows from what `fit_key` hashes alone.
+    """
+    factor, vae = backbone.family.factor, backbone.vae
+    generator = torch.Generator().manual_seed(0)
+    z = encode(backbone, picture)
+    before = copy.deepcopy(vae.decoder.state_dict())
+    side = min(48, z.shape[1], z.shape[2])
+    parameters = list(vae.decoder.parameters())
+    try:
+        for p in parameters:
+            p.requires_grad_(True)
+        adam = torch.optim.Adam(parameters, 1e-4)
+        for k in range(steps):
+            y = int(torch.randint(z.shape[1] - side + 1, (1,), generator=generator))
+            x = int(torch.randint(z.shape[2] - side + 1, (1,), generator=generator))
+            want = picture[:, y * factor : (y + side) * factor, x * factor : (x + side) * factor].to(backbone.device)
+            with torch.enable_grad():
+                loss = (decode_tile(backbone, z[None, :, y : y + side, x : x + side])[0] - want).abs().mean()
+                adam.zero_grad()
+                loss.backward()
+            adam.step()
+            yield (k + 1) / steps
+        return {name: value.detach().clone() for name, value in vae.decoder.state_dict().items()}
+    finally:
+        for p in parameters:
+            p.requires_grad_(False)
+            p.grad = None
+        vae.decoder.load_state_dict(before)
+
+
+@contextmanager
+def fitted(backbone: Backbone, state: State | None) -> Iterator[None]:
+    """Inside, the backbone decodes with a fitted decoder's state; afterwards with its own."""
+    if state is None:
+        yield
+        return
+    before = copy.deepcopy(backbone.vae.decoder.state_dict())
+    try:
+        backbone.vae.decoder.load_state_dict(state)
+        yield
+    finally:
+        backbone.vae.decoder.load_state_dict(before)
+
+
+def round_trip_psnr(backbone: Backbone, picture: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of a picture (3, H, W) that was encoded and decoded: what the codec keeps."""
+    z, back = encode(backbone, picture), torch.empty_like(picture)
+    for y, x, tile in decode(backbone, z, Shape(z.shape[1], z.shape[2], False, False)):
+        back[:, y : y + tile.shape[1], x : x + tile.shape[2]] = tile
+    return -10 * math.log10(max(float((back.clamp(0, 1) - picture).square().mean()), 1e-12))

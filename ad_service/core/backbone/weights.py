@@ -1,0 +1,358 @@
+"""Weights: from the tensors of a checkpoint to frozen networks on a device, one component at a time.
+
+A module is built without memory (on torch's meta device) and then takes its tensors straight from the file, in the
+number format and on the device where they stay: there is never a second copy. Before anything is read, every name and
+shape is compared with what the architecture needs.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from ad_service.core.backbone import checkpoints
+from ad_service.core.backbone.checkpoints import CheckpointError, Config, Header
+
+Tensors = dict[str, Tensor]
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One network of a checkpoint: how to build it, where its tensors lie, and how their names become the module's.
+
+    `convert` maps names of the file (those that start with `prefix`) to names of the module. It must work on tensors
+    without data, too.
+    """
+
+    title: str
+    headers: tuple[Header, ...]
+    build: Callable[[], nn.Module]
+    convert: Callable[[Tensors], Tensors]
+    prefix: str = ""
+
+    @property
+    def files(self) -> list[Path]:
+        return [header.path for header in self.headers]
+
+    def check(self) -> Any:
+        """The network without memory; raises CheckpointError unless every tensor it needs is there in its shape."""
+        module = self._built()
+        self._fitted(module, self._shells())
+        return module
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> Any:
+        """The network in evaluation mode, its parameters frozen; raises CheckpointError."""
+        module = self._built()
+        module.load_state_dict(self._fitted(module, dict(self._tensors(device, dtype))), assign=True)
+        _fill_position_ids(module, device)
+        return module.requires_grad_(False).eval()
+
+    def find_unusable_values(self) -> Iterator[str]:
+        """Names of tensors with NaN or infinite values; reads every weight, one at a time."""
+        for name, tensor in self._tensors(torch.device("cpu"), torch.float32):
+            if not bool(torch.isfinite(tensor).all()):
+                yield name
+
+    def _built(self) -> Any:
+        try:
+            with META:
+                return self.build()
+        except Exception as error:  # a strange config can break a constructor in any way
+            raise CheckpointError(
+                f"{self.files[0]}: the {self.title} has a config that cannot be built ({error}); download it again"
+            ) from None
+
+    def _shells(self) -> Tensors:
+        return {
+            name: torch.empty(shape, device=META)
+            for header in self.headers
+            for name, shape in header.shapes.items()
+            if name.startswith(self.prefix)
+        }
+
+    def _tensors(self, device: torch.device, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        for header in self.headers:
+            names = [name for name in header.shapes if name.startswith(self.prefix)]
+            try:
+                with safe_open(header.path, framework="pt") as file:
+                    for name in names:
+                        yield name, _placed(file.get_tensor(name), device, dtype)
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{header.path} cannot be read ({error}); download it again") from None
+
+    def _fitted(self, module: nn.Module, tensors: Tensors) -> Tensors:
+        """Exactly the module's tensors out of the file's; raises CheckpointError that names the first that fails."""
+        wanted = {name: shape.shape for name, shape in module.state_dict().items() if not _is_position_ids(name)}
+        try:
+            given = self.convert(tensors)
+        except KeyError as error:
+            raise CheckpointError(self._misfit(f"lacks the tensor {error.args[0]}")) from None
+        except (IndexError, ValueError, RuntimeError) as error:
+            raise CheckpointError(self._misfit(f"has a tensor of an unknown shape ({error})")) from None
+        missing = [name for name in wanted if name not in given]
+        if missing:
+            raise CheckpointError(self._misfit(f"lacks {len(missing)} of {len(wanted)} tensors, first {missing[0]}"))
+        return {name: self._shaped(name, given[name], shape) for name, shape in wanted.items()}
+
+    def _shaped(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+        """The tensor in the wanted shape: a 1x1 convolution is a linear layer and the other way round."""
+        if tensor.shape == shape:
+            return tensor
+        if [n for n in tensor.shape if n != 1] == [n for n in shape if n != 1]:
+            return tensor.reshape(shape)
+        raise CheckpointError(self._misfit(f"has {name} of the shape {tuple(tensor.shape)}, expected {tuple(shape)}"))
+
+    def _misfit(self, what: str) -> str:
+        return f"{self.files[0]}: the {self.title} {what}; it is damaged or of another kind, download it again"
+
+
+def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A tensor of its own (the file's is a view of the disk), convolutions in the memory order that is fastest."""
+    dtype = dtype if tensor.is_floating_point() else tensor.dtype
+    fast = tensor.ndim == 4 and device.type != "mps"
+    return tensor.to(device, dtype, copy=True, memory_format=torch.channels_last if fast else torch.preserve_format)
+
+
+def _is_position_ids(name: str) -> bool:
+    return name.endswith("position_ids")
+
+
+def _fill_position_ids(module: nn.Module, device: torch.device) -> None:
+    """Text encoders number their positions in a buffer that no checkpoint needs to hold."""
+    for name, buffer in list(module.named_buffers()):
+        if buffer.is_meta:
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, torch.arange(buffer.shape[-1], device=device)[None])
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A whole checkpoint, opened but not read: `schedule` is its scheduler config."""
+
+    path: Path
+    family: str
+    unet: Part
+    vae: Part
+    texts: tuple[Part, ...]
+    schedule: Config
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (*self.texts, self.unet, self.vae)
+
+    def digest(self) -> str:
+        """What tells these weights from others, for caches."""
+        headers = {header.path: header for part in self.parts for header in part.headers}
+        return checkpoints.digest(list(headers.values()))
+
+
+def open_parts(path: Path, family: str | None = None) -> Parts:
+    """Open a diffusers folder or a single safetensors file; raises CheckpointError if it is not of `family`."""
+    if path.is_dir():
+        found = checkpoints.folder_family(path)
+        _expect(path, found, family)
+        return _folder_parts(path, found)
+    header = checkpoints.read_header(path)
+    found = checkpoints.file_family(header)
+    _expect(path, found, family)
+    try:
+        return file_parts(header, found)
+    except (IndexError, KeyError, ValueError, RuntimeError):
+        raise CheckpointError(f"{path} has tensors of unknown shapes; download it again") from None
+
+
+def _expect(path: Path, found: str, expected: str | None) -> None:
+    if expected is not None and found != expected:
+        raise CheckpointError(f"{path} is of the family {found}, not {expected}; use it as {found}")
+
+
+def _folder_parts(folder: Path, family: str) -> Parts:
+    unet = checkpoints.read_config(folder / "unet" / "config.json")
+    vae = checkpoints.read_config(folder / "vae" / "config.json")
+    if vae.get("_class_name") != "AutoencoderKL":
+        raise CheckpointError(
+            f"{folder / 'vae'} is of the class {vae.get('_class_name')!r}; AutoencoderKL is expected, "
+            "use the VAE that belongs to the model"
+        )
+    network = UNet2DModel if family == "pocket" else UNet2DConditionModel
+    names = {"pocket": (), "sdxl": ("text_encoder", "text_encoder_2")}.get(family, ("text_encoder",))
+    return Parts(
+        folder,
+        family,
+        _network(folder / "unet", "UNet", network, unet),
+        _network(folder / "vae", "VAE", AutoencoderKL, vae),
+        tuple(_folder_text(folder / name, projects=name == "text_encoder_2") for name in names),
+        checkpoints.read_config(folder / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def _network(folder: Path, title: str, kind: type[nn.Module], config: Config) -> Part:
+    headers = checkpoints.component_headers(folder, checkpoints.NETWORK_WEIGHTS)
+    return Part(title, tuple(headers), lambda: kind.from_config(config), _renamed_attention)  # type: ignore[attr-defined]
+
+
+def _folder_text(folder: Path, projects: bool) -> Part:
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is missing: the model has no text encoder; download the whole folder again")
+    config = checkpoints.read_config(folder / "config.json")
+    headers = tuple(checkpoints.component_headers(folder, checkpoints.TEXT_WEIGHTS))
+    return _text_part(headers, "", config, projects, _without_wrapper)
+
+
+def file_parts(header: Header, family: str) -> Parts:
+    """The networks of a single file in LDM layout, their configs read off the header."""
+    unet = checkpoints.unet_config(header, family)
+    vae = checkpoints.vae_config(header, family)
+    unet_part = Part(
+        "UNet",
+        (header,),
+        lambda: UNet2DConditionModel.from_config(unet),
+        lambda tensors: convert_ldm_unet_checkpoint(tensors, unet),
+        checkpoints.UNET,
+    )
+    vae_part = Part(
+        "VAE",
+        (header,),
+        lambda: AutoencoderKL.from_config(vae),
+        lambda tensors: _renamed_attention(convert_ldm_vae_checkpoint(tensors, vae)),
+        checkpoints.VAE,
+    )
+    texts = tuple(_file_text(header, prefix, family) for prefix in checkpoints.TEXT_ENCODERS[family])
+    return Parts(header.path, family, unet_part, vae_part, texts, checkpoints.file_schedule(header))
+
+
+def _file_text(header: Header, prefix: str, family: str) -> Part:
+    open_clip = prefix.endswith("model.")
+    shells = {n: torch.empty(s, device=META) for n, s in header.shapes.items() if n.startswith(prefix)}
+    rename = _from_open_clip if open_clip else _without_wrapper
+    shapes = {name: tuple(t.shape) for name, t in rename(_strip(shells, prefix)).items()}
+    # SD 2.x reads OpenCLIP's last layer but one; most files still carry the 24th, some leave it out
+    layers = sum(name.endswith(".mlp.fc1.weight") for name in shapes)
+    skip_last = family == "sd2" and layers != 23
+    try:
+        config = checkpoints.text_config(shapes, open_clip=open_clip, skip_last=skip_last)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{header.path} lacks {error.args[0]} of the text encoder {prefix}; use a full checkpoint"
+        ) from None
+    return _text_part((header,), prefix, config, open_clip and family == "sdxl", rename)
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def _text_part(
+    headers: tuple[Header, ...], prefix: str, config: Config, projects: bool, rename: Callable[[Tensors], Tensors]
+) -> Part:
+    kind = CLIPTextModelWithProjection if projects else CLIPTextModel
+
+    def build() -> nn.Module:
+        module: nn.Module = kind(CLIPTextConfig(**config))
+        return module
+
+    def convert(tensors: Tensors) -> Tensors:
+        """Names with `text_model.` and without: transformers has had CLIPTextModel both ways."""
+        named = rename(_strip(tensors, prefix))
+        return named | {f"text_model.{name}": tensor for name, tensor in named.items()}
+
+    return Part("text encoder", headers, build, convert, prefix)
+
+
+def _strip(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def _without_wrapper(tensors: Tensors) -> Tensors:
+    return _strip(tensors, "text_model.")
+
+
+_OLD_ATTENTION = re.compile(r"(\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
+_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def _renamed_attention(tensors: Tensors) -> Tensors:
+    """Names of plain attention layers that differ: early diffusers files (SD 1.5's VAE among them) have `query`, and
+    single files that a tool wrote back from diffusers have `to_q`, of which diffusers' converter makes `to_to_q`."""
+    return {
+        _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name).replace(".to_to_", ".to_"): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+_OPEN_CLIP = (
+    (r"^positional_embedding$", "embeddings.position_embedding.weight"),
+    (r"^token_embedding\.", "embeddings.token_embedding."),
+    (r"^ln_final\.", "final_layer_norm."),
+    (r"^transformer\.resblocks\.", "encoder.layers."),
+    (r"\.ln_(\d)\.", r".layer_norm\1."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"\.attn\.", ".self_attn."),
+)
+
+
+def _from_open_clip(tensors: Tensors) -> Tensors:
+    """OpenCLIP's text tower under the names of transformers' CLIPTextModel."""
+    renamed: Tensors = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in _OPEN_CLIP:
+            name = re.sub(pattern, replacement, name)
+        if name == "text_projection":
+            renamed["text_projection.weight"] = tensor.T
+        elif ".in_proj_" in name:
+            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
+                renamed[name.replace("in_proj_", f"{letter}_proj.")] = third
+        else:
+            renamed[name] = tensor
+    return renamed
+
+
+# ---------------------------------------------------------------------------------------------- the empty prompt
+
+_BEGIN, _END = 49406, 49407
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The empty prompt: `tokens` (1, 77, d) for cross-attention; `pooled` (1, p) where the family has it (SDXL)."""
+
+    tokens: Tensor
+    pooled: Tensor | None = None
+
+
+@torch.no_grad()
+def empty_prompt(parts: Parts, device: torch.device, dtype: torch.dtype) -> Prompt | None:
+    """Load the text encoders one after the other, encode "", and free them; None for a family without text.
+
+    They run in float32, which is exact and still smaller than the UNet that comes after them; the result is in `dtype`.
+    The token ids of "" need no tokenizer: the begin and the end mark, then padding, which is the end mark for OpenAI's
+    CLIP and 0 for OpenCLIP.
+    """
+    if not parts.texts:
+        return None
+    tokens, pooled = [], None
+    for i, part in enumerate(parts.texts):
+        padding = 0 if parts.family == "sd2" or i == 1 else _END
+        ids = torch.tensor([[_BEGIN, _END] + [padding] * 75], device=device)
+        encoder = part.load(device, torch.float32)
+        output = encoder(ids, output_hidden_states=True)
+        tokens.append(output.hidden_states[-2] if parts.family == "sdxl" else output.last_hidden_state)
+        pooled = output.text_embeds if i == 1 else None
+        del encoder, output
+        gc.collect()
+    return Prompt(torch.cat(tokens, dim=-1).to(dtype), None if pooled is None else pooled.to(dtype))

@@ -1,0 +1,108 @@
+"""What a canvas starts from: random swatch pixels of the right label here, pieces of the swatch in `quilt`.
+
+Both are *source maps*: for each cell of the canvas the cell of the swatch that it shows. `paint` makes the picture of
+one; what is painted through the same map (colours, other channels of the material) fits together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_service.core.canvas import Shape
+from ad_service.core.labels import check, used
+
+BAND = 64
+"""Rows of cells that are painted at once."""
+
+
+@dataclass(frozen=True)
+class Swatch:
+    """What a quilt is cut from: features (C, h, w), and labels (h, w) or None for one material.
+
+    `periods` (1 or 2, 2), rows (down, right) in cells, are those of a regular swatch that closes on the torus.
+    """
+
+    features: Tensor
+    labels: Tensor | None = None
+    periods: Tensor | None = None
+
+
+def random_source_map(swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator) -> Tensor:
+    """A source map (H, W) of random cells, each of the label that the layout has there.
+
+    A source map holds flat indices y * w + x into the swatch's cells.
+    """
+    if layout is None or swatch.labels is None:
+        cells = swatch.features.shape[1] * swatch.features.shape[2]
+        return torch.randint(cells, (shape.height, shape.width), generator=generator)
+    check(layout, swatch.labels)
+    out = torch.zeros(shape.height, shape.width, dtype=torch.long)
+    flat = swatch.labels.flatten()
+    for label in used(layout):
+        where = layout == label
+        pool = (flat == label).nonzero()[:, 0]
+        out[where] = pool[torch.randint(len(pool), (int(where.sum()),), generator=generator)]
+    return out
+
+
+def patch_features(picture: Tensor, cell: int, most: int = 12) -> Tensor:
+    """What a quilt compares: the leading principal components (most, h, w) of a picture's cell x cell blocks."""
+    blocks = F.pixel_unshuffle(picture[None], cell)[0]
+    flat = blocks.flatten(1).t()
+    flat = flat - flat.mean(0)
+    basis = torch.linalg.eigh(flat.t() @ flat)[1].flip(1)[:, :most]
+    return (flat @ basis).t().reshape(-1, *blocks.shape[1:])
+
+
+def paint(source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
+    """The picture (C, H * cell, W * cell) of a source map (H, W) of cell x cell pixels of a picture (C, h, w).
+
+    Around each pixel lie the middles of four cells. Where they come from one place of the swatch it is copied;
+    along a border they are blended, so that a cut runs smoothly over the corners of cells.
+    """
+    H, W = source.shape
+    out = torch.empty(picture.shape[0], H * cell, W * cell)
+    for top in range(0, H, BAND):
+        rows = torch.arange(top, min(top + BAND, H))
+        out[:, top * cell : top * cell + len(rows) * cell] = _paint_rows(rows, source, picture, cell, tiles)
+    return out
+
+
+def _paint_rows(rows: Tensor, source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
+    """The pixels of some rows of cells: (C, len(rows) * cell, W * cell)."""
+    H, W = source.shape
+    columns = picture.shape[2] // cell
+    offset = torch.arange(cell)
+    low = (offset < cell / 2).long()  # the upper left of the four cells is the one before, for the first half
+    share = ((offset + 0.5) / cell + 0.5) % 1.0  # weight of the lower right one, along one axis
+    out = torch.zeros(picture.shape[0], len(rows) * cell, W * cell)
+    total = torch.zeros(out.shape[1:])
+    for down in (0, 1):
+        for right in (0, 1):
+            near_rows, dy = _neighbours(rows, H, cell, down - low, tiles[0])
+            near_columns, dx = _neighbours(torch.arange(W), W, cell, right - low, tiles[1])
+            place = source[near_rows[:, None], near_columns[None, :]]
+            y = (place // columns * cell + dy[:, None]).clamp(0, picture.shape[1] - 1)
+            x = (place % columns * cell + dx[None, :]).clamp(0, picture.shape[2] - 1)
+            wy, wx = (share if side else 1 - share for side in (down, right))
+            weight = (wy.repeat(len(rows))[:, None] * wx.repeat(W)[None, :]) ** 2
+            out += picture[:, y, x] * weight
+            total += weight
+    return out / total
+
+
+def _neighbours(cells: Tensor, length: int, cell: int, step: Tensor, tile: bool) -> tuple[Tensor, Tensor]:
+    """For each pixel of cells along an axis: the cell that is `step` (cell,) further, and the pixel counted from it."""
+    index = cells.repeat_interleave(cell) + step.repeat(len(cells))
+    inside = index % length if tile else index.clamp(0, length - 1)
+    pixel = torch.arange(cell).repeat(len(cells)) - cell * step.repeat(len(cells))
+    return inside, pixel + cell * (index - inside) * (not tile)
+
+
+def gather(source: Tensor, picture: Tensor) -> Tensor:
+    """What a source map (H, W) shows of a picture with one value a cell (C, h, w): (C, H, W)."""
+    return picture.flatten(1)[:, source.flatten()].view(picture.shape[0], *source.shape)

@@ -1,0 +1,283 @@
+"""The routes. Errors become problem+json in `Problems`; who may call is decided in security.py. Never imports torch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from fastapi import FastAPI, Header, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from ad_service import __version__
+from ad_service.service.openapi import (
+    BYTES_BODY,
+    JOB_BODY,
+    LONGEST_WAIT,
+    PROBLEM_RESPONSE,
+    Capabilities,
+    Health,
+    JobList,
+    Limits,
+    Model,
+)
+from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
+from ad_service.service.supervisor import Supervisor
+from ad_service.storage import models
+from ad_service.storage.blobs import Store
+from ad_service.storage.jobs import Jobs
+from ad_service.storage.settings import Settings
+from ad_service.worker import protocol
+from blender_addon import wire
+from blender_addon.wire import JobRequest, JobStatus, WireError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+KEEP_ALIVE = 15.0
+KEPT_JOBS = 200
+PRUNE_AFTER = 24 * 3600.0
+
+Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes work on."""
+
+    settings: Settings
+    store: Store
+    jobs: Jobs
+    supervisor: Supervisor
+
+
+def open_service(settings: Settings) -> Service:
+    """Opens the data folder, takes up the jobs a stopped service left, and removes pictures that no job names."""
+    store, jobs = Store(settings.blobs), Jobs(settings.jobs_file)
+    jobs.recover()
+    jobs.forget(KEPT_JOBS)
+    store.prune(jobs.blobs(), PRUNE_AFTER)
+    return Service(settings, store, jobs, Supervisor(jobs, settings.worker_command, settings.worker_log))
+
+
+def create_app(service: Service, port: int) -> FastAPI:
+    """The application for one service that listens on `port`."""
+    settings, store, jobs, supervisor = service.settings, service.store, service.jobs, service.supervisor
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        supervisor.start()
+        yield
+        await run_in_threadpool(supervisor.stop)
+        jobs.close()
+
+    app = FastAPI(
+        title="Texture Distiller",
+        version=__version__,
+        description="Tileable textures from a swatch and a painted layout.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        lifespan=lifespan,
+        responses={"4XX": PROBLEM_RESPONSE, "5XX": PROBLEM_RESPONSE},
+    )
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _as_wire_error)
+    app.add_middleware(Guard, token=settings.token, host=settings.host, port=port)
+    app.add_middleware(Problems)  # added last, so it is outermost
+
+    @app.get("/v1/health")
+    async def health() -> Health:
+        return Health(wire.SERVICE_NAME, __version__, wire.VERSION)
+
+    @app.get("/v1/ready")
+    async def ready() -> protocol.Ready:
+        if supervisor.ready is None:
+            raise WireError("device-unavailable", supervisor.trouble)
+        return supervisor.ready
+
+    @app.get("/v1/capabilities")
+    def capabilities() -> Capabilities:
+        found = tuple(Model(m.name, m.title, m.family, m.licence) for m in models.available(settings.data_dir))
+        return Capabilities(
+            __version__, wire.VERSION, found, tuple(kind.document() for kind in wire.KINDS.values()), Limits()
+        )
+
+    @app.put("/v1/blobs/{sha}", openapi_extra=BYTES_BODY, responses={201: {"description": "kept"}})
+    async def put_blob(sha: Sha, request: Request) -> Response:
+        known = store.has(sha)
+        async with _off_the_loop(store.writer(sha)) as writer:
+            async for chunk in request.stream():
+                writer.write(chunk)
+        return Response(status_code=200 if known else 201, headers=_etag(sha))
+
+    @app.head("/v1/blobs/{sha}", operation_id="head_blob", response_class=FileResponse)
+    @app.get("/v1/blobs/{sha}", operation_id="get_blob", response_class=FileResponse)
+    async def get_blob(sha: Sha, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+        if not store.has(sha):
+            raise WireError("not-found", f"there is no blob {sha}")
+        if if_none_match is not None and (if_none_match.strip() == "*" or sha in if_none_match):
+            return Response(status_code=304, headers=_etag(sha))
+        return FileResponse(store.path(sha), media_type="application/octet-stream", headers=_etag(sha))
+
+    @app.put("/v1/jobs/{job}", status_code=202, openapi_extra=JOB_BODY, responses={200: {"model": JobStatus}})
+    async def put_job(job: UUID, request: Request, response: Response) -> JobStatus:
+        asked = JobRequest.parse(await _json_body(request))
+        for name, sha in asked.inputs.items():
+            store.require(sha, f"the picture {name!r}")
+        status, new = await run_in_threadpool(jobs.submit, str(job), asked)
+        response.status_code = 202 if new else 200
+        return status
+
+    @app.get("/v1/jobs/{job}")
+    async def get_job(
+        job: UUID,
+        wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="seconds to wait for a change")] = 0.0,
+        after: Annotated[int, Query(ge=0, description="the revision that is known already")] = 0,
+    ) -> JobStatus:
+        return await _change_after(jobs, str(job), after, wait)
+
+    @app.get("/v1/jobs/{job}/events", response_class=StreamingResponse)
+    async def job_events(job: UUID, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
+        jobs.get(str(job))
+        return StreamingResponse(_events(jobs, str(job), last_event_id), media_type="text/event-stream")
+
+    @app.post("/v1/jobs/{job}/cancel")
+    async def cancel_job(job: UUID) -> JobStatus:
+        return await run_in_threadpool(jobs.cancel, str(job))
+
+    @app.get("/v1/jobs")
+    def list_jobs(limit: Annotated[int, Query(ge=1, le=KEPT_JOBS)] = 50) -> JobList:
+        return JobList(tuple(jobs.newest(limit)))
+
+    return app
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+class Problems:
+    """The outermost layer: whatever was raised inside becomes one problem+json answer."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            problem = _wire_error(error)
+            await JSONResponse(problem.problem(), problem.type.status, media_type="application/problem+json")(
+                scope, receive, send
+            )
+
+
+def _wire_error(error: Exception) -> WireError:
+    if isinstance(error, WireError):
+        return error
+    if isinstance(error, HTTPException):
+        code = {404: "not-found", 413: "too-large"}.get(error.status_code, "invalid-request")
+        return WireError(code, f"the request cannot be answered: {error.detail}")
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return WireError("invalid-request", f"{where} is {first.get('input')!r:.200}: {first['msg']}")
+    logger.error("a request failed", exc_info=error)
+    return WireError("internal", f"{type(error).__name__}: {error}")
+
+
+def _as_wire_error(_: Request, error: Exception) -> Response:
+    raise _wire_error(error)
+
+
+# ---------------------------------------------------------------------------------------------- waiting
+
+
+async def _change_after(jobs: Jobs, job: str, after: int, seconds: float) -> JobStatus:
+    """The job once its revision is beyond `after`, or as it is when the time is over or nothing can change any more."""
+    changed = asyncio.Event()
+    deadline = time.monotonic() + seconds
+    with jobs.listener(_waker(changed, job)):
+        while True:
+            changed.clear()
+            status = jobs.get(job)
+            left = deadline - time.monotonic()
+            if status.revision > after or status.final or left <= 0:
+                return status
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(changed.wait(), left)
+
+
+def _waker(changed: asyncio.Event, job: str) -> Callable[[str], None]:
+    """A listener for any thread that sets the event in this one when the job changes."""
+    loop = asyncio.get_running_loop()
+
+    def wake(which: str) -> None:
+        if which == job:
+            with suppress(RuntimeError):  # the loop has closed: nobody waits any more
+                loop.call_soon_threadsafe(changed.set)
+
+    return wake
+
+
+async def _events(jobs: Jobs, job: str, after: int) -> AsyncIterator[str]:
+    """Server-sent events: the newest state after each change; `id` is the revision. Ends with the job."""
+    while True:
+        status = await _change_after(jobs, job, after, KEEP_ALIVE)
+        if status.revision > after:
+            yield f"id: {status.revision}\nevent: job\ndata: {json.dumps(status.document())}\n\n"
+        else:
+            yield ": still here\n\n"
+        if status.final:
+            return
+        after = status.revision
+
+
+# ---------------------------------------------------------------------------------------------- bodies
+
+
+async def _json_body(request: Request) -> Any:
+    body = await request.body()
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise WireError("invalid-request", f"the body is no JSON: {error}") from error
+
+
+@asynccontextmanager
+async def _off_the_loop(block: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enters and leaves a blocking context in a thread, so that a slow disk stops nobody else."""
+    value = await run_in_threadpool(block.__enter__)
+    try:
+        yield value
+    except BaseException as error:
+        await run_in_threadpool(block.__exit__, type(error), error, error.__traceback__)
+        raise
+    await run_in_threadpool(block.__exit__, None, None, None)
+
+
+def _etag(sha: str) -> dict[str, str]:
+    return {"ETag": f'"{sha}"', "Cache-Control": "private, immutable"}

@@ -1,0 +1,108 @@
+"""What the service's answers and bodies look like, made from wire.py, so that /openapi.json is true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from blender_addon import wire
+from blender_addon.wire import JobKind, JobStatus, KindDocument
+
+LONGEST_WAIT = 60.0
+"""Seconds that one long poll may take."""
+
+
+@dataclass(frozen=True)
+class Health:
+    service: str
+    version: str
+    wire: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model at hand; `name` is the value of the parameter `model`."""
+
+    name: str
+    title: str
+    family: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    max_blob_bytes: int = wire.MAX_BLOB_BYTES
+    max_body_bytes: int = wire.MAX_BODY_BYTES
+    max_picture_pixels: int = wire.MAX_PICTURE_PIXELS
+    max_picture_side: int = wire.MAX_PICTURE_SIDE
+    max_queue: int = wire.MAX_QUEUE
+    longest_wait: float = LONGEST_WAIT
+    picture_formats: tuple[str, ...] = wire.PICTURE_FORMATS
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    version: str
+    wire: int
+    models: tuple[Model, ...]
+    kinds: tuple[KindDocument, ...]
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class JobList:
+    jobs: tuple[JobStatus, ...]
+
+
+def _job_schema(kind: JobKind) -> dict[str, Any]:
+    sha = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    return {
+        "title": kind.name,
+        "description": kind.help,
+        "type": "object",
+        "required": ["kind", "inputs"],
+        "properties": {
+            "wire": {"const": wire.VERSION},
+            "kind": {"const": kind.name},
+            "parameters": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {p.name: p.schema() for p in kind.parameters},
+            },
+            "inputs": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": [p.name for p in kind.pictures if p.required],
+                "properties": {p.name: {**sha, "description": p.help} for p in kind.pictures},
+            },
+        },
+    }
+
+
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "type": {"enum": list(wire.ERRORS)},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "remedy": {"type": "string"},
+        "retryable": {"type": "boolean"},
+    },
+}
+PROBLEM_RESPONSE: dict[str, Any] = {
+    "description": "RFC 9457 problem",
+    "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
+}
+BYTES_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+JOB_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"oneOf": [_job_schema(kind) for kind in wire.KINDS.values()]}}},
+    }
+}

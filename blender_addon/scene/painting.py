@@ -1,0 +1,189 @@
+"""Painting flat colours with Blender's own brushes: the brush, its colour, and the place to paint in.
+
+The differences between Blender 4.2 and 5.x in brushes and paint settings are met here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import bpy
+from bpy.types import Area, Brush, Context, Image, Object
+
+from ..wire.errors import LocalError
+
+BRUSH = "Distill Region"
+
+
+def prepare(context: Context, color: Sequence[float]) -> None:
+    """A hard brush in a region's colour, and paint settings that keep its colour flat also on a model."""
+    paint = context.tool_settings.image_paint
+    paint.dither = 0.0
+    paint.interpolation = "CLOSEST"
+    paint.use_normal_falloff = False
+    _make_brush()
+    _activate(context)
+    set_color(context, color)
+
+
+def set_color(context: Context, color: Sequence[float]) -> None:
+    """The colour (sRGB, 0 to 1) that the next stroke leaves, exactly."""
+    paint = context.tool_settings.image_paint
+    unified = unified_settings(context)
+    for owner in (unified, paint.brush, bpy.data.brushes.get(BRUSH)):
+        if owner is not None:
+            owner.color = as_stored(owner, color)
+    unified.use_unified_color = True
+
+
+def unified_settings(context: Context) -> bpy.types.UnifiedPaintSettings:
+    """The settings that all brushes share: of the image paint mode since 5.0, of all modes before."""
+    paint = context.tool_settings.image_paint
+    return getattr(paint, "unified_paint_settings", None) or context.tool_settings.unified_paint_settings
+
+
+def as_stored(owner: Brush | bpy.types.UnifiedPaintSettings, color: Sequence[float]) -> tuple[float, ...]:
+    """An sRGB colour as this owner keeps it: linear since 5.0, sRGB before."""
+    if owner.bl_rna.properties["color"].subtype == "COLOR_GAMMA":
+        return tuple(color[:3])
+    return tuple(c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3])
+
+
+def _make_brush() -> Brush:
+    """The brush of our own, in this file; made when it is not there."""
+    brush = bpy.data.brushes.get(BRUSH) or bpy.data.brushes.new(BRUSH, mode="TEXTURE_PAINT")
+    harden(brush)
+    if brush.asset_data is None:
+        brush.asset_mark()  # brushes are assets since 4.3, and only an asset can be made the active one
+    return brush
+
+
+def harden(brush: Brush) -> None:
+    """Full strength to the very edge, and no pixel in between."""
+    brush.use_paint_antialiasing = False
+    brush.strength = 1.0
+    brush.blend = "MIX"
+    brush.use_pressure_strength = False
+    brush.use_alpha = True
+    brush.stroke_method = "SPACE"
+    brush.spacing = 10
+    if hasattr(brush, "curve_distance_falloff_preset"):
+        brush.curve_distance_falloff_preset = "CONSTANT"
+    else:
+        brush.curve_preset = "CONSTANT"
+
+
+def _activate(context: Context) -> None:
+    """Make our brush the active one: at once before Blender 4.3, by a timer since then."""
+    paint = context.tool_settings.image_paint
+    brush = bpy.data.brushes[BRUSH]
+    if bpy.app.version < (4, 3, 0):
+        paint.brush = brush
+    elif not bpy.app.background and paint.brush != brush:
+        bpy.app.timers.register(_Activation(), first_interval=0.1)
+    unified_settings(context).use_unified_strength = False
+
+
+class _Activation:
+    """A timer that makes our brush the active asset; the asset library needs a moment on its first use."""
+
+    def __init__(self) -> None:
+        self.tries = 20
+
+    def __call__(self) -> float | None:
+        self.tries -= 1
+        brush, place = bpy.data.brushes.get(BRUSH), _painting_place()
+        if brush is None or place is None or self.tries < 0:
+            return None
+        paint = place["window"].scene.tool_settings.image_paint
+        with bpy.context.temp_override(**place):
+            try:
+                bpy.ops.brush.asset_activate(
+                    asset_library_type="LOCAL", relative_asset_identifier=f"Brush/{brush.name}"
+                )
+            except RuntimeError:  # not in a paint mode any more
+                return None
+        if paint.brush is None or paint.brush.name != brush.name:
+            return 0.3
+        brush.color = as_stored(brush, _srgb(unified_settings(bpy.context)))
+        return None
+
+
+def _srgb(owner: bpy.types.UnifiedPaintSettings) -> tuple[float, ...]:
+    if owner.bl_rna.properties["color"].subtype == "COLOR_GAMMA":
+        return tuple(owner.color)
+    return tuple(c * 12.92 if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055 for c in owner.color)
+
+
+def _painting_place() -> dict[str, Any] | None:
+    """The window, area and region in which painting goes on, for a context override; an Image Editor goes first."""
+    areas = [(window, area) for window in bpy.context.window_manager.windows for area in window.screen.areas]
+    editors = [(w, a) for w, a in areas if a.type == "IMAGE_EDITOR" and a.spaces.active.ui_mode == "PAINT"]
+    views = [(w, a) for w, a in areas if a.type == "VIEW_3D"]
+    for window, area in editors + views:
+        return {"window": window, "area": area, "region": next(r for r in area.regions if r.type == "WINDOW")}
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- where to paint
+
+
+def in_image_editor(context: Context, image: Image) -> bool:
+    """Shows the image in an Image Editor in paint mode, next to the 3D View if none is open; False without a window."""
+    area = image_editor(context)
+    if area is None:
+        return False
+    space = area.spaces.active
+    space.image = image
+    space.ui_mode = "PAINT"
+    space.show_repeat = False  # which result that was shown may have left on
+    return True
+
+
+def go_on_with(context: Context, old: Image, new: Image) -> None:
+    """Where a map is shown or painted on, its successor is from now on."""
+    paint = context.tool_settings.image_paint
+    if paint.canvas == old:
+        paint.canvas = new
+    for window in context.window_manager.windows:
+        for area in window.screen.areas:
+            if area.type == "IMAGE_EDITOR" and area.spaces.active.image == old:
+                area.spaces.active.image = new
+
+
+def image_editor(context: Context) -> Area | None:
+    """The Image Editor to show a picture in: this one, another on the screen, or half of the 3D View."""
+    if context.area is not None and context.area.type == "IMAGE_EDITOR":
+        return context.area
+    if context.screen is None:
+        return None
+    areas = list(context.screen.areas)
+    found = next((a for a in areas if a.type == "IMAGE_EDITOR"), None)
+    if found is not None or bpy.app.background:
+        return found
+    view = max((a for a in areas if a.type == "VIEW_3D"), key=lambda a: a.width * a.height, default=None)
+    if view is None:
+        return None
+    with context.temp_override(area=view, region=view.regions[-1]):
+        bpy.ops.screen.area_split(direction="VERTICAL", factor=0.5)
+    new = next(a for a in context.screen.areas if a not in areas)
+    new.type = "IMAGE_EDITOR"
+    return new
+
+
+def on_model(context: Context, image: Image) -> None:
+    """Texture paint mode on the active object with the image as canvas; raises LocalError when that cannot be."""
+    thing: Object | None = context.active_object
+    if thing is None or thing.type != "MESH":
+        raise LocalError("invalid-labels", "Painting on the model needs a mesh as the active object")
+    if not thing.data.uv_layers:
+        raise LocalError("invalid-labels", f"The object “{thing.name}” has no UV map to paint through; unwrap it")
+    paint = context.tool_settings.image_paint
+    paint.mode = "IMAGE"
+    paint.canvas = image
+    if thing.mode != "TEXTURE_PAINT":
+        bpy.ops.object.mode_set(mode="TEXTURE_PAINT")
+    here = [context.area] if context.area is not None and context.area.type == "VIEW_3D" else []
+    for area in here or [a for a in (context.screen.areas if context.screen else ()) if a.type == "VIEW_3D"]:
+        area.spaces.active.shading.type = "SOLID"  # shows the canvas, and not the material

@@ -1,0 +1,149 @@
+"""A job on the wire: the request, its result, and its status at one revision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .errors import WireError
+from .kinds import KINDS, JobKind
+from .limits import SHA256, VERSION
+
+ACTIVE_STATES = ("queued", "running", "canceling")
+FINAL_STATES = ("succeeded", "failed", "canceled")
+STATES = ACTIVE_STATES + FINAL_STATES
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A job kind, its parameters, and its pictures by sha256. Compare with ==."""
+
+    kind: str
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, body: Any) -> JobRequest:
+        """A checked request with every default filled in; raises WireError."""
+        if not isinstance(body, Mapping):
+            raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
+        version = body.get("wire", VERSION)
+        if version != VERSION:
+            raise WireError(
+                "version-mismatch", f"the job has version {version!r:.200} of the contract; this is version {VERSION}"
+            )
+        kind = KINDS.get(str(body.get("kind")))
+        if kind is None:
+            raise WireError(
+                "invalid-request", f"job kind is {body.get('kind')!r:.200}; it must be one of {', '.join(KINDS)}"
+            )
+        parameters = body.get("parameters", {})
+        inputs = body.get("inputs", {})
+        if not isinstance(parameters, Mapping) or not isinstance(inputs, Mapping):
+            raise WireError("invalid-request", "parameters and inputs must be JSON objects")
+        return cls(kind.name, _checked_parameters(kind, parameters), _checked_inputs(kind, inputs))
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, which `parse` reads back; also the job stored in a result's PNG."""
+        return {
+            "wire": VERSION,
+            "kind": self.kind,
+            "parameters": dict(self.parameters),
+            "inputs": dict(self.inputs),
+        }
+
+    def digest(self) -> str:
+        """sha256 of the canonical JSON form."""
+        return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
+
+
+def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = [p.name for p in kind.parameters]
+    for name in given:
+        if name not in known:
+            raise WireError(
+                "invalid-parameter", f"{kind.name} has no parameter {name!r:.200}; it has {', '.join(known)}"
+            )
+    return {p.name: p.check(given.get(p.name, p.default)) for p in kind.parameters}
+
+
+def _checked_inputs(kind: JobKind, given: Mapping[str, Any]) -> dict[str, str]:
+    known = [p.name for p in kind.pictures]
+    for name, sha in given.items():
+        if name not in known:
+            raise WireError(
+                "invalid-request", f"{kind.name} takes no picture {name!r:.200}; it takes {', '.join(known)}"
+            )
+        if not isinstance(sha, str) or not SHA256.fullmatch(sha):
+            raise WireError("invalid-request", f"inputs.{name} is {sha!r:.200}; it must be a sha256 in lower-case hex")
+    for picture in kind.pictures:
+        if picture.required and picture.name not in given:
+            raise WireError("invalid-request", f"{kind.name} needs the picture {picture.name!r}")
+    for picture in kind.pictures:
+        for needed in picture.needs:
+            if picture.name in given and needed not in given:
+                code = "invalid-labels" if picture.role == "labels" else "invalid-request"
+                raise WireError(code, f"{picture.name} is given without {needed}; give both or neither")
+    return dict(given)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a job: pictures by sha256 (always `image`), metrics, and notes for the artist."""
+
+    outputs: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """A job at one revision. Every change raises `revision`; the newest status replaces all earlier ones.
+
+    `state` is one of STATES and `progress` lies in [0, 1]. `phase` is the current stage of the recipe, `message` the
+    same in words, `worker` the id of the slot that runs the job. `preview` is the sha256 of the newest preview picture;
+    `created` and `updated` are seconds since 1970. `result` is set when state is succeeded, `problem` (problem+json)
+    when it is failed.
+    """
+
+    id: str
+    request: Mapping[str, Any]
+    state: str
+    revision: int
+    attempt: int
+    progress: float
+    message: str
+    created: float
+    updated: float
+    seconds_left: float | None = None
+    preview: str | None = None
+    result: Result | None = None
+    problem: Mapping[str, Any] | None = None
+    phase: str = ""
+    worker: str | None = None
+
+    @property
+    def final(self) -> bool:
+        return self.state in FINAL_STATES
+
+    def document(self) -> dict[str, Any]:
+        """The JSON form, which `parse` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> JobStatus:
+        """The status in a JSON object; fields that a newer service adds are ignored."""
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in document.items() if k in known}
+        if values.get("result") is not None:
+            values["result"] = result_of(values["result"])
+        return cls(**values)
+
+
+def result_of(document: Mapping[str, Any]) -> Result:
+    """The result in a JSON object."""
+    return Result(**{**document, "notes": tuple(document.get("notes", ()))})

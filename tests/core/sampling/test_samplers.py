@@ -1,0 +1,276 @@
+"""Samplers: they lower the loss, obey seed, freedom and layout, cover any canvas, and end cleanly when it breaks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ad_service.core.backbone.loading import Backbone, self_attention_layers
+from ad_service.core.canvas import Shape
+from ad_service.core.sampling import samplers
+from ad_service.core.sampling.attention import Tape, capture
+from ad_service.core.sampling.losses import ad_loss, attend
+from ad_service.core.sampling.samplers import SAMPLERS, NotFinite, Plan, Subject, noised, recombine, split, timesteps
+from tests.support.tiny_models import backbone, noise, seeded
+
+PLAN = Plan(steps=3, iterations=1, learning_rate=0.05, content_weight=0.0, strength=0.5)
+TORUS = Shape(16, 24, True, True)
+METHODS = pytest.mark.parametrize("method", SAMPLERS)
+MODELS = pytest.mark.parametrize("family", ["pocket", "sd15"])
+
+
+def small_window(family: str, side: int = 16) -> Backbone:
+    model = backbone(family)
+    return replace(model, family=replace(model.family, window=side))
+
+
+def canvas_of(model: Backbone, shape: Shape, seed: int = 0) -> Tensor:
+    return noise(model.unet.config.in_channels, shape.height, shape.width, seed=seed)
+
+
+def swatch_of(model: Backbone) -> Tensor:
+    """Latents of a flat swatch with a little grain, which noise is far from."""
+    return 3 + 0.1 * noise(1, model.unet.config.in_channels, 16, 16, seed=9)
+
+
+def run(model: Backbone, method: str, shape: Shape, plan: Plan = PLAN, seed: int = 0, **subject: object) -> Tensor:
+    """The canvas at the end, from noise that is always the same."""
+    with capture(model) as tape:
+        work = Subject(swatch_of(model), shape, **subject)  # type: ignore[arg-type]
+        *_, canvas = SAMPLERS[method](tape, work, canvas_of(model, shape), plan, seeded(seed))
+    return canvas
+
+
+# ---------------------------------------------------------------------------------------------- timesteps
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "expected"),
+    [
+        (4, 1.0, [999, 749, 500, 250]),
+        (4, 0.1, [100, 75, 50, 25]),
+        (1, 0.5, [500]),
+        (5, 0.001, [1, 1, 1, 1, 1]),
+    ],
+)
+def test_timesteps_fall_evenly_from_the_strength(steps: int, strength: float, expected: list[int]) -> None:
+    assert timesteps(backbone("sd15"), replace(PLAN, steps=steps, strength=strength)) == expected
+
+
+# ---------------------------------------------------------------------------------------------- the DDIM step
+
+
+def truth(kind: str, x0: Tensor, eps: Tensor, a: float) -> Tensor:
+    """What a perfect network predicts for z = sqrt(a) x0 + sqrt(1 - a) eps."""
+    return {"epsilon": eps, "sample": x0, "v_prediction": a**0.5 * eps - (1 - a) ** 0.5 * x0}[kind]
+
+
+@pytest.mark.parametrize("t", [1, 400, 900])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_split_finds_the_picture_and_the_noise_of_a_latent(kind: str, t: int) -> None:
+    model = replace(backbone("sd15"), prediction=kind)
+    x0, eps = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
+    z = recombine(model, x0, eps, t)
+    found = split(model, z, truth(kind, x0, eps, float(model.alphas[t])), t)
+    torch.testing.assert_close(found, (x0, eps), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_latent_is_made_of_what_any_prediction_says(kind: str) -> None:
+    model = replace(backbone("sd15"), prediction=kind)
+    z, prediction = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
+    for t in (1, 400, 999):
+        torch.testing.assert_close(recombine(model, *split(model, z, prediction, t), t), z, atol=1e-4, rtol=1e-4)
+
+
+def test_noise_is_added_by_the_schedule() -> None:
+    model = backbone("sd15")
+    z = noise(2, 4, 8, 8)
+    a = float(model.alphas[300])
+    expected = a**0.5 * z + (1 - a) ** 0.5 * noise(2, 4, 8, 8, seed=5)
+    torch.testing.assert_close(noised(z, model, 300, seeded(5)), expected)
+
+
+# ---------------------------------------------------------------------------------------------- both samplers
+
+
+@METHODS
+def test_a_sampler_follows_its_seed_alone(method: str) -> None:
+    model, shape = small_window("pocket"), Shape(16, 40, True, True)
+    one, again, other = (run(model, method, shape, replace(PLAN, steps=2), seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert float((one - other).abs().max()) > 1e-3
+
+
+@METHODS
+@pytest.mark.parametrize("shape", [Shape(24, 40, True, True), Shape(24, 40, False, True), Shape(40, 16, False, False)])
+def test_windows_cover_a_canvas_larger_than_one(method: str, shape: Shape) -> None:
+    model = small_window("pocket")
+    end = run(model, method, shape, replace(PLAN, steps=2, iterations=2))
+    assert end.shape == (16, shape.height, shape.width)
+    assert bool(torch.isfinite(end).all())
+    moved = (end - canvas_of(model, shape)).abs().amax(0)
+    assert float(moved.min()) > 0, "every cell was in some window"
+
+
+@METHODS
+def test_every_step_yields_a_canvas_and_leaves_the_one_it_was_given_alone(method: str) -> None:
+    model = small_window("pocket")
+    start = canvas_of(model, TORUS)
+    before = start.clone()
+    with capture(model) as tape:
+        seen = list(SAMPLERS[method](tape, Subject(swatch_of(model), TORUS), start, PLAN, seeded()))
+    assert len(seen) == PLAN.steps
+    assert all(s.shape == start.shape and not s.requires_grad for s in seen), "no graph may grow over the steps"
+    assert torch.equal(start, before)
+
+
+@METHODS
+def test_cells_without_freedom_end_as_they_began(method: str) -> None:
+    model = small_window("pocket")
+    freedom = torch.zeros(16, 24)
+    freedom[:, 12:] = 1
+    freedom[:, 11] = 0.5
+    end, start = run(model, method, TORUS, freedom=freedom), canvas_of(model, TORUS)
+    assert torch.equal(end[:, freedom == 0], start[:, freedom == 0])
+    assert float((end - start).abs().amax(0)[freedom > 0].min()) > 1e-4
+
+
+@METHODS
+def test_a_network_that_gives_nan_is_an_error(method: str) -> None:
+    model = small_window("pocket")
+    broken = replace(model, predict=lambda z, t: model.predict(z, t) * torch.nan)
+    if method == "optimize":  # which reads queries, keys and values and not the prediction
+        broken = replace(model, predict=lambda z, t: model.predict(z * torch.nan, t))
+    with pytest.raises(NotFinite, match="NaN or infinity"):
+        run(broken, method, TORUS)
+    assert not [a for a in self_attention_layers(model.unet) if type(a.processor).__name__ == "_Processor"]
+
+
+@METHODS
+@MODELS
+def test_a_layout_decides_what_each_part_becomes(family: str, method: str) -> None:
+    model, shape = small_window(family), Shape(16, 16, True, True)
+    regions = (torch.arange(16)[:, None] >= 8).long().expand(1, 16, 16)
+    one, other = (
+        run(model, method, shape, replace(PLAN, steps=2, iterations=2), layout=layout, regions=regions, count=2)
+        for layout in (torch.zeros(16, 16, dtype=torch.long), torch.ones(16, 16, dtype=torch.long))
+    )
+    assert bool(torch.isfinite(one).all() & torch.isfinite(other).all())
+    assert float((one - other).abs().max()) > 1e-3
+
+
+# ---------------------------------------------------------------------------------------------- the loss falls
+
+
+def loss(model: Backbone, canvas: Tensor, shape: Shape, t: int) -> float:
+    """The AD loss of a canvas in one window at t, against the clean swatch."""
+    with torch.no_grad(), capture(model) as tape:
+        reference = tape.reference(swatch_of(model), 0 if model.family.in_context else t)
+        _, layers = tape.observe(canvas[None], t, reference)
+        return sum(
+            float(ad_loss(attend(x.Q, x.K, x.V, tape.similarity), tape.target(i, x, reference, None)))
+            for i, x in layers.items()
+        )
+
+
+PULL = replace(PLAN, steps=4, iterations=10, learning_rate=0.2, strength=0.1)
+
+
+@pytest.mark.parametrize(("family", "method"), [("pocket", "optimize"), ("pocket", "sample"), ("sd15", "optimize")])
+def test_a_sampler_lowers_the_loss(family: str, method: str) -> None:
+    model, shape = backbone(family), Shape(16, 16, True, True)
+    end = run(model, method, shape, PULL)
+    assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
+
+
+def test_optimising_lowers_the_loss_over_several_windows_too() -> None:
+    model, shape = backbone("pocket"), Shape(32, 24, True, True)
+    end = run(small_window("pocket"), "optimize", shape, PULL)
+    assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
+
+
+def test_what_sampling_gains_comes_from_the_loss() -> None:
+    model, shape = backbone("pocket"), Shape(16, 16, True, True)
+    still, moved = (run(model, "sample", shape, replace(PULL, learning_rate=rate)) for rate in (1e-9, 0.2))
+    assert loss(model, moved, shape, 40) < 0.9 * loss(model, still, shape, 40)
+
+
+def test_the_content_loss_keeps_queries_near_the_content() -> None:
+    model, shape = backbone("pocket"), Shape(16, 16, True, True)
+    content = canvas_of(model, shape, seed=3)
+
+    def distance(weight: float) -> float:
+        end = run(model, "optimize", shape, replace(PULL, content_weight=weight), content=content)
+        with torch.no_grad(), capture(model) as tape:
+            (_, ours), (_, theirs) = (tape.observe(z[None], 40) for z in (end, content))
+        return sum(float((ours[i].Q - theirs[i].Q).abs().mean()) for i in ours)
+
+    assert distance(10.0) < 0.9 * distance(0.0)
+
+
+# ---------------------------------------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "forwards", "backwards"),
+    [
+        ("pocket", "optimize", 3 * 4 * 2 + 1, 3 * 4 * 2),
+        ("sd15", "optimize", 3 * 4 * 2 + 3, 3 * 4 * 2),
+        ("pocket", "sample", 4 * 3 + 8 * 3 + 8 + 1, 4 * 2 + 8 * 2),  # the last two steps run on two grids,
+        ("sd15", "sample", 4 * 3 + 8 * 3 + 8 + 2, 4 * 2 + 8 * 2),  # and no loss follows the last
+    ],
+)
+def test_passes_through_the_network_are_counted(family: str, method: str, forwards: int, backwards: int) -> None:
+    model, shape = small_window(family, 8), Shape(16, 16, True, True)
+    work, plan = Subject(swatch_of(model)[:, :, :8, :8], shape), replace(PLAN, iterations=2)
+    with capture(model) as tape:
+        list(SAMPLERS[method](tape, work, canvas_of(model, shape), plan, seeded()))
+    assert (tape.forwards, tape.backwards) == (forwards, backwards)
+
+
+def in_batches(method: str, size: int) -> tuple[Tensor, int]:
+    """A canvas of four windows that go through in batches of a size, and the size at the end."""
+    model, shape = small_window("pocket", 8), Shape(16, 16, True, True)
+    plan, work = replace(PLAN, steps=2, learning_rate=1e-3), Subject(swatch_of(model), shape)
+    with capture(model) as tape:
+        tape.batch = size
+        *_, end = SAMPLERS[method](tape, work, canvas_of(model, shape), plan, seeded())
+    return end, tape.batch
+
+
+@METHODS
+def test_the_size_of_a_batch_changes_nothing(method: str) -> None:
+    (one, _), (four, _) = (in_batches(method, size) for size in (1, 4))
+    torch.testing.assert_close(one, four, atol=2e-3, rtol=0)
+
+
+@METHODS
+def test_a_batch_that_memory_does_not_hold_is_halved_and_nothing_is_lost(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradient = samplers._whole_gradient
+
+    def of_two(tape: Tape, z: Tensor, *rest: Any) -> Tensor:
+        if len(z) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return gradient(tape, z, *rest)
+
+    whole, _ = in_batches(method, 4)
+    monkeypatch.setattr(samplers, "_whole_gradient", of_two)
+    parted, size = in_batches(method, 4)
+    assert size == 2
+    torch.testing.assert_close(parted, whole, atol=2e-3, rtol=0)
+
+
+def test_one_window_that_memory_does_not_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(samplers, "_whole_gradient", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        in_batches("optimize", 4)

@@ -1,0 +1,323 @@
+"""The contract over HTTP, on a live service over real sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import requests
+
+from ad_service.storage import models
+from blender_addon import wire
+from tests.support.live_service import ROOT, LiveService
+
+NOWHERE = "3f1f1f60-0000-4000-8000-000000000000"
+
+
+def sha_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_problem(answer: requests.Response, code: str) -> bool:
+    """Whether an answer is the problem of that name, complete."""
+    row = wire.ERRORS[code]
+    assert answer.headers["Content-Type"] == "application/problem+json", answer.text
+    problem = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail", "remedy", "retryable"}
+    return (problem["type"], problem["status"], answer.status_code) == (row.name, row.status, row.status)
+
+
+# ---------------------------------------------------------------------------------------------- what it is
+
+
+def test_the_worker_says_when_it_is_ready(service: LiveService) -> None:
+    assert service.wait_until_ready() == {
+        "device": "cpu",
+        "device_name": "a fixture",
+        "memory_total": 2**30,
+        "memory_free": 2**29,
+    }
+
+
+def test_capabilities_say_every_parameter_once(service: LiveService) -> None:
+    said = service.get("/v1/capabilities").json()
+    assert said["wire"] == wire.VERSION
+    assert [kind["name"] for kind in said["kinds"]] == list(wire.KINDS)
+    names = [parameter["name"] for parameter in said["kinds"][0]["parameters"]]
+    assert names == [parameter.name for parameter in wire.SYNTHESIZE.parameters]
+    assert [model["name"] for model in said["models"]] == [m.name for m in models.available(service.data_dir)]
+    assert said["limits"]["max_blob_bytes"] == wire.MAX_BLOB_BYTES
+
+
+def test_openapi_tells_the_truth_of_routes_and_bounds(service: LiveService) -> None:
+    said = service.get("/openapi.json").json()
+    assert set(said["paths"]) == {
+        "/v1/health",
+        "/v1/ready",
+        "/v1/capabilities",
+        "/v1/blobs/{sha}",
+        "/v1/jobs/{job}",
+        "/v1/jobs/{job}/events",
+        "/v1/jobs/{job}/cancel",
+        "/v1/jobs",
+    }
+    body = said["paths"]["/v1/jobs/{job}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
+    synthesize, restyle = (kind["properties"] for kind in body["oneOf"])
+    width = synthesize["parameters"]["properties"]["width"]
+    assert (width["minimum"], width["maximum"], width["multipleOf"], width["default"]) == (64, 16384, 8, 512)
+    assert restyle["parameters"]["properties"]["width"]["default"] == 0
+    status = said["components"]["schemas"]["JobStatus"]["properties"]
+    assert set(status) == set(wire.JobStatus.__dataclass_fields__)
+
+
+# ---------------------------------------------------------------------------------------------- blobs
+
+
+def test_a_blob_is_kept_once_and_read_back(service: LiveService) -> None:
+    data = uuid.uuid4().bytes
+    path = f"/v1/blobs/{sha_of(data)}"
+    assert is_problem(service.get(path), "not-found")
+    assert service.request("HEAD", path).status_code == 404
+    assert service.request("PUT", path, data=data).status_code == 201
+    assert service.request("PUT", path, data=data).status_code == 200
+    head = service.request("HEAD", path)
+    assert (head.status_code, head.headers["Content-Length"], head.content) == (200, "16", b"")
+    assert service.get(path).content == data
+
+
+def test_a_blob_damaged_on_its_way_is_refused(service: LiveService) -> None:
+    path = f"/v1/blobs/{sha_of(b'whole')}"
+    assert is_problem(service.request("PUT", path, data=b"damaged"), "blob-mismatch")
+    assert service.request("HEAD", path).status_code == 404
+
+
+def test_a_part_of_a_blob_can_be_asked_for(service: LiveService) -> None:
+    sha = service.put_blob(b"0123456789")
+    answer = service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=2-4"})
+    assert (answer.status_code, answer.content) == (206, b"234")
+    assert answer.headers["Content-Range"] == "bytes 2-4/10"
+    assert service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=7-"}).content == b"789"
+    assert service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=20-"}).status_code == 416
+
+
+def test_a_blob_that_the_client_has_is_not_sent_again(service: LiveService) -> None:
+    sha = service.put_blob(b"known")
+    etag = service.get(f"/v1/blobs/{sha}").headers["ETag"]
+    assert etag == f'"{sha}"'
+    answer = service.get(f"/v1/blobs/{sha}", headers={"If-None-Match": etag})
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert service.get(f"/v1/blobs/{sha}", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["0" * 63, "A" * 64, "..%2f..%2fetc%2fpasswd", "x"])
+def test_only_a_sha256_names_a_blob(service: LiveService, name: str) -> None:
+    for method in ("GET", "PUT"):
+        answer = service.request(method, f"/v1/blobs/{name}")
+        assert answer.status_code in (400, 404)
+        assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+# ---------------------------------------------------------------------------------------------- jobs
+
+
+def test_a_job_goes_from_swatch_to_result(service: LiveService) -> None:
+    job = service.submit(b"a swatch", seed=7, steps=30)
+    status = service.wait_for_state(job, *wire.FINAL_STATES)
+    assert (status["state"], status["progress"], status["attempt"]) == ("succeeded", 1.0, 1)
+    assert status["result"]["notes"] == ["seed 7"]
+    assert status["result"]["metrics"] == {"seam_x": 1.0}
+    assert status["result"]["seconds"] > 0
+    assert service.get(f"/v1/blobs/{status['result']['outputs']['image']}").content == b"a swatch"
+    assert service.get(f"/v1/blobs/{status['preview']}").content == b"preview of a swatch"
+    assert json.loads(json.dumps(wire.JobStatus.parse(status).document())) == status
+
+
+def test_the_same_job_sent_again_is_the_same_job(service: LiveService) -> None:
+    job = service.submit()
+    service.wait_for_state(job, "succeeded")
+    body = {"kind": "synthesize", "inputs": {"swatch": sha_of(b"swatch")}}
+    again = service.request("PUT", f"/v1/jobs/{job}", json=body)
+    assert (again.status_code, again.json()["state"]) == (200, "succeeded")
+    other = service.request("PUT", f"/v1/jobs/{job}", json={**body, "parameters": {"seed": 5}})
+    assert is_problem(other, "conflict")
+
+
+def test_a_new_job_is_accepted_with_202_and_its_defaults_filled_in(service: LiveService) -> None:
+    sha = service.put_blob(b"swatch")
+    body = {"kind": "synthesize", "inputs": {"swatch": sha}}
+    answer = service.request("PUT", f"/v1/jobs/{uuid.uuid4()}", json=body)
+    assert answer.status_code == 202
+    assert answer.json()["request"]["parameters"]["width"] == 512
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"kind": "paint", "inputs": {}}, "invalid-request"),
+        ({"kind": "synthesize", "inputs": {}}, "invalid-request"),
+        ({"kind": "synthesize", "inputs": {"swatch": "/etc/passwd"}}, "invalid-request"),
+        ({"kind": "synthesize", "inputs": {"swatch": "0" * 64}}, "blob-missing"),
+        ({"kind": "synthesize", "inputs": {"swatch": "0" * 64}, "parameters": {"width": 8}}, "invalid-parameter"),
+        ({"kind": "synthesize", "inputs": {"swatch": "0" * 64}, "parameters": {"widht": 8}}, "invalid-parameter"),
+        ({"kind": "synthesize", "inputs": {"swatch": "0" * 64, "layout": "0" * 64}}, "invalid-labels"),
+        ({"kind": "synthesize", "wire": 99}, "version-mismatch"),
+        ([], "invalid-request"),
+    ],
+)
+def test_a_bad_job_is_refused_with_its_reason(service: LiveService, body: object, code: str) -> None:
+    job = str(uuid.uuid4())
+    assert is_problem(service.request("PUT", f"/v1/jobs/{job}", json=body), code)
+    assert is_problem(service.get(f"/v1/jobs/{job}"), "not-found")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"kind": 1e999}'])
+def test_a_body_that_is_no_json_is_refused(service: LiveService, body: bytes) -> None:
+    assert is_problem(service.request("PUT", f"/v1/jobs/{NOWHERE}", data=body), "invalid-request")
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "1" + "0" * 400, "true", '"512"', "512.5", "null"])
+def test_a_strange_number_is_an_invalid_parameter(service: LiveService, number: str) -> None:
+    text = f'{{"kind": "synthesize", "inputs": {{"swatch": "{"0" * 64}"}}, "parameters": {{"width": {number}}}}}'
+    assert is_problem(service.request("PUT", f"/v1/jobs/{NOWHERE}", data=text), "invalid-parameter")
+
+
+def test_a_text_that_no_utf8_can_carry_does_not_get_into_the_history(service: LiveService) -> None:
+    body = {"kind": "synthesize", "inputs": {"swatch": service.put_blob(b"x")}, "parameters": {"model": "\ud800"}}
+    answer = service.request("PUT", f"/v1/jobs/{uuid.uuid4()}", data=json.dumps(body))
+    assert is_problem(answer, "invalid-parameter")
+    assert service.get("/v1/jobs").status_code == 200
+
+
+def test_an_unknown_job_is_never_done(service: LiveService) -> None:
+    for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
+        assert is_problem(service.request(method, f"/v1/jobs/{NOWHERE}{path}"), "not-found")
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs/7", "/v1/jobs?limit=0", f"/v1/jobs/{NOWHERE}?wait=1000", f"/v1/jobs/{NOWHERE}?wait=x"]
+)
+def test_a_bad_question_is_refused_with_its_reason(service: LiveService, path: str) -> None:
+    assert is_problem(service.get(path), "invalid-request")
+
+
+def test_unknown_routes_and_methods_are_problems_too(service: LiveService) -> None:
+    assert is_problem(service.get("/v1/nothing"), "not-found")
+    assert is_problem(service.get("/v1/jobs/", allow_redirects=False), "not-found")
+    assert is_problem(service.request("DELETE", "/v1/jobs"), "invalid-request")
+
+
+def test_the_history_has_the_newest_first(service: LiveService) -> None:
+    jobs = [service.submit(seed=i) for i in range(3)]
+    listed = [status["id"] for status in service.get("/v1/jobs", params={"limit": 3}).json()["jobs"]]
+    assert listed == jobs[::-1]
+
+
+def test_a_long_poll_returns_when_its_time_is_over(service: LiveService) -> None:
+    job = service.submit(steps=1000)
+    revision = service.wait_for_state(job, "running")["revision"]
+    began = time.monotonic()
+    status = service.get(f"/v1/jobs/{job}", params={"wait": 0.5, "after": revision + 1000}).json()
+    assert 0.4 < time.monotonic() - began < 3
+    assert status["state"] == "running"
+    service.cancel(job)
+    service.wait_for_state(job, "canceled")
+
+
+def test_a_long_poll_returns_at_once_when_something_changes(service: LiveService) -> None:
+    running = service.submit(steps=1000)
+    job = service.submit(seed=1)
+    revision = service.status(job)["revision"]
+    answers: list[dict[str, object]] = []
+
+    def poll() -> None:
+        answer = requests.get(
+            f"{service.url}/v1/jobs/{job}?wait=20&after={revision}", headers=dict(service.session.headers), timeout=30
+        )
+        answers.append(answer.json())
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    service.cancel(job)
+    thread.join()
+    assert time.monotonic() - began < 2
+    assert answers[0]["state"] == "canceled"
+    service.cancel(running)
+    service.wait_for_state(running, "canceled")
+
+
+def events(service: LiveService, job: str, **headers: str) -> list[tuple[int, dict[str, object]]]:
+    """The server-sent events of a job, to their end, as (id, data)."""
+    with service.get(f"/v1/jobs/{job}/events", stream=True, headers=headers) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        blocks = answer.text.strip().split("\n\n") if answer.text.strip() else []
+    parsed = [dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")) for block in blocks]
+    return [(int(block["id"]), json.loads(block["data"])) for block in parsed if block]
+
+
+def test_events_go_forward_and_end_with_the_job(service: LiveService) -> None:
+    heard = events(service, service.submit(steps=40, seed=3))
+    revisions = [revision for revision, _ in heard]
+    assert revisions == sorted(set(revisions))
+    assert [data["state"] for _, data in heard][-1] == "succeeded"
+    assert all(revision == data["revision"] for revision, data in heard)
+    assert len(heard) > 2
+
+
+def test_events_go_on_after_the_last_one_that_was_heard(service: LiveService) -> None:
+    job = service.submit(steps=3, seed=4)
+    last = service.wait_for_state(job, "succeeded")["revision"]
+    assert [revision for revision, _ in events(service, job, **{"Last-Event-ID": "1"})] == [last]
+    assert events(service, job, **{"Last-Event-ID": str(last)}) == []
+
+
+# ---------------------------------------------------------------------------------------------- the process
+
+
+def test_the_process_that_serves_never_imports_torch() -> None:
+    code = "import sys, ad_service.cli, ad_service.serve, ad_service.api; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_second_service_on_the_same_folder_is_refused_and_told_of_the_first(service: LiveService) -> None:
+    command = [sys.executable, "-m", "ad_service", "serve", "--data-dir", str(service.data_dir)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert service.url in done.stderr and str(service.process.pid) in done.stderr
+    assert service.get("/v1/health").status_code == 200
+
+
+def test_stopping_takes_the_announcement_away(start: Callable[..., LiveService]) -> None:
+    live = start("echoes")
+    assert live.stop() == 0
+    assert not (live.data_dir / "runtime.json").exists()
+
+
+def test_a_client_that_waits_does_not_keep_the_service_from_stopping(start: Callable[..., LiveService]) -> None:
+    live = start("sleeps")
+    job = live.submit()
+    live.wait_for_state(job, "running")
+
+    def poll() -> None:
+        with suppress(requests.RequestException):
+            live.get(f"/v1/jobs/{job}", params={"wait": 60, "after": 1_000_000})
+
+    waiting = threading.Thread(target=poll)
+    waiting.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    live.process.terminate()
+    assert live.process.wait(timeout=20) == 0
+    assert time.monotonic() - began < 8
+    waiting.join(timeout=5)
+    assert not waiting.is_alive()

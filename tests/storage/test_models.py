@@ -1,0 +1,403 @@
+"""The models at hand: found by name, told from headers, checked without loading, fetched whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+
+from ad_service.storage import models
+from ad_service.storage.models import ModelCorrupt, ModelMissing
+from blender_addon.wire import WireError
+from tests.support import tiny_checkpoints as tiny_models
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models to copy from."""
+    shelf = tmp_path_factory.mktemp("shelf")
+    tiny_models.tiny_sd15(shelf / "sd15")
+    tiny_models.tiny_pocket(shelf / "pocket")
+    tiny_models.tiny_single_file("sdxl", shelf / "sdxl.safetensors")
+    return shelf
+
+
+@pytest.fixture
+def pocket(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(models, "POCKET", shelf / "pocket")
+    return shelf / "pocket"
+
+
+@pytest.fixture
+def data_dir(shelf: Path, pocket: Path, tmp_path: Path) -> Path:
+    """A data folder with pocket, a folder, a file, and things that are no models."""
+    home = tmp_path / "data" / "models"
+    shutil.copytree(shelf / "sd15", home / "Realistic")
+    shutil.copy(shelf / "sdxl.safetensors", home / "juggernaut.safetensors")
+    save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(2, 2)}, home / "style.safetensors")
+    (home / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    (home / "notes.txt").write_text("mine")
+    (home / ".fetch-sd2").mkdir()
+    return tmp_path / "data"
+
+
+# ---------------------------------------------------------------------------------------------- what is at hand
+
+
+def test_models_are_told_from_configs_and_headers(data_dir: Path) -> None:
+    found = [(m.name, m.family) for m in models.available(data_dir)]
+    assert found == [("pocket", "pocket"), ("Realistic", "sd15"), ("juggernaut", "sdxl")]
+    assert {stray.name for stray in models.strays(data_dir)} == {"style", "old"}
+
+
+def test_an_empty_or_absent_folder_leaves_pocket(pocket: Path, tmp_path: Path) -> None:
+    assert [m.name for m in models.available(tmp_path / "nowhere")] == ["pocket"]
+
+
+def test_without_the_pocket_weights_there_is_no_pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "POCKET", tmp_path / "nowhere")
+    with pytest.raises(ModelMissing, match="there is none at hand"):
+        models.find("pocket", tmp_path)
+
+
+def test_what_a_file_says_of_itself_is_shown(data_dir: Path, shelf: Path) -> None:
+    said = {"modelspec.title": "Juggernaut XL", "modelspec.license": "CreativeML Open RAIL++-M"}
+    path = models.models_dir(data_dir) / "juggernaut.safetensors"
+    assert models.find("juggernaut", data_dir).licence == models.UNKNOWN_LICENCE
+    save_file(load_file(shelf / "sdxl.safetensors"), path, said)
+    found = models.find("juggernaut", data_dir)
+    assert (found.title, found.licence) == ("Juggernaut XL", "CreativeML Open RAIL++-M")
+
+
+def test_a_model_cards_licence_is_shown(data_dir: Path) -> None:
+    (models.models_dir(data_dir) / "Realistic" / "README.md").write_text("---\nlicense: openrail++\n---\n# Realistic\n")
+    assert models.find("realistic", data_dir).licence == "openrail++"
+
+
+def test_two_models_of_one_name_are_told_apart(data_dir: Path, shelf: Path) -> None:
+    shutil.copy(shelf / "sdxl.safetensors", models.models_dir(data_dir) / "realistic.safetensors")
+    assert models.find("Realistic", data_dir).family == "sd15"
+    assert models.find("realistic.safetensors", data_dir).family == "sdxl"
+
+
+def test_the_listing_imports_neither_torch_nor_diffusers() -> None:
+    code = "import sys; from ad_service.storage import models; models.available(models.Path('.'));" + (
+        "sys.exit(bool({'torch', 'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    root = Path(models.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, timeout=60).returncode == 0
+
+
+# ---------------------------------------------------------------------------------------------- finding
+
+
+@pytest.mark.parametrize("name", ["juggernaut", "JUGGERNAUT", "juggernaut.safetensors"])
+def test_names_are_found_whatever_their_capitals(data_dir: Path, name: str) -> None:
+    assert models.find(name, data_dir).name == "juggernaut"
+
+
+def test_a_missing_name_lists_what_is_at_hand(data_dir: Path) -> None:
+    with pytest.raises(ModelMissing) as caught:
+        models.find("jugernaut", data_dir)
+    assert "at hand: pocket, Realistic, juggernaut" in caught.value.detail
+    assert "did you mean juggernaut?" in caught.value.detail
+    assert caught.value.code == "model-missing"
+    with pytest.raises(ModelMissing, match="models fetch sdxl"):
+        models.find("SDXL", data_dir)
+
+
+def test_a_model_that_may_not_be_read_is_told_and_hides_no_other(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder / "unet"))
+
+    monkeypatch.setattr(models.checkpoints, "folder_family", refused)
+    assert "juggernaut" in [model.name for model in models.available(data_dir)]
+    (stray,) = [stray for stray in models.strays(data_dir) if stray.name == "Realistic"]
+    assert stray.reason.endswith("Realistic/unet cannot be read (Permission denied); check its permissions")
+
+
+def test_pocket_is_there_though_the_folder_of_models_may_not_be_read(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(folder: Path) -> Iterator[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert [model.name for model in models.available(data_dir)] == ["pocket"]
+    (stray,) = models.strays(data_dir)
+    assert "models cannot be read (Permission denied)" in stray.reason
+
+
+@pytest.mark.parametrize(("name", "words"), [("style", "is a LoRA"), ("old", "pickled"), ("old.ckpt", "pickled")])
+def test_a_stray_is_named_when_asked_for(data_dir: Path, name: str, words: str) -> None:
+    with pytest.raises(ModelCorrupt, match=words):
+        models.find(name, data_dir)
+
+
+def test_a_path_is_taken_only_where_it_is_allowed(data_dir: Path, shelf: Path) -> None:
+    for path in (shelf / "sd15", shelf / "sdxl.safetensors"):
+        with pytest.raises(ModelMissing):
+            models.find(str(path), data_dir)
+        assert models.find(str(path), data_dir, allow_paths=True).path == path
+    for sneaky in ("../models/Realistic", "./Realistic", "Realistic/unet", ".fetch-sd2", "notes.txt", ""):
+        with pytest.raises(ModelMissing):
+            models.find(sneaky, data_dir)
+    with pytest.raises(ModelCorrupt, match="no model folder"):
+        models.find(str(data_dir), data_dir, allow_paths=True)
+
+
+# ---------------------------------------------------------------------------------------------- checking
+
+
+def test_whole_models_pass(data_dir: Path) -> None:
+    for model in models.available(data_dir):
+        models.check(model, values=True)
+
+
+def test_the_model_that_ships_is_whole(tmp_path: Path) -> None:
+    pocket = models.find("pocket", tmp_path)
+    models.check(pocket, values=True)
+    card = (models.POCKET.parent / "README.md").read_text(encoding="utf-8")
+    assert f"licence of the weights | {pocket.licence}" in card
+
+
+def test_a_damaged_model_is_caught_without_loading(data_dir: Path) -> None:
+    folder, file = models.find("Realistic", data_dir), models.find("juggernaut", data_dir)
+    weights = folder.path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelCorrupt, match=r"unet.*cut short"):
+        models.check(folder)
+    file.path.write_bytes(file.path.read_bytes()[:-1])
+    with pytest.raises(ModelCorrupt, match="cut short"):
+        models.check(file)
+    with pytest.raises(ModelCorrupt, match="cut short"):
+        models.find("juggernaut", data_dir)
+
+
+def test_numbers_that_are_none_are_caught_on_demand(data_dir: Path) -> None:
+    model = models.find("juggernaut", data_dir)
+    tensors = load_file(model.path)
+    tensors["first_stage_model.decoder.conv_in.bias"][0] = torch.nan
+    save_file(tensors, model.path)
+    models.check(model)
+    with pytest.raises(
+        ModelCorrupt, match=r"VAE has NaN .* 1 tensors, first first_stage_model\.decoder\.conv_in\.bias"
+    ):
+        models.check(model, values=True)
+
+
+# ---------------------------------------------------------------------------------------------- fetching
+
+
+class FolderHub:
+    """A hub made of a folder; `fail` is called before each file."""
+
+    def __init__(self, folder: Path, fail: Callable[[str], None] = lambda path: None) -> None:
+        self.folder, self.fail = folder, fail
+        self.sent: list[str] = []
+
+    def files(self, repo: str) -> tuple[str, dict[str, int]]:
+        found = [path for path in self.folder.rglob("*") if path.is_file()]
+        return "c0ffee", {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in found}
+
+    def download(self, repo: str, revision: str, files: list[str], folder: Path) -> None:
+        for path in files:
+            if not (folder / path).exists():
+                self.fail(path)
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(self.folder / path, folder / path)
+                self.sent.append(path)
+
+
+@pytest.fixture
+def repository(shelf: Path, tmp_path: Path) -> Path:
+    """A repository as they are: both precisions, pickles, other frameworks, a card."""
+    folder = shutil.copytree(shelf / "sd15", tmp_path / "repository")
+    tiny_models.save_folder(tiny_models.tiny("sd15"), folder, variant="fp16")
+    for path in ("unet/diffusion_pytorch_model.bin", "unet/flax_model.msgpack", "v1-5-pruned.ckpt"):
+        (folder / path).write_bytes(b"\x80")
+    (folder / "unet" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"")
+    (folder / "README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
+    return folder
+
+
+def test_fetch_takes_half_precision_and_nothing_else(repository: Path, pocket: Path, tmp_path: Path) -> None:
+    hub = FolderHub(repository)
+    model = models.fetch("SD15", tmp_path, hub=hub)
+    assert (model.name, model.title, model.family) == ("sd15", "Stable Diffusion 1.5", "sd15")
+    assert model.licence == "CreativeML Open RAIL-M"
+    assert model.origin == "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    assert sorted(hub.sent) == [
+        "README.md",
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.fp16.safetensors",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    assert {path.name for path in models.models_dir(tmp_path).iterdir()} == {"sd15", ".fetch-sd15.lock"}
+    assert models.fetch("sd15", tmp_path, hub=FolderHub(tmp_path / "nowhere")) == model, "it is not fetched twice"
+
+
+def test_any_repository_can_be_fetched_by_its_id(repository: Path, pocket: Path, tmp_path: Path) -> None:
+    model = models.fetch("someone/Realistic.v5", tmp_path, hub=FolderHub(repository))
+    assert (model.name, model.licence) == ("Realistic.v5", "creativeml-openrail-m")
+    known = models.fetch("stable-diffusion-v1-5/Stable-Diffusion-v1-5", tmp_path, hub=FolderHub(repository))
+    assert (known.name, known.licence) == ("sd15", "CreativeML Open RAIL-M")
+
+
+def test_shards_are_fetched_with_their_index() -> None:
+    one = ["config.json", "diffusion_pytorch_model.safetensors"]
+    unet = ["config.json", "diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model_old.safetensors"]
+    unet += [f"diffusion_pytorch_model-0000{i}-of-00002.{ending}" for i in (1, 2) for ending in ("safetensors", "bin")]
+    files = [f"unet/{name}" for name in unet] + [f"vae/{name}" for name in one]
+    wanted = [name for name in models.wanted_files("a/b", files) if name.startswith("unet/")]
+    assert wanted == [f"unet/{name}" for name in sorted(unet) if "bin" not in name and "old" not in name]
+
+
+def test_a_download_that_stops_goes_on_later(repository: Path, pocket: Path, tmp_path: Path) -> None:
+    def cut(path: str) -> None:
+        if path.startswith("vae"):
+            raise ConnectionError("the line went dead")
+
+    broken = FolderHub(repository, cut)
+    with pytest.raises(ModelMissing, match="the line went dead"):
+        models.fetch("sd15", tmp_path, hub=broken)
+    assert [m.name for m in models.available(tmp_path)] == ["pocket"], "half a model is no model"
+    whole = FolderHub(repository)
+    models.fetch("sd15", tmp_path, hub=whole)
+    assert whole.sent and not set(whole.sent) & set(broken.sent)
+
+
+def test_a_model_that_is_not_whole_gets_no_place(repository: Path, pocket: Path, tmp_path: Path) -> None:
+    file = repository / "vae" / "diffusion_pytorch_model.fp16.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(ModelCorrupt, match=r"fetched and cannot be used.*cut short"):
+        models.fetch("sd15", tmp_path, hub=FolderHub(repository))
+    assert not any(path.is_dir() for path in models.models_dir(tmp_path).iterdir())
+
+
+def test_a_full_disk_is_said_to_be_full(repository: Path, tmp_path: Path) -> None:
+    def full(path: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(WireError) as caught:
+        models.fetch("sd15", tmp_path, hub=FolderHub(repository, full))
+    assert caught.value.code == "disk-full"
+
+
+def test_a_model_too_large_for_the_disk_is_not_begun(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    hub = FolderHub(repository)
+    with pytest.raises(WireError, match=r"it takes 0\.0 GB, 0\.0 are free"):
+        models.fetch("sd15", tmp_path, hub=hub)
+    assert not hub.sent
+
+
+def test_two_fetches_of_one_model_do_not_meet(repository: Path, tmp_path: Path) -> None:
+    models.models_dir(tmp_path).mkdir()
+    with FileLock(models.models_dir(tmp_path) / ".fetch-sd15.lock"), pytest.raises(WireError, match="another process"):
+        models.fetch("sd15", tmp_path, hub=FolderHub(repository))
+
+
+@pytest.mark.parametrize("name", ["no-such-name", "a/b/c", "../b", "http://a/b"])
+def test_a_name_that_can_be_no_repository_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelMissing, match="neither one of sd15, sd2"):
+        models.fetch(name, tmp_path)
+
+
+def test_a_repository_without_a_unet_is_refused(repository: Path, tmp_path: Path) -> None:
+    shutil.rmtree(repository / "unet")
+    with pytest.raises(ModelMissing, match="has no unet/diffusion_pytorch_model"):
+        models.fetch("someone/thing", tmp_path, hub=FolderHub(repository))
+
+
+# ---------------------------------------------------------------------------------------------- the real client
+
+
+@pytest.fixture
+def server(repository: Path) -> Iterator[str]:
+    """A server on this machine that speaks as much of the hub's language as the real client needs."""
+    commit = "c0ffee" * 6 + "c0ff"
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            route = self.path.split("?")[0].removeprefix("/api/models/someone/thing")
+            files = [path for path in sorted(repository.rglob("*")) if path.is_file()]
+            if route.startswith("/tree/"):
+                self._json([_entry(path, repository) for path in files])
+            elif route in ("", f"/revision/{commit}"):
+                siblings = [{"rfilename": _entry(p, repository)["path"], "size": p.stat().st_size} for p in files]
+                self._json({"id": "someone/thing", "sha": commit, "siblings": siblings})
+            elif route.startswith(f"/someone/thing/resolve/{commit}/"):
+                self._send((repository / route.split(commit + "/")[1]).read_bytes())
+            else:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        def _json(self, document: Any) -> None:
+            self._send(json.dumps(document).encode())
+
+        def _send(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{len(body)}"')
+            self.send_header("X-Repo-Commit", commit)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def _entry(path: Path, root: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    return {"type": "file", "path": path.relative_to(root).as_posix(), "size": size, "oid": str(size)}
+
+
+def test_the_hubs_own_client_fetches_a_whole_model(server: str, pocket: Path, tmp_path: Path) -> None:
+    model = models.fetch("someone/thing", tmp_path, hub=models.HuggingFaceHub(server))
+    assert (model.family, model.path) == ("sd15", models.models_dir(tmp_path) / "thing")
+    assert not (model.path / ".cache").exists()
+
+
+def test_a_repository_that_is_not_there_is_named(server: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match="no such model"):
+        models.fetch("someone/else", tmp_path, hub=models.HuggingFaceHub(server))
+
+
+def test_without_a_network_the_sentence_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match=r"check the network .* or copy the model"):
+        models.fetch("sdxl", tmp_path, hub=models.HuggingFaceHub("http://127.0.0.1:9"))

@@ -1,0 +1,146 @@
+"""Engines that do what a network must not: each is a few lines, chosen with `serve --engine tests.engines:NAME`."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ad_service.worker import protocol
+from ad_service.worker.engine import Outcome, Read, Step, Steps
+from blender_addon.wire import JobRequest, WireError
+
+Run = Callable[[JobRequest, Read, Path], Steps]
+
+
+class Fixture:
+    """An engine made of one generator."""
+
+    def __init__(self, run: Run, data_dir: Path) -> None:
+        self._run = run
+        self._data_dir = data_dir
+
+    def ready(self) -> protocol.Ready:
+        return protocol.Ready("cpu", "a fixture", 2**30, 2**29)
+
+    def run(self, request: JobRequest, read: Read) -> Steps:
+        return self._run(request, read, self._data_dir)
+
+
+def fixture(run: Run) -> Callable[[Path], Fixture]:
+    return lambda data_dir: Fixture(run, data_dir)
+
+
+@fixture
+def echoes(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Gives the swatch back after `steps` steps of 10 ms."""
+    swatch = read(request.inputs["swatch"])
+    steps = request.parameters["steps"] or 3
+    for i in range(steps):
+        yield Step(i / steps, f"Step {i + 1} of {steps}", lambda: b"preview of " + swatch[:16])
+        time.sleep(0.01)
+    return Outcome({"image": swatch}, {"seam_x": 1.0}, (f"seed {request.parameters['seed']}",))
+
+
+@fixture
+def shows(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Has another preview at each of its `steps` steps of 10 ms."""
+    steps = request.parameters["steps"]
+    for i in range(steps):
+        yield Step(i / steps, f"Step {i + 1} of {steps}", lambda i=i: f"preview {i}".encode())
+        time.sleep(0.01)
+    return Outcome({"image": read(request.inputs["swatch"])})
+
+
+@fixture
+def sleeps(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Takes a minute, and listens to cancel at each of its short steps."""
+    for i in range(1200):
+        yield Step(i / 1200, "Sleeping")
+        time.sleep(0.05)
+    return Outcome({"image": b""})
+
+
+@fixture
+def is_deaf(request: JobRequest, read: Read, _: Path) -> Steps:
+    """One step that never ends and that no SIGTERM ends either."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield Step(0.0, "Not listening")
+    while True:
+        time.sleep(0.1)
+
+
+@fixture
+def is_busy(request: JobRequest, read: Read, _: Path) -> Steps:
+    """One step that never ends, as deep inside a network."""
+    yield Step(0.0, "Not listening")
+    while True:
+        time.sleep(0.1)
+
+
+@fixture
+def dies(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Takes its process with it, every time."""
+    yield Step(0.1, "About to die")
+    os._exit(3)
+
+
+@fixture
+def dies_once(request: JobRequest, read: Read, data_dir: Path) -> Steps:
+    """Is killed at the first try and succeeds at the second."""
+    yield Step(0.1, "Trying")
+    mark = data_dir / f"died-{request.digest()}"
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Outcome({"image": read(request.inputs["swatch"])})
+
+
+@fixture
+def raises(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Has a defect."""
+    yield Step(0.5, "Dividing")
+    return Outcome({"image": bytes(1 // request.parameters["seed"])})
+
+
+@fixture
+def refuses(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Does not like the picture."""
+    yield Step(0.0, "Looking")
+    raise WireError("invalid-image", "swatch is 3x3 pixels; it must be at least 32x32")
+
+
+@fixture
+def babbles(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Prints on stdout, as libraries do, and speaks of progress that goes back and beyond."""
+    print("Loading pipeline components...", flush=True)
+    os.write(1, b'{"event": "succeeded"}\n')
+    print("not json", file=sys.stderr)
+    for fraction in (0.5, 0.2, 7.0):
+        yield Step(fraction, f"At {fraction}")
+    return Outcome({"image": b"said"})
+
+
+@fixture
+def lies(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Ends well, and has nothing to show for it; what it returns is chosen by the seed."""
+    yield Step(math.nan, "Almost there")
+    return (None, Outcome({}), Outcome({"image": "a path"}))[request.parameters["seed"]]  # type: ignore[dict-item, return-value]
+
+
+@fixture
+def leaks(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Leaves a thread behind that never ends, as some libraries do."""
+    yield Step(0.5, "Starting a thread")
+    threading.Thread(target=threading.Event().wait, daemon=False).start()
+    return Outcome({"image": read(request.inputs["swatch"])})
+
+
+def never_starts(data_dir: Path) -> Fixture:
+    """Cannot even be made."""
+    raise RuntimeError("no kernel image is available for execution on the device")

@@ -1,0 +1,193 @@
+"""The contract itself: requests are checked and completed, events and commands survive their pipe."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ad_service.worker import protocol
+from blender_addon import wire
+from blender_addon.wire import JobRequest, JobStatus, Result, WireError
+
+SHA = "0" * 64
+
+
+def body(**parameters: Any) -> dict[str, Any]:
+    return {"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": SHA}}
+
+
+def refused(document: Any) -> WireError:
+    with pytest.raises(WireError) as caught:
+        JobRequest.parse(document)
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", wire.KINDS.values(), ids=lambda kind: kind.name)
+def test_every_default_passes_its_own_check(kind: wire.JobKind) -> None:
+    for parameter in kind.parameters:
+        assert parameter.check(parameter.default) == parameter.default
+        assert parameter.help and not parameter.help.endswith(".")
+
+
+def test_a_request_is_completed_with_every_default() -> None:
+    request = JobRequest.parse({"kind": "synthesize", "inputs": {"swatch": SHA}})
+    assert request.parameters == {p.name: p.default for p in wire.SYNTHESIZE.parameters}
+
+
+def test_a_request_reads_its_own_document_back_and_keeps_its_digest() -> None:
+    request = JobRequest.parse(body(width=1024, seed=7, tile="x"))
+    again = JobRequest.parse(request.document())
+    assert again == request
+    assert again.digest() == request.digest()
+
+
+def test_what_differs_in_a_parameter_has_another_digest() -> None:
+    assert JobRequest.parse(body(seed=1)).digest() != JobRequest.parse(body(seed=2)).digest()
+
+
+def test_a_whole_float_is_an_int() -> None:
+    width = JobRequest.parse(body(width=1024.0)).parameters["width"]
+    assert width == 1024 and isinstance(width, int)
+
+
+def test_automatic_values_lie_outside_of_the_bounds_and_are_taken() -> None:
+    assert JobRequest.parse(body(content_weight=-1)).parameters["content_weight"] == -1.0
+    assert refused(body(content_weight=-0.5)).code == "invalid-parameter"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"width": 60}, ["width", "60", "64", "16384"]),
+        ({"width": 100}, ["width", "100", "multiple of 8"]),
+        ({"width": 512.5}, ["width", "512.5", "whole"]),
+        ({"width": "512"}, ["width", "'512'", "number"]),
+        ({"width": True}, ["width", "True"]),
+        ({"width": math.inf}, ["width", "inf"]),
+        ({"scale": math.nan}, ["scale", "nan"]),
+        ({"scale": 10**400}, ["scale", "0.25"]),
+        ({"seed": 2**31}, ["seed", "2147483648", "2147483647"]),
+        ({"tile": "yx"}, ["tile", "'yx'", "none, x, y, xy"]),
+        ({"tile": []}, ["tile", "[]"]),
+        ({"model": ""}, ["model", "''"]),
+        ({"model": "a\0b"}, ["model"]),
+        ({"model": "a\ud800"}, ["model", "Unicode"]),
+        ({"widht": 512}, ["widht", "width"]),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_its_value_and_its_bounds(parameters: dict[str, Any], words: list[str]) -> None:
+    error = refused(body(**parameters))
+    assert error.code == "invalid-parameter"
+    for word in words:
+        assert word in error.detail
+
+
+@pytest.mark.parametrize("long", ["x" * 100_000, [[7] * 100_000], 10**4000], ids=["text", "list", "number"])
+def test_a_long_value_is_shown_by_its_beginning(long: Any) -> None:
+    for wrong in (body(model=long), body(seed=long), body() | {"kind": long}, body() | {"inputs": {"swatch": long}}):
+        assert len(refused(wrong).detail) < 400
+    assert len(refused(body(**{"x" * 100_000: 1})).detail) < 500
+
+
+def test_layout_and_regions_come_together_or_not_at_all() -> None:
+    for name in ("layout", "regions"):
+        assert refused({"kind": "synthesize", "inputs": {"swatch": SHA, name: SHA}}).code == "invalid-labels"
+    both = {"kind": "synthesize", "inputs": {"swatch": SHA, "layout": SHA, "regions": SHA}}
+    assert set(JobRequest.parse(both).inputs) == {"swatch", "regions", "layout"}
+
+
+def restyling(**parameters: Any) -> dict[str, Any]:
+    return {"kind": "restyle", "parameters": parameters, "inputs": {"content": SHA, "swatch": SHA}}
+
+
+def test_a_restyling_has_the_size_of_its_content_unless_told() -> None:
+    assert JobRequest.parse(restyling()).parameters["width"] == 0
+    assert JobRequest.parse(restyling(width=128)).parameters["width"] == 128
+    for width in (-8, 8, 56, 100):
+        assert refused(restyling(width=width)).code == "invalid-parameter"
+
+
+def test_a_restyling_needs_both_its_pictures_and_takes_no_others() -> None:
+    for name in ("content", "swatch"):
+        lacking = {k: v for k, v in restyling()["inputs"].items() if k != name}
+        assert name in refused({"kind": "restyle", "inputs": lacking}).detail
+    extra = restyling()["inputs"] | {"layout": SHA}
+    assert "layout" in refused({"kind": "restyle", "inputs": extra}).detail
+
+
+def test_a_preview_is_a_method_of_restyling_alone() -> None:
+    assert JobRequest.parse(restyling(method="preview")).parameters["method"] == "preview"
+    assert "'preview'" in refused(body(method="preview")).detail
+    assert "start" in refused(restyling(start="quilt")).detail
+
+
+@pytest.mark.parametrize("sha", ["", "0" * 63, "G" * 64, "/etc/passwd", None, 5, "0" * 64 + "\n"])
+def test_a_picture_is_named_by_sha256_alone(sha: Any) -> None:
+    assert refused({"kind": "synthesize", "inputs": {"swatch": sha}}).code == "invalid-request"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
+    )
+)
+def test_any_json_is_a_request_or_a_wire_error(document: Any) -> None:
+    for attempt in (document, {"kind": "synthesize", "parameters": document, "inputs": document}):
+        with pytest.raises(WireError):
+            JobRequest.parse(attempt)
+
+
+EVENTS: list[protocol.Event] = [
+    protocol.Ready("cuda", "a GPU", 2**34, 2**33),
+    protocol.Progress("a", 0.25, "Step 1 of 4", 3.5, SHA),
+    protocol.Succeeded("a", Result({"image": SHA}, {"seam_x": 1.25}, ("grün", "two\nlines"), 3.0)),
+    protocol.Failed("a", WireError("out-of-memory", "at 16384x16384").problem()),
+    protocol.Canceled("a"),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+def test_events_survive_their_pipe_in_one_line(event: protocol.Event) -> None:
+    line = protocol.encode_event(event)
+    assert "\n" not in line
+    assert protocol.decode_event(line) == event
+
+
+@pytest.mark.parametrize("command", [protocol.Run("a", body()), protocol.Cancel("a")], ids=lambda c: type(c).__name__)
+def test_commands_survive_their_pipe_in_one_line(command: protocol.Command) -> None:
+    line = protocol.encode_command(command)
+    assert "\n" not in line
+    assert protocol.decode_command(line) == command
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[]", "3", '{"event": "exploded"}', "Loading pipeline components..."])
+def test_what_is_no_event_and_no_command_is_refused(line: str) -> None:
+    with pytest.raises(ValueError):
+        protocol.decode_event(line)
+    with pytest.raises(ValueError):
+        protocol.decode_command(line)
+
+
+def test_a_status_reads_its_own_document_back_and_ignores_what_is_newer() -> None:
+    status = JobStatus(
+        "a", body(), "succeeded", 5, 1, 1.0, "Done", 1.0, 2.0, None, SHA, Result({"image": SHA}, {}, ("note",), 1.0)
+    )
+    assert JobStatus.parse({**status.document(), "mood": "good"}) == status
+    assert status.final
+
+
+@pytest.mark.parametrize("row", wire.ERRORS.values(), ids=lambda row: row.name)
+def test_every_error_says_what_to_do_and_survives_as_a_problem(row: wire.ErrorType) -> None:
+    error = WireError(row.name, "swatch is 3x3 pixels")
+    assert error.sentence == f"swatch is 3x3 pixels. {row.remedy}"
+    again = WireError.from_problem(error.problem())
+    assert (again.code, again.detail) == (error.code, error.detail)
+    assert 400 <= row.status < 600
+
+
+def test_a_problem_of_an_unknown_type_is_internal() -> None:
+    assert WireError.from_problem({"type": "about:blank", "title": "Bad Gateway"}).code == "internal"

@@ -1,0 +1,411 @@
+"""A job's bytes in, its result bytes out: what the core is asked for, and what becomes of what it gives or raises."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ad_service.core import labels
+from ad_service.core.backbone.codec import Decoders
+from ad_service.core.backbone.loading import CheckpointError
+from ad_service.core.pipeline.synthesis import Picture, Request, Step
+from ad_service.core.sampling import samplers
+from ad_service.storage.models import ModelCorrupt, ModelMissing
+from ad_service.worker import runner
+from ad_service.worker.engine import Outcome, Steps
+from ad_service.worker.engine import Step as Told
+from ad_service.worker.image_files import job_document
+from ad_service.worker.runner import Runner
+from blender_addon import wire
+from blender_addon.wire import JobRequest, WireError
+
+
+def png(pixels: np.ndarray[Any, Any]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+SWATCH = png(np.random.default_rng(0).integers(0, 256, (40, 48, 3)))
+RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
+
+
+def halves(left: tuple[int, int, int], right: tuple[int, int, int], height: int = 40, width: int = 48) -> bytes:
+    """A label map of two colours, side by side."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[:, : width // 2], pixels[:, width // 2 :] = left, right
+    return png(pixels)
+
+
+@dataclass
+class StubCore:
+    """Stands in for models, backbones and synthesis; notes what it is asked for."""
+
+    requests: list[Request] = field(default_factory=list)
+    loaded: list[tuple[str, str]] = field(default_factory=list)
+    error: BaseException | None = None
+    closed: bool = False
+    decoders: Decoders | None = None
+
+    def find(self, name: str, data_dir: Path, *, allow_paths: bool) -> SimpleNamespace:
+        if name not in ("pocket", "mine", "other"):
+            raise ModelMissing(f"there is no model {name!r}")
+        return SimpleNamespace(name=name, path=Path(name), family="pocket")
+
+    def load(self, path: Path, family: str, *, device: str, precision: str, name: str) -> SimpleNamespace:
+        self.loaded.append((name, precision))
+        return SimpleNamespace(
+            name=name, digest="d" * 64, device=torch.device(device), dtype=torch.float32, notes=("a note of the model",)
+        )
+
+    def synthesize(
+        self, backbone: SimpleNamespace, request: Request, decoders: Decoders
+    ) -> Generator[Step, None, Picture]:
+        self.requests.append(request)
+        self.decoders = decoders
+        try:
+            yield Step(0.5, "step 1 of 2", lambda: torch.full((8, 8, 3), 128, dtype=torch.uint8))
+            if self.error is not None:
+                raise self.error
+            yield Step(0.9, "decoding")
+        finally:
+            self.closed = True
+        generator = torch.Generator().manual_seed(request.seed)
+        image = torch.randint(0, 256, (request.height, request.width, 3), dtype=torch.uint8, generator=generator)
+        return Picture(image, {"seam_x": 1.25, "endless": float("inf")}, ("a note of the core",))
+
+
+class UnrepeatableCore(StubCore):
+    """A device that has some operation in no form that gives the same result each time."""
+
+    def synthesize(self, *asked: Any) -> Generator[Step, None, Picture]:
+        picture = yield from super().synthesize(*asked)
+        if torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("fold_cuda does not have a deterministic implementation, but you set")
+        return picture
+
+
+@pytest.fixture
+def core(monkeypatch: pytest.MonkeyPatch) -> StubCore:
+    stub = StubCore()
+    monkeypatch.setattr(runner.models, "find", stub.find)
+    monkeypatch.setattr(runner.backbones, "load", stub.load)
+    monkeypatch.setattr(runner.synthesis, "synthesize", stub.synthesize)
+    monkeypatch.setattr(runner.synthesis, "restyle", stub.synthesize)
+    return stub
+
+
+def run(
+    pictures: dict[str, bytes] | None = None, engine: Runner | None = None, kind: str = "synthesize", **parameters: Any
+) -> tuple[list[Told], Outcome]:
+    """All steps and the outcome of a job."""
+    pictures = pictures or {"swatch": SWATCH}
+    blobs = {hashlib.sha256(data).hexdigest(): data for data in pictures.values()}
+    inputs = {name: hashlib.sha256(data).hexdigest() for name, data in pictures.items()}
+    parameters = {"width": 72, "height": 64, **parameters}
+    request = JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
+    job = (engine or Runner(Path())).run(request, blobs.__getitem__, {"swatch": "bricks.png"})
+    outcomes: list[Outcome] = []
+
+    def to_the_end() -> Steps:
+        outcomes.append((yield from job))
+        return outcomes[0]
+
+    return list(to_the_end()), outcomes[0]
+
+
+def test_a_device_that_cannot_repeat_itself_makes_the_picture_all_the_same(
+    core: StubCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.synthesis, "synthesize", UnrepeatableCore().synthesize)
+    engine = Runner(Path())
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(2):
+            outcome = run(engine=engine)[1]
+            assert outcome.pictures["image"]
+            assert [note for note in outcome.notes if "same seed" in note and "fold_cuda" in note]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def failure(*arguments: Any, **keywords: Any) -> WireError:
+    with pytest.raises(WireError) as caught:
+        run(*arguments, **keywords)
+    return caught.value
+
+
+def test_the_device_is_ready_after_a_real_operation() -> None:
+    ready = Runner(Path()).ready()
+    assert ready.device in ("cuda", "xpu", "mps", "cpu")
+    assert ready.device_name
+    assert 0 <= ready.memory_free <= ready.memory_total
+
+
+def test_a_swatch_becomes_a_picture_of_the_size_asked_for(core: StubCore) -> None:
+    _, outcome = run(width=72, height=64)
+    with Image.open(io.BytesIO(outcome.pictures["image"])) as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (72, 64))
+
+
+def test_the_core_gets_the_swatch_as_numbers_from_zero_to_one(core: StubCore) -> None:
+    run()
+    (request,) = core.requests
+    expected = np.asarray(Image.open(io.BytesIO(SWATCH))).transpose(2, 0, 1) / 255
+    assert request.swatch.dtype == torch.float32
+    assert np.allclose(request.swatch.numpy(), expected)
+    assert (request.height, request.width) == (64, 72)
+    assert request.regions is None and request.layout is None
+
+
+@pytest.mark.parametrize(
+    ("tile", "y", "x"), [("none", False, False), ("x", False, True), ("y", True, False), ("xy", True, True)]
+)
+def test_the_axes_that_tile_arrive_in_the_right_order(core: StubCore, tile: str, y: bool, x: bool) -> None:
+    run(tile=tile)
+    assert (core.requests[0].tile_y, core.requests[0].tile_x) == (y, x)
+
+
+def test_automatic_values_arrive_as_none_and_others_as_they_are(core: StubCore) -> None:
+    names = ("strength", "steps", "iterations", "learning_rate", "content_weight")
+    run()
+    assert [getattr(core.requests[0], name) for name in names] == [None] * 5
+    given = {"strength": 0.5, "steps": 7, "iterations": 2, "learning_rate": 0.01, "content_weight": 0.0}
+    run(**given)
+    assert {name: getattr(core.requests[1], name) for name in names} == given
+
+
+def test_every_parameter_of_the_wire_reaches_the_core(core: StubCore) -> None:
+    run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", precision="fp32")
+    request = core.requests[0]
+    assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
+    assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
+    assert core.loaded == [("pocket", "fp32")]
+    reached = set(Request.__dataclass_fields__) | {"model", "precision", "tile"}
+    assert {parameter.name for parameter in wire.SYNTHESIZE.parameters} <= reached
+
+
+def test_steps_are_told_in_order_with_previews_made_on_demand(core: StubCore) -> None:
+    steps, _ = run()
+    fractions = [step.fraction for step in steps]
+    assert fractions == sorted(fractions)
+    assert "Step 1 of 2" in [step.message for step in steps]
+    (preview,) = [step.preview for step in steps if step.preview]
+    with Image.open(io.BytesIO(preview())) as image:
+        assert (image.format, image.size) == ("JPEG", (8, 8))
+
+
+def test_the_result_carries_its_job_and_what_it_was_made_with(core: StubCore) -> None:
+    _, outcome = run(seed=9)
+    document = job_document("image", outcome.pictures["image"])
+    assert JobRequest.parse(document).parameters["seed"] == 9
+    assert document["files"] == {"swatch": "bricks.png"}
+    assert document["made_with"]["model"] == "pocket"
+    assert document["made_with"]["model_sha256"] == "d" * 64
+    assert document["metrics"] == {"seam_x": 1.25}
+
+
+def test_the_same_job_gives_the_same_bytes_and_another_seed_others(core: StubCore) -> None:
+    first, again, other = (run(seed=seed)[1].pictures["image"] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_figures_that_are_no_numbers_are_left_out_and_notes_of_all_are_told(core: StubCore) -> None:
+    _, outcome = run({"swatch": png(np.dstack([np.zeros((40, 48, 3)), np.full((40, 48), 7)]))})
+    assert outcome.metrics == {"seam_x": 1.25}
+    assert outcome.notes == ("the transparency of swatch is ignored", "a note of the model", "a note of the core")
+
+
+# ---------------------------------------------------------------------------------------------- regions and layout
+
+
+def test_a_layout_speaks_of_the_regions_by_their_colours(core: StubCore) -> None:
+    run({"swatch": SWATCH, "regions": halves(RED, GREEN), "layout": halves(GREEN, RED, 64, 72)})
+    request = core.requests[0]
+    assert request.regions is not None and request.layout is not None
+    assert request.regions.shape == (40, 48) and request.layout.shape == (64, 72)
+    assert request.regions[0, 0] == request.layout[0, -1] != request.regions[0, -1]
+
+
+def test_regions_of_another_size_are_fitted_to_the_swatch(core: StubCore) -> None:
+    run({"swatch": SWATCH, "regions": halves(RED, GREEN, 80, 96), "layout": halves(GREEN, RED)})
+    regions = core.requests[0].regions
+    assert regions is not None and regions.shape == (40, 48)
+    assert len(regions[:, :24].unique()) == len(regions[:, 24:].unique()) == 1
+
+
+def test_a_region_of_few_pixels_is_not_lost_in_a_smaller_swatch(core: StubCore) -> None:
+    pixels = np.full((400, 480, 3), RED)
+    pixels[100:104, 200:204] = GREEN
+    run({"swatch": SWATCH, "regions": png(pixels), "layout": halves(GREEN, RED)})
+    regions = core.requests[0].regions
+    assert regions is not None and len(regions.unique()) == 2
+
+
+def test_regions_that_are_a_photograph_are_named(core: StubCore) -> None:
+    photograph = png(np.random.default_rng(1).integers(0, 256, (400, 480, 3)))
+    error = failure({"swatch": SWATCH, "regions": photograph, "layout": halves(GREEN, RED)})
+    assert error.code == "invalid-labels"
+    assert "of the regions are near" in error.detail
+
+
+def test_regions_of_another_shape_are_refused_with_both_sizes(core: StubCore) -> None:
+    error = failure({"swatch": SWATCH, "regions": halves(RED, GREEN, 48, 40), "layout": halves(GREEN, RED)})
+    assert error.code == "invalid-labels"
+    assert "40x48" in error.detail and "48x40" in error.detail
+
+
+def test_a_layout_with_a_colour_of_its_own_is_refused_and_the_colour_named(core: StubCore) -> None:
+    error = failure({"swatch": SWATCH, "regions": halves(RED, GREEN), "layout": halves(BLUE, RED)})
+    assert error.code == "invalid-labels"
+    assert "#0000c8" in error.detail
+
+
+# ---------------------------------------------------------------------------------------------- restyle
+
+
+def restyled(core: StubCore, content: bytes, **parameters: Any) -> Request:
+    """What the core is asked for, for a content."""
+    run({"swatch": SWATCH, "content": content}, kind="restyle", **{"width": 0, "height": 0, **parameters})
+    return core.requests[-1]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [(96, 128, (96, 128)), (99, 101, (96, 104)), (40, 33, (64, 64)), (16385, 32, (16384, 64))],
+)
+def test_a_restyling_has_the_size_of_its_content_as_near_as_can_be(
+    core: StubCore, height: int, width: int, expected: tuple[int, int]
+) -> None:
+    request = restyled(core, png(np.zeros((height, width, 3))), width=0)
+    assert (request.height, request.width) == expected
+
+
+def test_each_side_of_a_restyling_can_be_asked_for(core: StubCore) -> None:
+    request = restyled(core, png(np.zeros((96, 128, 3))), width=256)
+    assert (request.height, request.width) == (96, 256)
+
+
+def test_the_core_gets_the_content_whole_beside_the_swatch(core: StubCore) -> None:
+    request = restyled(core, png(np.full((96, 128, 3), 255)), width=256, method="preview")
+    assert request.content is not None and request.content.shape == (3, 96, 128)
+    assert bool((request.content == 1).all())
+    assert request.swatch.shape == (3, 40, 48)
+    assert request.method == "preview"
+
+
+def test_a_tiny_content_is_refused_with_its_size(core: StubCore) -> None:
+    error = failure({"swatch": SWATCH, "content": png(np.zeros((31, 40, 3)))}, kind="restyle")
+    assert error.code == "invalid-image"
+    assert error.detail == "content is 40x31 pixels; each side must have at least 32 pixels"
+
+
+# ---------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_a_tiny_swatch_is_refused_with_its_size(core: StubCore) -> None:
+    error = failure({"swatch": png(np.zeros((1, 1, 3)))})
+    assert error.code == "invalid-image"
+    assert error.detail == "swatch is 1x1 pixels; each side must have at least 32 pixels"
+
+
+def test_a_file_that_is_no_picture_is_refused_before_a_model_is_loaded(core: StubCore) -> None:
+    assert failure({"swatch": b"hello"}).code == "invalid-image"
+    assert core.loaded == []
+
+
+def test_an_unknown_model_is_missing(core: StubCore) -> None:
+    error = failure(model="nobody")
+    assert error.code == "model-missing"
+    assert "'nobody'" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (samplers.NotFinite("at step 3"), "nan-output"),
+        (labels.LabelError("label 3 has no pixel"), "invalid-labels"),
+        (CheckpointError("unet is missing"), "model-corrupt"),
+        (ModelCorrupt("bad sha256"), "model-corrupt"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore"), "out-of-memory"),
+        (MemoryError(), "out-of-memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out-of-memory"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors"), "out-of-memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out-of-memory"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel"), "device-unavailable"),
+    ],
+)
+def test_errors_of_the_core_become_errors_of_the_closed_list(core: StubCore, error: BaseException, code: str) -> None:
+    core.error = error
+    told = failure()
+    assert told.code == code
+    assert told.detail and "\n" not in told.detail
+
+
+def test_a_defect_stays_a_defect(core: StubCore) -> None:
+    core.error = RuntimeError("shapes (3, 4) and (5, 6) do not fit")
+    with pytest.raises(RuntimeError, match="do not fit"):
+        run()
+
+
+def test_a_job_that_is_dropped_closes_the_core(core: StubCore) -> None:
+    sha = hashlib.sha256(SWATCH).hexdigest()
+    request = JobRequest.parse({"kind": "synthesize", "inputs": {"swatch": sha}})
+    job = Runner(Path()).run(request, lambda _: SWATCH)
+    while "Step" not in next(job).message:
+        pass
+    job.close()
+    assert core.closed
+
+
+def test_fitted_decoders_are_kept_in_the_data_folder(core: StubCore, tmp_path: Path) -> None:
+    run(engine=Runner(tmp_path))
+    assert core.decoders is not None
+    core.decoders["a" * 64] = {"weight": torch.ones(2)}
+    assert [path.parent for path in tmp_path.rglob("*.safetensors")] == [tmp_path / "decoders"]
+
+
+# ---------------------------------------------------------------------------------------------- models kept loaded
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    def free(part: float) -> None:
+        monkeypatch.setattr(runner, "_memory", lambda device: (int(part * 100), 100))
+
+    return free
+
+
+def test_a_model_is_loaded_once_for_many_jobs(core: StubCore, memory: Callable[[float], None]) -> None:
+    memory(0.9)
+    engine = Runner(Path())
+    for model in ("pocket", "mine", "pocket", "mine"):
+        run(engine=engine, model=model)
+    assert core.loaded == [("pocket", "auto"), ("mine", "auto")]
+
+
+def test_the_model_used_longest_ago_makes_room(core: StubCore, memory: Callable[[float], None]) -> None:
+    memory(0.9)
+    engine = Runner(Path())
+    for model in ("pocket", "mine", "pocket", "other", "pocket", "mine"):
+        run(engine=engine, model=model)
+    assert [name for name, _ in core.loaded] == ["pocket", "mine", "other", "mine"]
+
+
+def test_only_one_model_stays_where_memory_is_short(core: StubCore, memory: Callable[[float], None]) -> None:
+    memory(0.1)
+    engine = Runner(Path())
+    for model in ("pocket", "mine", "pocket"):
+        run(engine=engine, model=model)
+    assert [name for name, _ in core.loaded] == ["pocket", "mine", "pocket"]

@@ -1,0 +1,315 @@
+"""The supervised worker: whatever an engine does to its process, each job ends in one way and the next one runs."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ad_service.service.supervisor import Patience, Supervisor
+from ad_service.storage.blobs import Store
+from ad_service.storage.jobs import Jobs
+from ad_service.storage.settings import Settings
+from ad_service.worker import protocol
+from ad_service.worker.engine import Step
+from ad_service.worker.worker import KEPT_PREVIEWS, Clock, Worker, load_engine
+from blender_addon import wire
+from blender_addon.wire import JobRequest
+from tests.support import tiny_checkpoints
+from tests.support.live_service import ROOT, LiveService
+
+Start = Callable[..., LiveService]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started (Linux)."""
+    text = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for file in text for child in file.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs: neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def worker_of(live: LiveService) -> int:
+    live.wait_until_ready()
+    (worker,) = children(live.process.pid)
+    return worker
+
+
+@contextmanager
+def supervised(folder: Path, engine: str) -> Iterator[Jobs]:
+    """A supervisor of little patience in this process, with one job, "a"."""
+    settings = Settings(folder, engine=f"tests.support.engines:{engine}")
+    jobs = Jobs(settings.jobs_file)
+    jobs.submit("a", JobRequest.parse({"kind": "synthesize", "inputs": {"swatch": "0" * 64}}))
+    patience = Patience(terminate=0.2, kill=0.5, restart=0.01)
+    supervisor = Supervisor(jobs, settings.worker_command, settings.worker_log, patience)
+    supervisor.start()
+    try:
+        yield jobs
+    finally:
+        supervisor.stop()
+        jobs.close()
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def test_a_worker_that_dies_once_does_not_cost_the_job(start: Start) -> None:
+    live = start("dies_once")
+    status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
+    assert (status["state"], status["attempt"]) == ("succeeded", 2)
+
+
+def test_a_job_that_kills_its_worker_fails_and_the_next_one_gets_its_turn(start: Start) -> None:
+    live = start("dies")
+    jobs = [live.submit(seed=i) for i in range(2)]
+    for job in jobs:
+        status = live.wait_for_state(job, *wire.FINAL_STATES)
+        assert (status["state"], status["attempt"]) == ("failed", 2)
+        assert status["problem"]["type"] == "worker-crashed"
+        assert "exit code 3" in status["problem"]["detail"]
+        assert status["problem"]["retryable"]
+    live.wait_until_ready()
+
+
+@linux
+def test_a_worker_killed_in_mid_job_is_started_again_and_the_job_with_it(start: Start) -> None:
+    live = start("sleeps")
+    job = live.submit()
+    worker = worker_of(live)
+    live.wait(job, lambda status: status["message"] == "Sleeping")
+    os.kill(worker, signal.SIGKILL)
+    status = live.wait(job, lambda status: status["attempt"] == 2 and status["message"] == "Sleeping")
+    assert status["state"] == "running"
+    assert worker_of(live) != worker
+    live.cancel(job)
+    live.wait_for_state(job, "canceled")
+
+
+def test_a_running_job_ends_soon_after_cancel(start: Start) -> None:
+    live = start("sleeps")
+    job, next_job = live.submit(seed=1), live.submit(seed=2)
+    live.wait(job, lambda status: status["message"] == "Sleeping")
+    began = time.monotonic()
+    assert live.cancel(job)["state"] == "canceling"
+    live.wait_for_state(job, "canceled")
+    assert time.monotonic() - began < 2
+    live.wait_for_state(next_job, "running")
+    assert live.cancel(job)["state"] == "canceled"
+
+
+@pytest.mark.parametrize(("engine", "signal_that_ends_it"), [("is_deaf", "SIGKILL"), ("is_busy", "SIGTERM")])
+def test_a_worker_that_does_not_listen_is_ended_when_its_job_is_canceled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str, signal_that_ends_it: str
+) -> None:
+    with supervised(tmp_path, engine) as jobs:
+        wait_until(lambda: jobs.get("a").message == "Not listening")
+        jobs.cancel("a")
+        wait_until(lambda: jobs.get("a").final)
+        assert jobs.get("a").state == "canceled"
+        wait_until(lambda: f"died of signal {signal_that_ends_it}" in caplog.text)
+
+
+def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(start: Start) -> None:
+    live = start("raises")
+    status = live.wait_for_state(live.submit(seed=0), *wire.FINAL_STATES)
+    assert status["problem"]["type"] == "internal"
+    assert "ZeroDivisionError" in status["problem"]["detail"]
+    assert "Traceback" in (live.data_dir / "worker.log").read_text()
+    assert live.wait_for_state(live.submit(seed=1), *wire.FINAL_STATES)["state"] == "succeeded"
+
+
+def test_a_defect_whose_trace_the_disk_cannot_take_costs_the_job_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullDisk(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", FullDisk())
+        _, said = follow(tmp_path, "raises", seed=0)
+    assert isinstance(said[-1], protocol.Failed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_engine_that_ends_with_nothing_to_show_has_failed(tmp_path: Path, seed: int) -> None:
+    _, said = follow(tmp_path, "lies", seed=seed)
+    end = said[-1]
+    assert isinstance(end, protocol.Failed) and end.problem["type"] == "internal"
+
+
+@linux
+def test_a_thread_left_behind_keeps_neither_the_next_job_nor_the_end_from_coming(start: Start) -> None:
+    live = start("leaks")
+    for seed in range(2):
+        assert live.wait_for_state(live.submit(seed=seed), *wire.FINAL_STATES)["state"] == "succeeded"
+    worker = worker_of(live)
+    assert live.stop() == 0
+    assert not is_alive(worker)
+
+
+def test_an_error_of_the_closed_list_arrives_as_it_is(start: Start) -> None:
+    live = start("refuses")
+    status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
+    expected = wire.WireError("invalid-image", "swatch is 3x3 pixels; it must be at least 32x32").problem()
+    assert (status["state"], status["problem"]) == ("failed", expected)
+
+
+def test_what_an_engine_prints_does_not_get_among_the_events(start: Start) -> None:
+    live = start("babbles")
+    status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
+    assert (status["state"], status["progress"]) == ("succeeded", 1.0)
+    assert "Loading pipeline components" in (live.data_dir / "worker.log").read_text()
+
+
+def test_a_worker_that_never_starts_fails_its_job_with_its_last_words(tmp_path: Path) -> None:
+    with supervised(tmp_path, "never_starts") as jobs:
+        wait_until(lambda: jobs.get("a").final)
+        problem = jobs.get("a").problem
+        assert problem is not None and problem["type"] == "device-unavailable"
+        assert "no kernel image" in problem["detail"]
+
+
+def test_a_worker_that_is_not_there_is_told_as_such(start: Start) -> None:
+    answer = start("never_starts").get("/v1/ready")
+    assert (answer.status_code, answer.json()["type"]) == (503, "device-unavailable")
+    assert answer.json()["detail"]
+
+
+def test_a_service_that_is_killed_runs_its_job_again_when_it_starts(start: Start, tmp_path: Path) -> None:
+    live = start("sleeps", data_dir=tmp_path / "data")
+    running, waiting = live.submit(seed=1), live.submit(seed=2)
+    live.wait(running, lambda status: status["message"] == "Sleeping")
+    live.stop(signal.SIGKILL)
+    (tmp_path / "data" / "runtime.json").unlink()
+    again = start("echoes", data_dir=tmp_path / "data")
+    assert again.wait_for_state(running, *wire.FINAL_STATES)["attempt"] == 2
+    assert again.wait_for_state(waiting, *wire.FINAL_STATES)["attempt"] == 1
+
+
+@linux
+def test_the_worker_dies_with_a_service_that_is_killed(start: Start) -> None:
+    live = start("is_deaf")
+    job = live.submit()
+    live.wait(job, lambda status: status["message"] == "Not listening")
+    worker = worker_of(live)
+    live.stop(signal.SIGKILL)
+    wait_until(lambda: not is_alive(worker))
+
+
+@linux
+def test_the_worker_ends_with_a_service_that_is_stopped(start: Start) -> None:
+    live = start("sleeps")
+    worker = worker_of(live)
+    live.stop(signal.SIGINT)
+    assert not is_alive(worker)
+
+
+def test_the_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "ad_service.worker",
+        "--data-dir",
+        str(tmp_path),
+        "--engine",
+        "tests.support.engines:sleeps",
+    ]
+    worker = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert worker.stdin and worker.stdout
+    assert isinstance(protocol.decode_event(worker.stdout.readline()), protocol.Ready)
+    document = {"kind": "synthesize", "inputs": {"swatch": "0" * 64}}
+    worker.stdin.write(protocol.encode_command(protocol.Run("a", document)) + "\n")
+    worker.stdin.flush()
+    assert json.loads(worker.stdout.readline())["message"] == "Sleeping"
+    worker.stdin.close()
+    assert worker.wait(timeout=5) == 0
+    worker.stdout.close()
+
+
+# ---------------------------------------------------------------------------------------------- the worker alone
+
+
+def follow(tmp_path: Path, engine: str, **parameters: object) -> tuple[Store, list[protocol.Event]]:
+    """Runs a job in this process; returns the store and what was said."""
+    store, said = Store(tmp_path / "blobs"), io.StringIO()
+    document = {"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": store.put(b"swatch")}}
+    worker = Worker(load_engine(f"tests.support.engines:{engine}", tmp_path), store, io.StringIO(), said)
+    worker._run_job(protocol.Run("a", document))
+    return store, [protocol.decode_event(line) for line in said.getvalue().splitlines()]
+
+
+def test_of_many_previews_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Clock, "preview_is_due", lambda self: True)
+    monkeypatch.setattr(Clock, "progress_is_due", lambda self: True)
+    store, said = follow(tmp_path, "shows", steps=30)
+    told = [event.preview for event in said if isinstance(event, protocol.Progress) and event.preview]
+    assert len(set(told)) == len(told) == 30
+    assert [store.has(sha) for sha in told] == [False] * (30 - KEPT_PREVIEWS) + [True] * KEPT_PREVIEWS
+
+
+def test_progress_and_previews_come_no_faster_than_anyone_can_look(tmp_path: Path) -> None:
+    _, said = follow(tmp_path, "shows", steps=30)
+    progress = [event for event in said if isinstance(event, protocol.Progress)]
+    assert 1 <= len(progress) <= 6  # the job takes 0.3 s
+    assert len({event.preview for event in progress}) == 1
+    assert isinstance(said[-1], protocol.Succeeded)
+
+
+def test_the_time_left_is_told_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    clock = Clock()
+    told = []
+    for at, fraction in ((100.0, 0.0), (130.0, 0.0), (131.0, 0.1), (131.5, 0.11), (133.0, 0.3), (139.0, 0.9)):
+        now[0] = at
+        told.append(clock.seconds_left(Step(fraction, "")))
+    assert told == [None, None, None, None, 7.0, 1.0]
+
+
+@pytest.mark.slow
+def test_a_real_engine_makes_a_texture_through_the_service(start: Start, tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    tiny_checkpoints.tiny_pocket(data_dir / "models" / "tiny")
+    live = start("", data_dir=data_dir)
+    swatch = io.BytesIO()
+    Image.effect_noise((96, 96), 60).convert("RGB").save(swatch, "PNG")
+    parameters = {"model": "tiny", "width": 128, "height": 96, "steps": 3, "detail": "off"}
+    jobs = [live.submit(swatch.getvalue(), **parameters) for _ in range(2)]
+    results = [live.wait_for_state(job, *wire.FINAL_STATES, seconds=300) for job in jobs]
+    assert [status["state"] for status in results] == ["succeeded"] * 2, results
+    assert results[0]["result"]["outputs"] == results[1]["result"]["outputs"]
+    image = Image.open(io.BytesIO(live.get(f"/v1/blobs/{results[0]['result']['outputs']['image']}").content))
+    assert image.size == (128, 96)
