@@ -38,6 +38,7 @@ from ad_service.core.sampling.attention import capture
 from ad_service.storage import models
 from ad_service.worker import image_files
 from ad_service.worker.runner import device_name
+from blender_addon import wire
 from blender_addon.wire import WireError
 
 Size = tuple[int, int]

@@ -105,7 +105,8 @@ def test_synthesize_writes_the_picture_and_says_where_and_how_good(
 
 def test_every_parameter_of_the_wire_is_a_flag(stub: type[StubRunner], call: Callable[..., int], swatch: Path) -> None:
     values = {"int": 64, "float": 0.5, "str": "mine"}
-    given = {p.name: p.choices[-1] if p.choices else values[p.kind] for p in wire.SYNTHESIZE.parameters}
+    documents = [p.document() for p in wire.SYNTHESIZE.parameters]
+    given = {d.name: d.choices[-1] if d.choices else values[d.kind] for d in documents}
     given |= {"steps": 9, "iterations": 3}
     flags = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), value)]
     assert call("synthesize", swatch, "--out", swatch.with_name("o.png"), *flags) == 0

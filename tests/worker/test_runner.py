@@ -99,7 +99,7 @@ class UnrepeatableCore(StubCore):
 def core(monkeypatch: pytest.MonkeyPatch) -> StubCore:
     stub = StubCore()
     monkeypatch.setattr(runner.models, "find", stub.find)
-    monkeypatch.setattr(runner.backbones, "load", stub.load)
+    monkeypatch.setattr(runner.loading, "load", stub.load)
     monkeypatch.setattr(runner.synthesis, "synthesize", stub.synthesize)
     monkeypatch.setattr(runner.synthesis, "restyle", stub.synthesize)
     return stub

@@ -149,8 +149,8 @@ def test_a_large_swatch_is_laid_in_larger_squares(
 ) -> None:
     cells = []
     monkeypatch.setattr(synthesis, "LARGE", 64)
-    laid = synthesis.starts.paint
-    monkeypatch.setattr(synthesis.starts, "paint", lambda *given: (cells.append(given[2]), laid(*given))[1])
+    laid = synthesis.source_maps.paint
+    monkeypatch.setattr(synthesis.source_maps, "paint", lambda *given: (cells.append(given[2]), laid(*given))[1])
     swatch, regions = (u[..., :100, :90] for u in (texture(120, 120), stripes(120, 120)))  # no multiples of a square
     maps = {"regions": regions, "layout": stripes(height, width)} if labelled else {}
     make("pocket", height, width, swatch=swatch, tile_y=tile_y, tile_x=tile_x, steps=1, **maps)
