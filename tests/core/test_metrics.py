@@ -190,8 +190,8 @@ def test_pictures_of_different_sizes_are_compared() -> None:
 
 def test_many_patches_are_thinned_out_evenly() -> None:
     a, b = grain(128, 128), grain(128, 128, 1, 9)
-    assert patch_distance(a, b, most=2000) == pytest.approx(patch_distance(a, b), rel=0.1)
-    assert patch_distance(a, a, most=2000) == 0
+    assert patch_distance(a, b, max_patches=2000) == pytest.approx(patch_distance(a, b), rel=0.1)
+    assert patch_distance(a, a, max_patches=2000) == 0
 
 
 def test_halves_of_an_even_texture_differ_less_than_those_of_one_that_changes() -> None:
