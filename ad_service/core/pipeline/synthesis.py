@@ -18,7 +18,7 @@ from ad_service.core.pictures import lighting
 from ad_service.core.pictures.patch_statistics import match_patch_statistics
 from ad_service.core.quilting import periodicity, source_maps
 from ad_service.core.quilting.cuts import visible_cuts
-from ad_service.core.quilting.quilt import LARGEST, QuiltOptions, guide_of, quilt
+from ad_service.core.quilting.quilt import QuiltOptions, guide_of, quilt
 from ad_service.core.sampling.attention import capture
 from ad_service.core.sampling.samplers import SAMPLERS, Plan, Subject
 from ad_service.core.sampling.styleid import preview
@@ -406,7 +406,7 @@ def _quilt_options(side: int, periods: Tensor | None) -> QuiltOptions:
 
     Those of a regular swatch overlap by a whole period.
     """
-    block = max(8, min(side // 3, max(32, side // 4), LARGEST * 2 // 3))
+    block = max(8, min(side // 3, max(32, side // 4), QuiltOptions.largest_piece * 2 // 3))
     overlap = max(2, block // 4)
     if periods is not None:
         overlap = max(overlap, min(block // 2, int(periods.norm(dim=1).min()) + 2))
