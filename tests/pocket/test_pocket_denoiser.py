@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
@@ -26,6 +29,7 @@ from ad_service.pocket.training.in_context import (
     set_references,
 )
 from ad_service.pocket.training.loop import parameter_groups
+from ad_service.pocket.training.statistics import measure, read_flag, write_flag
 
 
 def test_damage_changes_a_part_and_leaves_the_rest() -> None:
@@ -144,3 +148,26 @@ def test_loss_reports_each_kind_of_window(pictures: np.ndarray) -> None:
         kinds |= set(numbers)
     assert kinds <= {"no_skips", "damaged", "t000", "t250", "t500", "t750"}
     assert "damaged" in kinds
+
+
+def test_standardized_latents_have_unit_variance_and_are_restored() -> None:
+    z = torch.randn(2, 6, 32, 32, generator=generator()) * torch.linspace(0.5, 3, 6)[:, None, None] + 2
+    statistics = measure(z)
+    standard = statistics.standardize(z)
+    assert standard.mean((2, 3)).abs().max() < 1e-5
+    assert torch.allclose(standard.var((2, 3)), torch.ones(2, 6), atol=0.02)
+    assert torch.allclose(statistics.restore(standard), z, atol=1e-5)
+    assert measure(torch.ones(1, 6, 8, 8)).standardize(torch.ones(1, 6, 8, 8)).abs().max() == 0
+
+
+def test_standardized_batches_do_not_depend_on_contrast(pictures: np.ndarray) -> None:
+    settings = replace(TINY, standardize=True)
+    batch = denoiser_batches(Source(torch.from_numpy(pictures)), patch_encoder(), settings)[0]
+    assert 0.5 < batch.reference.std() < 1.5
+
+
+def test_flag_of_exported_weights(tmp_path: Path) -> None:
+    assert not read_flag(tmp_path)
+    for standardized in (True, False):
+        write_flag(tmp_path, standardized)
+        assert read_flag(tmp_path) is standardized

@@ -116,7 +116,7 @@ def test_a_longer_budget_continues_at_the_same_rate() -> None:
 
 def options(run: Run, *more: str) -> list[str]:
     """Arguments of the command for a tiny run of one step."""
-    given = [f"--{k.replace('_', '-')}={v}" for k, v in vars(TINY).items() if not isinstance(v, tuple)]
+    given = [f"--{k.replace('_', '-')}={v}" for k, v in vars(TINY).items() if not isinstance(v, tuple | bool)]
     widths = ["--codec-widths", "16", "24", "32", "--unet-widths", "16", "32", "32"]
     return ["--out", str(run.folder), "--steps-codec=1", "--steps-unet=1", *given, *widths, *more]
 
@@ -160,18 +160,19 @@ def test_run_starts_from_exported_weights_and_photographs(
     first = run.folder / "weights"
     second = replace(run, folder=tmp_path_factory.mktemp("second"))
     np.save(second.textures_file, pictures)
-    train.main(options(second, f"--init={first}", f"--photographs={photographs}"))
+    train.main(options(second, f"--init={first}", f"--photographs={photographs}", "--standardize"))
     assert not second.checkpoint("codec").exists()
     names = json.loads((second.folder / "materials.json").read_text())
     assert names == {"training": list(TRAINING), "held_out": list(HELD_OUT)}
     exported = second.folder / "weights"
+    assert json.loads((exported / "latents.json").read_text()) == {"standardized": True}
     vae = "vae/diffusion_pytorch_model.safetensors"
     assert (exported / vae).read_bytes() == (first / vae).read_bytes()
     before, after = (UNet2DModel.from_pretrained(w / "unet").state_dict() for w in (first, exported))
     assert all(torch.allclose(v, after[k], atol=2e-2) for k, v in before.items())
     assert not all(torch.equal(v, after[k]) for k, v in before.items())
     with pytest.raises(SystemExit, match=r"materials\.json: the run was started with"):
-        train.main(options(second, "--steps-unet=2"))
+        train.main(options(second, "--steps-unet=2", "--standardize"))
     with pytest.raises(ValueError, match="started without --init"):
         start_from(run, exported)
 

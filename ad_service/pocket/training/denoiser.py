@@ -19,6 +19,7 @@ from ad_service.pocket.training.loop import Batches, Numbers, fit
 from ad_service.pocket.training.photographs import Material
 from ad_service.pocket.training.rng import chance, integer, uniform
 from ad_service.pocket.training.settings import Run, Settings
+from ad_service.pocket.training.statistics import measure
 from ad_service.pocket.training.validation import held_out_windows, v_errors
 
 DAMAGED = 0.35
@@ -134,7 +135,10 @@ def denoiser_batches(source: Source, code: PatchEncoder, settings: Settings) -> 
     def make(g: torch.Generator) -> DenoiserBatch:
         size, count = window_size(g, settings)
         regions = torch.cat([source.crop(FACTOR * size * 3 // 2, g, softened=0.85) for _ in range(count)])
-        z = torch.stack([windows(region, g, 1 + settings.unet_each, size) for region in code.encode(regions)])
+        latents = code.encode(regions)
+        if settings.standardize:
+            latents = measure(latents).standardize(latents)
+        z = torch.stack([windows(region, g, 1 + settings.unet_each, size) for region in latents])
         reference, clean = z[:, 0], z[:, 1:]
         damaged = torch.rand(clean.shape[:2], generator=g) < DAMAGED
         start = clean.clone()
@@ -166,11 +170,13 @@ def without_fine_skips(unet: UNet2DModel) -> Iterator[None]:
 
 
 def denoiser_loss(
-    unet: UNet2DModel, code: PatchEncoder, device: torch.device
+    unet: UNet2DModel, code: PatchEncoder, device: torch.device, standardize: bool = False
 ) -> Callable[[DenoiserBatch], tuple[Tensor, Numbers]]:
     """The squared error of v; errors in structure weigh more than errors in grain."""
     weight = 1 / code.analysis.flatten(1).norm(dim=1)
     weight = (weight / weight.mean())[:, None, None].to(device)
+    if standardize:
+        weight = torch.ones_like(weight)
 
     def loss(batch: DenoiserBatch) -> tuple[Tensor, Numbers]:
         count = len(batch.reference)
@@ -223,10 +229,16 @@ def train_denoiser(run: Run, source: Source, held_out: list[Material]) -> None:
     unet.requires_grad_(True)
 
     settings = run.settings
-    pairs, alphas = held_out_windows(held_out, code, settings.unet_crop), noise_schedule().alphas_cumprod
+    pairs = held_out_windows(held_out, code, settings.unet_crop)
+    if settings.standardize:
+        pairs = measure(pairs).standardize(pairs)
+    alphas = noise_schedule().alphas_cumprod
 
     def validate(model: nn.Module) -> Numbers:
         return v_errors(model, alphas, pairs)
 
-    batches, loss = denoiser_batches(source, code, settings), denoiser_loss(unet, code, run.device)
+    batches, loss = (
+        denoiser_batches(source, code, settings),
+        denoiser_loss(unet, code, run.device, settings.standardize),
+    )
     fit("unet", unet, batches, loss, run.unet_budget, settings.unet_rate, run, validate if len(pairs) else None)

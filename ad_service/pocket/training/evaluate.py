@@ -24,6 +24,7 @@ import ad_service.pocket
 from ad_service.pocket.training.codec_start import read_encoder
 from ad_service.pocket.training.in_context import SHARPNESS, attention_layers, center_and_normalize, in_context
 from ad_service.pocket.training.photographs import read_materials
+from ad_service.pocket.training.statistics import identity, measure, read_flag
 from ad_service.pocket.training.validation import held_out_windows, v_errors
 
 SIDE = 512
@@ -99,11 +100,13 @@ def cross_with_bands(z: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def evaluate_picture(
-    codec: AutoencoderKL, unet: UNet2DModel, alphas: Tensor, picture: Tensor, seed: int
+    codec: AutoencoderKL, unet: UNet2DModel, alphas: Tensor, picture: Tensor, seed: int, standardized: bool
 ) -> tuple[str, Tensor]:
     """The figures of a picture (1, 3, h, w) as text, and its row of the sheet (8, 3, h/2, w/2)."""
     latents = codec.encode(picture).latent_dist.mean
     round_trip = psnr(codec.decode(latents).sample.clamp(-1, 1), picture)
+    statistics = measure(latents) if standardized else identity()
+    latents = statistics.standardize(latents)
     half = latents.shape[-1] // 2
     target, reference = latents[..., :half, :half], latents[..., :half, half:]
     noise = torch.randn(target.shape, generator=torch.Generator().manual_seed(seed)).to(target.device)
@@ -126,7 +129,7 @@ def evaluate_picture(
 
     keys = effective_keys(unet, add_noise(target, noise, alphas[300]), 300, reference)
     figures.append(f"effective keys {' '.join(keys)}")
-    decoded = codec.decode(torch.cat(results)).sample.clamp(-1, 1)
+    decoded = codec.decode(statistics.restore(torch.cat(results))).sample.clamp(-1, 1)
     side = decoded.shape[-1]
     row = torch.cat([picture[..., :side, :side], decoded, picture[..., :side, side:]])
     return "; ".join(figures), row.cpu()
@@ -158,11 +161,13 @@ def evaluate(
         codec.to(device)
         for size in (32, 64):
             pairs = held_out_windows(held_out, code, size)
+            if read_flag(weights) and len(pairs):
+                pairs = measure(pairs).standardize(pairs)
             errors = "  ".join(f"{k} {v:.4f}" for k, v in v_errors(unet, alphas, pairs).items())
             print(f"{len(pairs)} held-out materials, windows of {size} latents: {errors}", flush=True)
-    rows = []
+    rows, standardized = [], read_flag(weights)
     for seed, path in enumerate(images):
-        figures, row = evaluate_picture(codec, unet, alphas, read_image(path).to(device), seed)
+        figures, row = evaluate_picture(codec, unet, alphas, read_image(path).to(device), seed, standardized)
         print(f"{path.parent.name if path.stem == 'color' else path.stem}: {figures}", flush=True)
         rows.append(torch.cat(list(row), -1))
     if sheet and rows:

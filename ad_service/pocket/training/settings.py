@@ -36,6 +36,9 @@ class Settings:
     codec_batch: int = field(default=8, metadata={"help": "crops per step"})
     codec_crop: int = field(default=80, metadata={"help": "pixels per side, a multiple of 4"})
     codec_rate: float = field(default=2e-3, metadata={"help": "highest learning rate"})
+    standardize: bool = field(
+        default=False, metadata={"help": "the UNet sees latents of mean 0 and variance 1, see statistics.py"}
+    )
     unet_widths: tuple[int, ...] = field(default=(48, 96, 160), metadata={"help": "of the UNet's three levels"})
     unet_textures: int = field(default=4, metadata={"help": "textures per step"})
     unet_each: int = field(default=3, metadata={"help": "noised windows of each texture, at least 2"})

@@ -30,6 +30,7 @@ from ad_service.pocket.training.crops import Source, load_textures
 from ad_service.pocket.training.denoiser import load_unet, noise_schedule, train_denoiser
 from ad_service.pocket.training.photographs import Material, read_materials
 from ad_service.pocket.training.settings import Budget, Run, Settings, keep_json, keep_settings, start_from
+from ad_service.pocket.training.statistics import write_flag
 from ad_service.pocket.training.textures import write_textures
 
 STAGES = ("textures", "codec", "unet", "export")
@@ -69,6 +70,7 @@ def export(run: Run, weights: Path) -> None:
     else:
         shutil.copytree(run.initial_weights / "vae", weights / "vae", dirs_exist_ok=True)
     noise_schedule().save_pretrained(weights / "scheduler")
+    write_flag(weights, run.settings.standardize)
     for path in weights.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
     size = sum(p.stat().st_size for p in weights.rglob("*.safetensors"))
@@ -94,6 +96,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for f in fields(Settings):
         default = f.default
         many: dict[str, Any] = {"nargs": 3, "type": int} if isinstance(default, tuple) else {"type": type(default)}
+        if isinstance(default, bool):
+            many = {"action": argparse.BooleanOptionalAction}
         text = f"{f.metadata['help']} (default {default})"
         parser.add_argument(f"--{f.name.replace('_', '-')}", default=default, help=text, **many)
     return parser.parse_args(argv)

@@ -33,7 +33,9 @@ def held_out_windows(materials: list[Material], code: PatchEncoder, size: int) -
 
 @torch.no_grad()
 def v_errors(unet: nn.Module, alphas: Tensor, pairs: Tensor) -> dict[str, float]:
-    """Mean squared errors of v: {"right_200": ..., "wrong_200": ..., ...}; empty without pairs.
+    """Mean squared errors of v: {"right_200": ..., "wrong_200": ..., "linear_200": ..., ...}; empty without pairs.
+
+    `linear` is the error of the best filter that multiplies each channel by a number, given the target's variances.
 
     Args:
         alphas: The noise schedule's cumulative products.
@@ -58,4 +60,6 @@ def v_errors(unet: nn.Module, alphas: Tensor, pairs: Tensor) -> dict[str, float]
                     out = unet(torch.cat([shown[part], noised[part]]).to(device), times).sample[r:]
                 total += float((out.float().cpu() - v[part]).square().mean((1, 2, 3)).sum())
             numbers[f"{name}_{t}"] = total / len(pairs)
+        variance = target.var((-2, -1))
+        numbers[f"linear_{t}"] = float((variance / (a * variance + 1 - a)).mean())
     return numbers
