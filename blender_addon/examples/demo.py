@@ -134,18 +134,18 @@ def order_texture(regions: ModuleType, size: int) -> None:
     bpy.ops.distill.run()
 
 
-def wait_for_it(running: ModuleType) -> None:
+def wait_for_it(session: ModuleType) -> None:
     """Pump until the job has ended, and say how far it is now and then; ends the program when it failed."""
     start = said = time.monotonic()
-    while running.desk.busy():
-        running.pump()
+    while session.desk.busy():
+        session.pump()
         time.sleep(0.1)
         if time.monotonic() - said > 10:
             said = time.monotonic()
-            print("  " + "; ".join(record.progress_text() for record in running.desk.of_this_file()), flush=True)
+            print("  " + "; ".join(record.progress_text() for record in session.desk.of_this_file()), flush=True)
         if said - start > WAIT_SECONDS:
             raise SystemExit(f"demo.py: no result after {WAIT_SECONDS:g} seconds")
-    errors = [record.sentence for record in running.desk.of_this_file() if record.sentence]
+    errors = [record.sentence for record in session.desk.of_this_file() if record.sentence]
     if errors or not bpy.context.scene.distill.last_result:
         raise SystemExit(f"demo.py: {' '.join(errors) or 'the service gave no result'}")
 
@@ -187,18 +187,18 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
 
     package = addon_package(given.extension)
-    regions, running, image_io = (
-        importlib.import_module(f"{package}.{name}") for name in ("regions", "running", "image_io")
+    regions, session, image_io = (
+        importlib.import_module(f"{package}.scene.{name}") for name in ("regions", "session", "image_io")
     )
     make_scene()
     bpy.ops.distill.connect()
     order_texture(regions, given.size)
-    wait_for_it(running)
+    wait_for_it(session)
     save_pictures(image_io, given.out)
     render(given.out / "path_model.png")
     bpy.ops.file.pack_all()
     bpy.ops.wm.save_as_mainfile(filepath=str(given.out / "path.blend"))
-    running.desk.close()
+    session.desk.close()
 
 
 if __name__ == "__main__":

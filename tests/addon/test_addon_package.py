@@ -26,12 +26,12 @@ assert name in bpy.context.preferences.addons, list(bpy.context.preferences.addo
 assert bpy.context.preferences.addons[name].preferences.start_automatically
 assert bpy.ops.distill.region_add(name="Moss") == {"FINISHED"}
 import importlib
-running = importlib.import_module(name + ".running")
-running.pump()
+session = importlib.import_module(name + ".scene.session")
+session.pump()
 for _ in range(2):
     addon_utils.disable(name, default_set=True)
     assert not hasattr(bpy.types.Scene, "distill") and not hasattr(bpy.types, "DISTILL_OT_run")
-    assert not running._on_load in bpy.app.handlers.load_post and not running._on_save in bpy.app.handlers.save_pre
+    assert not session._on_load in bpy.app.handlers.load_post and not session._on_save in bpy.app.handlers.save_pre
     addon_utils.enable(name, default_set=True)
     assert hasattr(bpy.types.Scene, "distill")
 assert [m for m in sys.modules if m.partition(".")[0] in ("torch", "ad_service", "blender_addon")] == []
@@ -42,12 +42,12 @@ ANOTHER_KIND = """
 import sys, bpy
 sys.path.insert(0, sys.argv[1])
 from blender_addon import wire
-content = wire.Picture("content", True, "The picture whose shapes are kept")
+content = wire.Picture("content", "color", "The picture whose shapes are kept", True)
 fewer = tuple(p for p in wire.COMMON if p.name not in ("width", "height", "tile"))
-prompt = wire.Parameter("prompt", "str", "a wall", "What it shows")
+prompt = wire.Parameter("prompt", wire.Text(), "a wall", "What it shows")
 wire.KINDS["another"] = wire.JobKind("another", "Another", "Of a later day", (content, wire.SWATCH), (*fewer, prompt))
 import blender_addon
-from blender_addon import ordering, properties
+from blender_addon.scene import properties, requests
 blender_addon.register()
 settings = bpy.context.scene.distill
 settings.kind = "another"
@@ -56,7 +56,7 @@ settings.image_content, settings.image_swatch = bpy.data.images.new("a", 64, 32)
 assert properties.output_size(settings) == (64, 32) and not properties.takes(settings, "layout")
 settings.use_layout = True
 settings.parameters_another.prompt = "a hedge"
-(order,) = ordering.collect(bpy.context.scene)
+(order,) = requests.collect(bpy.context.scene)
 assert set(order.pictures) == {"content", "swatch"} and order.parameters["prompt"] == "a hedge", order
 assert "width" not in order.parameters
 blender_addon.unregister()
@@ -82,7 +82,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_package_is_valid_and_holds_what_belongs_to_it(package: Path) -> None:
     extension("validate", str(package))
     names = zipfile.ZipFile(package).namelist()
-    assert {"blender_manifest.toml", "__init__.py", "wire.py", "panels.py"} <= set(names)
+    assert {"blender_manifest.toml", "__init__.py", "wire/__init__.py", "ui/panels/main.py"} <= set(names)
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".zip"))]
 
 
