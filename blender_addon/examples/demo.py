@@ -137,15 +137,15 @@ def order_texture(regions: ModuleType, size: int) -> None:
 def wait_for_it(session: ModuleType) -> None:
     """Pump until the job has ended, and say how far it is now and then; ends the program when it failed."""
     start = said = time.monotonic()
-    while session.desk.busy():
+    while session.current().busy():
         session.pump()
         time.sleep(0.1)
         if time.monotonic() - said > 10:
             said = time.monotonic()
-            print("  " + "; ".join(record.progress_text() for record in session.desk.of_this_file()), flush=True)
+            print("  " + "; ".join(record.progress_text() for record in session.current().of_this_file()), flush=True)
         if said - start > WAIT_SECONDS:
             raise SystemExit(f"demo.py: no result after {WAIT_SECONDS:g} seconds")
-    errors = [record.sentence for record in session.desk.of_this_file() if record.sentence]
+    errors = [record.sentence for record in session.current().of_this_file() if record.sentence]
     if errors or not bpy.context.scene.distill.last_result:
         raise SystemExit(f"demo.py: {' '.join(errors) or 'the service gave no result'}")
 
@@ -198,7 +198,7 @@ def main() -> None:
     render(given.out / "path_model.png")
     bpy.ops.file.pack_all()
     bpy.ops.wm.save_as_mainfile(filepath=str(given.out / "path.blend"))
-    session.desk.close()
+    session.current().close()
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 SIDE = 448  # pixels of the swatch
 EDGE = 1.06  # the ground reaches from -EDGE to EDGE, the camera sees -1 to 1
@@ -190,7 +191,7 @@ def draw_regions(path: Path) -> None:
     x, y = np.meshgrid(axis, axis)
     _, _, moss = ground(x, y)
     for _ in range(3):  # crumbs of a few pixels belong to what is around them
-        moss = sum(np.roll(moss, (i, j), (0, 1)) for i in (-2, 0, 2) for j in (-2, 0, 2)) / 9
+        moss = np.mean([np.roll(moss, (i, j), (0, 1)) for i in (-2, 0, 2) for j in (-2, 0, 2)], 0)
     colours = np.where(moss[..., None] > 0.5, np.array(MOSS_COLOUR), np.array(STONE_COLOUR)) / 255
     pixels = np.concatenate([colours, np.ones((SIDE, SIDE, 1))], -1).astype(np.float32)
     image = bpy.data.images.new("regions", SIDE, SIDE)

@@ -6,7 +6,6 @@ Run with a Python that has bpy. The service runs in another Python: AD_SERVICE_P
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -15,9 +14,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -128,41 +126,3 @@ def blender(tmp_path: Path) -> Iterator[Any]:
     yield bpy
     addon_utils.disable(PACKAGE, default_set=True)
     assert not [t for t in threading.enumerate() if t.name == "texture-distiller"], "the thread was not joined"
-
-
-# ---------------------------------------------------------------------------------------------- a service that errs
-
-
-@contextmanager
-def fake(answer: Callable[[str, str], tuple[int, str, bytes]]) -> Iterator[str]:
-    """An HTTP service; `answer` maps (method, path) to status, content type and body. Yields its url."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, kind, body = answer(self.command, self.path)
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_GET = do_PUT = do_POST = do_HEAD = handle_any  # noqa: N815 - http.server's names
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def as_json(document: Any, status: int = 200, kind: str = "application/json") -> tuple[int, str, bytes]:
-    return status, kind, json.dumps(document).encode()

@@ -72,7 +72,7 @@ def make(timeout: float = 60.0) -> Any:
 
 
 def newest() -> Any:
-    return session.desk.of_this_file()[0]
+    return session.current().of_this_file()[0]
 
 
 def save_and_reload(path: Path) -> None:

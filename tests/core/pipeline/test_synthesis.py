@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from string import Formatter
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from ad_service.core.pipeline import synthesis
 from ad_service.core.pipeline.synthesis import Picture, Request, Step, restyle, synthesize
 from ad_service.core.sampling.attention import Tape
 from ad_service.core.sampling.samplers import NotFinite, Plan, Subject
-from blender_addon.link.records import FIGURES, SEAMS
+from blender_addon.link.records import QUALITY_METRICS, SEAM_METRICS
 from tests.support.tiny_models import FAMILIES, SHIPPED, backbone, end, texture
 
 SWATCH = texture(96, 128)
@@ -298,8 +297,8 @@ def test_jobs_tell_every_figure_that_the_panel_has_words_for() -> None:
     swatch, regions = three_materials()
     _, laid_out = make("pocket", 64, 64, swatch=swatch, regions=regions, layout=stripes(64, 64), detail="decoder")
     _, restyled = make("pocket", 64, 64, swatch=swatch, content=swatch, steps=1)
-    figures = {field for text in (*SEAMS, *FIGURES) for _, field, _, _ in Formatter().parse(text) if field}
-    assert figures <= {*laid_out.metrics, *restyled.metrics}
+    names = {name for metric in (*SEAM_METRICS, *QUALITY_METRICS) for name in metric.names}
+    assert names <= {*laid_out.metrics, *restyled.metrics}
 
 
 def test_the_last_pass_brings_a_picture_nearer_to_its_swatch() -> None:

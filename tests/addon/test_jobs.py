@@ -17,10 +17,11 @@ import pytest
 
 from blender_addon import wire
 from blender_addon.link import background
-from blender_addon.scene import image_io, materials, session
-from blender_addon.ui.panels import main
+from blender_addon.scene import image_io, materials, results, session
+from blender_addon.ui.panels import elements
 from tests.addon import scenes
-from tests.addon.conftest import LiveService, command_of, environment, fake, preferences, use_folder, wait_until
+from tests.addon.conftest import LiveService, command_of, environment, preferences, use_folder, wait_until
+from tests.link.fake_service import fake_service
 
 Start = Callable[..., LiveService]
 
@@ -112,7 +113,7 @@ def test_the_content_is_taken_from_the_material_or_from_a_file(blender: Any, tmp
 
 def test_a_material_without_an_image_greys_the_button_and_says_why(blender: Any) -> None:
     take = blender.ops.distill.picture_from_material
-    assert "“Material” has no image for its base colour" in refusal(take)
+    assert "“Material” has no image as its base color" in refusal(take)
     blender.context.active_object.data.materials.clear()
     assert "The active object has no material" in refusal(take)
 
@@ -121,7 +122,7 @@ def test_no_content_greys_the_button_and_says_why(blender: Any) -> None:
     scenes.swatch()
     blender.context.scene.distill.kind = "restyle"
     assert not blender.ops.distill.run.poll()
-    assert "Choose the content first" in refusal(blender.ops.distill.run)
+    assert "Choose the image to restyle first" in refusal(blender.ops.distill.run)
 
 
 def test_the_parameters_of_a_restyled_texture_come_back_into_the_panel(service: LiveService, blender: Any) -> None:
@@ -141,8 +142,8 @@ def test_variations_are_jobs_with_seeds_that_follow_each_other(service: LiveServ
     scenes.small_output(seed=3)
     blender.context.scene.distill.variations = 3
     scenes.make()
-    assert [r.seed for r in session.desk.of_this_file()] == [5, 4, 3]
-    assert all(session.image_of(r.job) for r in session.desk.of_this_file())
+    assert [r.seed for r in session.current().of_this_file()] == [5, 4, 3]
+    assert all(results.image_of(r.job) for r in session.current().of_this_file())
 
 
 def test_a_result_lies_beside_what_the_material_had_and_can_be_taken_back(service: LiveService, blender: Any) -> None:
@@ -267,7 +268,7 @@ def test_a_material_of_another_file_is_left_alone_and_that_is_said(
     assert "is linked from another file; make it local" in refusal(scenes.make)
     assert "is linked from another file; make it local" in refusal(blender.ops.distill.use_result)
     assert len(material.node_tree.nodes) == count
-    assert session.image_of(scenes.newest().job) is not None
+    assert results.image_of(scenes.newest().job) is not None
 
 
 def test_a_long_name_does_not_cost_the_seed(service: LiveService, blender: Any) -> None:
@@ -294,7 +295,7 @@ def test_a_result_survives_the_next_undo_and_can_itself_be_undone(service: LiveS
     assert scenes.newest().state == "succeeded"
     assert blender.ops.distill.fetch_result() == {"FINISHED"}
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert session.image_of(scenes.newest().job) is not None
+    assert results.image_of(scenes.newest().job) is not None
 
 
 def test_undo_while_a_job_runs_does_not_lose_it(start: Start, blender: Any) -> None:
@@ -309,7 +310,7 @@ def test_undo_while_a_job_runs_does_not_lose_it(start: Start, blender: Any) -> N
     blender.ops.ed.undo()
     blender.ops.ed.undo()
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert session.image_of(scenes.newest().job) is not None
+    assert results.image_of(scenes.newest().job) is not None
 
 
 def test_results_and_history_outlast_save_and_reload(service: LiveService, blender: Any, tmp_path: Path) -> None:
@@ -319,7 +320,7 @@ def test_results_and_history_outlast_save_and_reload(service: LiveService, blend
     before = image_io.pixels_of(scenes.make(), "result")
     scenes.save_and_reload(tmp_path / "a.blend")
     record = scenes.newest()
-    image = session.image_of(record.job)
+    image = results.image_of(record.job)
     assert (image_io.pixels_of(image, "result") == before).all()
     assert scenes.base_color_node(blender.context.active_object.active_material).image == image
     assert record.metrics == {"seam_x": pytest.approx(1.02)}
@@ -359,13 +360,13 @@ def test_a_job_that_ran_while_the_file_was_closed_is_fetched_by_its_id(
     job = scenes.newest().job
     pump_until(lambda: scenes.newest().state == "running")
     blender.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
-    session.unregister()  # as if Blender were closed
-    session.register()
+    session.stop()  # as if Blender were closed
+    session.start()
     use_folder(live.data_dir)
     time.sleep(1.0)
     blender.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert session.image_of(job) is not None
+    assert results.image_of(job) is not None
 
 
 def test_a_job_of_another_file_waits_to_be_brought_in(start: Start, blender: Any) -> None:
@@ -376,13 +377,13 @@ def test_a_job_of_another_file_waits_to_be_brought_in(start: Start, blender: Any
     job = scenes.newest().job
     session.pump()
     blender.ops.wm.read_homefile(use_factory_startup=True)
-    assert session.desk.of_this_file() == []
-    assert [r.job for r in session.desk.of_other_files()] == [job]
-    pump_until(lambda: job in session.desk.arrived)
-    assert session.image_of(job) is None
+    assert session.current().of_this_file() == []
+    assert [r.job for r in session.current().of_other_files()] == [job]
+    pump_until(lambda: job in session.current().downloaded)
+    assert results.image_of(job) is None
     blender.ops.distill.fetch_result(job=job)
-    assert session.image_of(job) is not None
-    assert [r.job for r in session.desk.of_this_file()] == [job]
+    assert results.image_of(job) is not None
+    assert [r.job for r in session.current().of_this_file()] == [job]
 
 
 def test_a_job_lands_in_its_own_file_when_that_is_opened_again(start: Start, blender: Any, tmp_path: Path) -> None:
@@ -393,10 +394,10 @@ def test_a_job_lands_in_its_own_file_when_that_is_opened_again(start: Start, ble
     blender.ops.distill.run()
     job = scenes.newest().job
     blender.ops.wm.read_homefile(use_factory_startup=True)
-    pump_until(lambda: job in session.desk.arrived)
+    pump_until(lambda: job in session.current().downloaded)
     blender.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
     session.pump()
-    assert session.image_of(job) is not None
+    assert results.image_of(job) is not None
 
 
 # ---------------------------------------------------------------------------------------------- what goes wrong
@@ -415,16 +416,16 @@ def test_without_a_service_the_job_fails_with_what_to_do(blender: Any) -> None:
     sentence = refusal(blender.ops.distill.wait, timeout=20)
     assert "No service has been started" in sentence
     assert "Press Start" in sentence
-    assert session.desk.error.code == "service-unreachable"
+    assert session.current().error.code == "service-unreachable"
 
 
 def test_where_the_program_is_not_known_the_remedy_is_to_choose_it_and_not_to_press_start(blender: Any) -> None:
     blender.ops.distill.connect()
     sentence = refusal(blender.ops.distill.wait, timeout=20)
     assert "choose its program in the preferences" in sentence and "Start" not in sentence
-    assert [button[0] for button in main._remedies(session.desk.error)] == ["distill.preferences"]
+    assert [button[0] for button in elements.remedies(session.current().error)] == ["distill.preferences"]
     preferences().executable = "/opt/ad-service"
-    assert [button[1] for button in main._remedies(session.desk.error)] == ["Start"]
+    assert [button[1] for button in elements.remedies(session.current().error)] == ["Start Service"]
 
 
 def test_a_service_at_an_address_cannot_be_started_from_here(blender: Any) -> None:
@@ -432,7 +433,7 @@ def test_a_service_at_an_address_cannot_be_started_from_here(blender: Any) -> No
     blender.ops.distill.connect()
     sentence = refusal(blender.ops.distill.wait, timeout=20)
     assert "start it there, or clear the address" in sentence and "Press Start" not in sentence
-    assert [button[1] for button in main._remedies(session.desk.error)] == ["Reconnect"]
+    assert [button[1] for button in elements.remedies(session.current().error)] == ["Reconnect"]
 
 
 def test_the_file_keeps_what_to_do_about_a_job_that_failed(blender: Any, tmp_path: Path) -> None:
@@ -472,16 +473,16 @@ def test_a_layout_that_is_not_ready_greys_the_button_and_says_what_is_next(blend
     blender.context.scene.distill.use_layout = True
     assert "Add two regions first" in refusal(blender.ops.distill.run)
     scenes.two_regions()
-    assert "Make the region map first" in refusal(blender.ops.distill.run)
+    assert "Create the region map first" in refusal(blender.ops.distill.run)
     blender.ops.distill.region_map_new(method="COLOR")
-    assert "Make the layout first" in refusal(blender.ops.distill.run)
+    assert "Create the layout first" in refusal(blender.ops.distill.run)
     blender.ops.distill.layout_new()
     assert blender.ops.distill.run.poll()
 
 
 def test_a_swatch_that_is_too_small_is_told_before_it_is_sent(blender: Any) -> None:
     blender.context.scene.distill.image_swatch = blender.data.images.new("crumb", 40, 31)
-    assert "“crumb” is 40 x 31; 32 is the least on a side" in refusal(blender.ops.distill.run)
+    assert "“crumb” is 40 x 31; the smallest side must have at least 32 pixels" in refusal(blender.ops.distill.run)
 
 
 def test_what_was_amiss_with_the_maps_is_no_news_once_they_are_made_anew(blender: Any) -> None:
@@ -490,10 +491,10 @@ def test_what_was_amiss_with_the_maps_is_no_news_once_they_are_made_anew(blender
     blender.context.scene.distill.use_layout = True
     blender.ops.distill.region_map_new(method="COLOR")
     blender.context.scene.distill.image_layout = blender.data.images.new("black", 64, 64)
-    assert "have no region's colour" in refusal(blender.ops.distill.run)
-    assert session.desk.error is not None
+    assert "do not have the color of a region" in refusal(blender.ops.distill.run)
+    assert session.current().error is not None
     blender.ops.distill.layout_new()
-    assert session.desk.error is None
+    assert session.current().error is None
 
 
 def test_the_error_of_a_job_is_told_and_it_can_be_tried_again(start: Start, blender: Any) -> None:
@@ -507,7 +508,7 @@ def test_the_error_of_a_job_is_told_and_it_can_be_tried_again(start: Start, blen
     start("quick", live.data_dir)
     blender.ops.distill.fetch_result()
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
-    assert session.image_of(scenes.newest().job) is not None
+    assert results.image_of(scenes.newest().job) is not None
 
 
 def test_a_worker_that_dies_is_told(start: Start, blender: Any) -> None:
@@ -521,14 +522,14 @@ def test_a_worker_that_dies_is_told(start: Start, blender: Any) -> None:
 
 def test_a_service_that_dies_in_mid_job_and_does_not_come_back_is_told(start: Start, blender: Any) -> None:
     live = start("slow")
-    session.desk.tasks.patience = 2.0
+    session.current().thread.reconnect_timeout = 2.0
     scenes.swatch()
     scenes.small_output()
     blender.ops.distill.run()
     pump_until(lambda: scenes.newest().state == "running")
     live.stop(signal.SIGKILL)
-    pump_until(lambda: "does not answer" in scenes.newest().message)
-    assert "No service answers" in refusal(blender.ops.distill.wait, timeout=30)
+    pump_until(lambda: "does not respond" in scenes.newest().message)
+    assert "does not respond" in refusal(blender.ops.distill.wait, timeout=30)
     assert scenes.newest().code == "service-unreachable"
 
 
@@ -541,7 +542,7 @@ def test_a_service_that_comes_back_goes_on_with_the_job(start: Start, blender: A
     live.stop(signal.SIGKILL)
     start("quick", live.data_dir)
     assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
-    assert session.image_of(scenes.newest().job) is not None
+    assert results.image_of(scenes.newest().job) is not None
 
 
 def test_a_job_can_be_cancelled_while_it_runs_and_while_it_waits(start: Start, blender: Any) -> None:
@@ -550,25 +551,25 @@ def test_a_job_can_be_cancelled_while_it_runs_and_while_it_waits(start: Start, b
     scenes.small_output()
     blender.context.scene.distill.variations = 2
     blender.ops.distill.run()
-    pump_until(lambda: "running" in [r.state for r in session.desk.of_this_file()])
+    pump_until(lambda: "running" in [r.state for r in session.current().of_this_file()])
     begin = time.monotonic()
     blender.ops.distill.cancel()
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
     assert time.monotonic() - begin < 10
-    assert [r.state for r in session.desk.of_this_file()] == ["canceled", "canceled"]
-    assert not [i for i in blender.data.images if session.JOB in i]
+    assert [r.state for r in session.current().of_this_file()] == ["canceled", "canceled"]
+    assert not [i for i in blender.data.images if results.JOB in i]
 
 
 def test_a_wrong_token_is_told(service: LiveService, blender: Any) -> None:
     preferences().token = "wrong"
     blender.ops.distill.connect()
     refusal(blender.ops.distill.wait, timeout=20)
-    assert session.desk.error.code == "unauthorized"
+    assert session.current().error.code == "unauthorized"
     preferences().token = ""
     blender.ops.distill.connect()
     assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
-    assert session.desk.status.models == ("pocket",)
-    assert session.desk.status.device == "Test device, 6 of 8 GB free"
+    assert session.current().status.models == ("pocket",)
+    assert session.current().status.device == "Test device, 6 of 8 GB free"
 
 
 def test_a_service_that_goes_while_nothing_is_to_be_done_is_noticed(
@@ -577,15 +578,15 @@ def test_a_service_that_goes_while_nothing_is_to_be_done_is_noticed(
     monkeypatch.setattr(background, "IDLE_SECONDS", 0.2)
     live = start("quick")
     blender.ops.distill.connect()
-    pump_until(lambda: session.desk.status is not None)
+    pump_until(lambda: session.current().status is not None)
     live.stop()
-    pump_until(lambda: session.desk.status is None)
-    assert session.desk.error.code == "service-unreachable"
+    pump_until(lambda: session.current().status is None)
+    assert session.current().error.code == "service-unreachable"
 
 
 def test_a_service_of_another_version_is_told(blender: Any) -> None:
     document = {"service": wire.SERVICE_NAME, "version": "9", "wire": 99}
-    with fake(lambda *_: (200, "application/json", json.dumps(document).encode())) as url:
+    with fake_service(lambda *_: (200, "application/json", json.dumps(document).encode())) as url:
         preferences().url = url
         scenes.swatch()
         blender.ops.distill.run()

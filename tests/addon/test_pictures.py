@@ -242,7 +242,7 @@ def test_colours_that_no_region_has_are_told_and_can_be_cleaned_up(blender: Any)
     layout = blender.context.scene.distill.image_layout
     paint(layout, 0.5)
     assert "#808080" in refusal()
-    assert "have no region's colour" in refusal()
+    assert "do not have the color of a region" in refusal()
     blender.ops.distill.clean(picture="layout")
     assert (labels("layout") >= 0).all()
     assert regions.label_sources(blender.context.scene)
@@ -258,7 +258,7 @@ def test_a_region_without_a_pixel_in_the_swatch_is_told_by_name(blender: Any) ->
 def test_a_region_map_of_another_shape_than_the_swatch_is_told(blender: Any) -> None:
     with_layout()
     blender.context.scene.distill.image_swatch = blender.data.images.new("wide", 128, 32)
-    assert "not the shape of the swatch, 128 x 32" in refusal()
+    assert "the swatch is 128 x 32, another aspect ratio" in refusal()
 
 
 def test_two_regions_of_one_colour_are_told(blender: Any) -> None:
@@ -307,7 +307,7 @@ def test_what_was_painted_stays_with_its_region_when_its_colour_is_changed(blend
     assert (regions._labels(blender.context.scene, "layout") == 1 - before).all()
     settings.regions[0].color, settings.regions[1].color = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     assert (regions._labels(blender.context.scene, "layout") == before).all()
-    regions.renew(blender.context.scene, "layout")
+    regions.update_colors(blender.context.scene, "layout")
     assert {tuple(c) for c in image_io.pixels_of(settings.image_layout, "layout")[..., :3].reshape(-1, 3).tolist()} == {
         (0, 0, 0),
         (255, 255, 255),

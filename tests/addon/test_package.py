@@ -53,10 +53,10 @@ settings = bpy.context.scene.distill
 settings.kind = "another"
 assert not bpy.ops.distill.run.poll()
 settings.image_content, settings.image_swatch = bpy.data.images.new("a", 64, 32), bpy.data.images.new("b", 32, 32)
-assert properties.output_size(settings) == (64, 32) and not properties.takes(settings, "layout")
+assert properties.output_size(settings) == (64, 32) and not properties.takes_layout(settings)
 settings.use_layout = True
 settings.parameters_another.prompt = "a hedge"
-(order,) = requests.collect(bpy.context.scene)
+(order,) = requests.drafts(bpy.context.scene)
 assert set(order.pictures) == {"content", "swatch"} and order.parameters["prompt"] == "a hedge", order
 assert "width" not in order.parameters
 blender_addon.unregister()
@@ -82,7 +82,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_package_is_valid_and_holds_what_belongs_to_it(package: Path) -> None:
     extension("validate", str(package))
     names = zipfile.ZipFile(package).namelist()
-    assert {"blender_manifest.toml", "__init__.py", "wire/__init__.py", "ui/panels/main.py"} <= set(names)
+    assert {"blender_manifest.toml", "__init__.py", "wire/__init__.py", "ui/panels/run.py"} <= set(names)
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".zip"))]
 
 
