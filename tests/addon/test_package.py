@@ -35,7 +35,7 @@ for _ in range(2):
     addon_utils.enable(name, default_set=True)
     assert hasattr(bpy.types.Scene, "distill")
 assert [m for m in sys.modules if m.partition(".")[0] in ("torch", "ad_service", "blender_addon")] == []
-print("all well")
+print("passed")
 """
 
 ANOTHER_KIND = """
@@ -60,7 +60,7 @@ settings.parameters_another.prompt = "a hedge"
 assert set(order.pictures) == {"content", "swatch"} and order.parameters["prompt"] == "a hedge", order
 assert "width" not in order.parameters
 blender_addon.unregister()
-print("all well")
+print("passed")
 """
 
 
@@ -79,7 +79,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("texture_distiller-*.zip"))
 
 
-def test_the_package_is_valid_and_holds_what_belongs_to_it(package: Path) -> None:
+def test_the_package_is_valid_and_complete(package: Path) -> None:
     extension("validate", str(package))
     names = zipfile.ZipFile(package).namelist()
     assert {"blender_manifest.toml", "__init__.py", "wire/__init__.py", "ui/panels/run.py"} <= set(names)
@@ -93,13 +93,13 @@ def in_another_blender(script: str, argument: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=120
     )
-    assert "all well" in done.stdout, done.stdout + done.stderr
+    assert "passed" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
 
 
-def test_the_package_installs_and_can_be_disabled_twice(package: Path, tmp_path: Path) -> None:
+def test_the_package_is_installed_enabled_and_disabled(package: Path, tmp_path: Path) -> None:
     in_another_blender(INSTALL, package, tmp_path)
 
 
-def test_a_job_kind_that_comes_later_has_its_pictures_and_parameters(tmp_path: Path) -> None:
+def test_a_new_job_kind_gets_its_properties(tmp_path: Path) -> None:
     in_another_blender(ANOTHER_KIND, ROOT, tmp_path)

@@ -33,12 +33,12 @@ def healthy(path: str, **other: Any) -> tuple[int, str, bytes]:
         ("[::1]:80", "http://[::1]:80"),
     ],
 )
-def test_an_address_is_understood_however_it_is_written(text: str, url: str) -> None:
+def test_addresses_are_normalized(text: str, url: str) -> None:
     assert client.normal_url(text) == url
 
 
 @pytest.mark.parametrize("text", ["", "http://", "ftp://host", "host:port", "http://[::1"])
-def test_what_is_no_address_is_refused_with_its_text(text: str) -> None:
+def test_an_invalid_address_is_refused_with_its_text(text: str) -> None:
     with pytest.raises(wire.WireError) as caught:
         client.normal_url(text)
     assert repr(text) in caught.value.detail
@@ -52,7 +52,7 @@ def test_a_service_is_found_by_its_data_folder(tmp_path: Path) -> None:
     assert status.device == "Some GPU, 20 of 24 GB free"
 
 
-def test_the_usual_folder_is_where_the_service_keeps_its_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_folder_is_that_of_the_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AD_SERVICE_DATA", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(client.sys, "platform", "linux")
@@ -61,14 +61,14 @@ def test_the_usual_folder_is_where_the_service_keeps_its_data(monkeypatch: pytes
     assert client.ServiceAddress().folder == tmp_path / "mine"
 
 
-def test_without_a_service_the_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_without_a_service_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(wire.WireError) as caught:
         client.find(client.ServiceAddress(data_dir=str(tmp_path)))
     assert caught.value.code == "service-unreachable"
     assert str(tmp_path) in caught.value.sentence
 
 
-def test_a_service_that_left_its_address_behind_is_unreachable(tmp_path: Path) -> None:
+def test_a_stale_runtime_file_means_unreachable(tmp_path: Path) -> None:
     (tmp_path / client.RUNTIME_FILE).write_text(json.dumps({"url": "http://127.0.0.1:9", "token": "x"}))
     with pytest.raises(wire.WireError) as caught:
         client.find(client.ServiceAddress(data_dir=str(tmp_path))).status()
@@ -82,14 +82,14 @@ def test_another_machine_needs_online_access() -> None:
     assert client.find(client.ServiceAddress(url="localhost:1")).url == "http://localhost:1"
 
 
-def test_a_proxy_does_not_come_between_this_machine_and_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with fake_service(lambda _method, path: healthy(path)) as url:
         assert client.Client(url).status().ready
 
 
-def test_another_version_is_told_with_both_numbers() -> None:
+def test_another_version_is_refused_with_both_numbers() -> None:
     with fake_service(lambda *_: as_json({**HEALTH, "wire": 99})) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url).status()
     assert caught.value.code == "version-mismatch"
@@ -97,7 +97,7 @@ def test_another_version_is_told_with_both_numbers() -> None:
     assert str(wire.VERSION) in caught.value.detail
 
 
-def test_a_wrong_token_is_told_as_such() -> None:
+def test_a_wrong_token_gets_unauthorized() -> None:
     problem = wire.WireError("unauthorized", "the token is wrong").problem()
 
     def answer(_method: str, path: str) -> tuple[int, str, bytes]:
@@ -119,14 +119,14 @@ def test_a_wrong_token_is_told_as_such() -> None:
         (302, "text/plain", b""),
     ],
 )
-def test_whoever_else_answers_there_is_not_taken_for_the_service(answer: tuple[int, str, bytes]) -> None:
+def test_another_program_at_the_address_is_refused(answer: tuple[int, str, bytes]) -> None:
     with fake_service(lambda *_: answer) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url).status()
     assert caught.value.code == "service-unreachable"
     assert url in caught.value.detail
 
 
-def test_a_service_of_another_kind_is_not_ours() -> None:
+def test_another_service_at_the_address_is_refused() -> None:
     with (
         fake_service(lambda *_: as_json({"service": "something-else"})) as url,
         pytest.raises(wire.WireError, match="is not"),
@@ -134,7 +134,7 @@ def test_a_service_of_another_kind_is_not_ours() -> None:
         client.Client(url).status()
 
 
-def test_a_picture_that_changed_on_its_way_is_refused() -> None:
+def test_a_download_with_a_wrong_checksum_is_refused() -> None:
     with fake_service(lambda *_: (200, "image/png", b"other")) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url).download("0" * 64)
     assert caught.value.code == "blob-mismatch"
@@ -146,7 +146,7 @@ def test_a_program_that_cannot_be_started_is_named(tmp_path: Path) -> None:
         client.start(place)
 
 
-def test_the_installer_says_where_the_program_is(tmp_path: Path) -> None:
+def test_the_program_comes_from_the_installers_file(tmp_path: Path) -> None:
     place = client.ServiceAddress(data_dir=str(tmp_path))
     assert client.executable_of(place) == ""
     (tmp_path / client.LAUNCH_FILE).write_text(json.dumps({"executable": "/opt/ad-service"}))
