@@ -30,7 +30,7 @@ SEAM_METRICS = (
 )
 QUALITY_METRICS = (
     Metric(
-        "Patch distance {patch_distance:.4f} (swatch {swatch_halves_distance:.4f})",
+        "Patch distance {patch_distance:.1%} (swatch {swatch_halves_distance:.1%})",
         "How much small patches of the result differ from patches of the swatch. Lower is better; the number in "
         "brackets is the difference between the swatch's own halves",
     ),

@@ -29,7 +29,7 @@ LABELS = {
     "even_light": "Even Lighting",
     "preset": "Quality",
     "detail": "Sharpening",
-    "content_weight": "Structure Weight",
+    "content_weight": "Keep Structure",
     "x": "X",
     "y": "Y",
     "xy": "X and Y",
@@ -193,7 +193,7 @@ def add_to_blender() -> None:
     """Adds `Scene.distill`, and the panel's own state, which is neither saved nor undone, to the window manager."""
     bpy.types.Scene.distill = PointerProperty(type=DistillSettings)
     bpy.types.WindowManager.distill_show_metrics = BoolProperty(
-        name="Quality", description="Show how good each result is, measured against the swatch"
+        name="Measurements", description="Show how good each result is, compared with the swatch"
     )
 
 

@@ -53,7 +53,7 @@ def texts(metrics: tuple[Metric, ...], values: dict[str, float]) -> list[str]:
 
 def test_metrics_are_shown_with_the_values_of_the_swatch() -> None:
     assert texts(QUALITY_METRICS, METRICS)[:4] == [
-        "Patch distance 0.0027 (swatch 0.0075)",
+        "Patch distance 0.3% (swatch 0.8%)",
         "Sharpness 0.96 (swatch 1)",
         "Verbatim copies 71%",
         "Repetition 0.12 (swatch 0.10)",

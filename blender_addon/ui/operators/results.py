@@ -142,7 +142,7 @@ class DISTILL_OT_explain_metric(Operator):
     """A number about the quality of a result"""
 
     bl_idname = "distill.explain_metric"
-    bl_label = "Quality"
+    bl_label = "Measurement"
     bl_options = {"INTERNAL"}
 
     text: StringProperty()

@@ -60,8 +60,8 @@ class Layout:
         column = layout.column(align=True)
         column.label(text="Region Map of the Swatch")
         column.template_ID(settings, "image_regions", open="image.open")
+        column.operator("distill.region_map_new", text="Split by Color", icon="COLOR").method = "COLOR"
         row = column.row(align=True)
-        row.operator("distill.region_map_new", text="Split by Color", icon="COLOR").method = "COLOR"
         row.operator("distill.region_map_new", text="New", icon="FILE_NEW").method = "OVER"
         _draw_paint(row, "regions", "EDITOR", "Paint", settings.image_regions is not None)
 

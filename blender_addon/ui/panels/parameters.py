@@ -113,16 +113,11 @@ def _draw_seed(column: UILayout, settings: PropertyGroup, parameter: wire.Parame
     column.prop(settings, "variations")
 
 
-def _draw_quality(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
-    column.row().prop(properties.parameters_of(settings), parameter.name, expand=True)
-
-
 _SPECIAL = {
     "model": _draw_model,
     "width": _draw_size,
     "height": _draw_nothing,
     "seed": _draw_seed,
-    "preset": _draw_quality,
 }
 """Parameters that are not drawn as a plain property."""
 

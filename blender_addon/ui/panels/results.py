@@ -83,6 +83,7 @@ def _draw_metrics(column: UILayout, context: Context, metrics: list[tuple[str, s
     if manager.distill_show_metrics:
         for text, help in metrics:
             row = column.row()
+            row.scale_y = 0.8
             row.alignment = "LEFT"
             row.operator("distill.explain_metric", text=text, emboss=False).text = help
 
