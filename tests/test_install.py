@@ -198,7 +198,7 @@ def test_the_add_on_is_told_where_the_service_is(tmp_path: Path, monkeypatch: py
     assert install.blender(blender) == 0
     kept = json.loads((tmp_path / "data" / client.LAUNCH_FILE).read_text())
     assert (
-        client.executable_of(client.Place(str(tmp_path / "data")))
+        client.executable_of(client.ServiceAddress(str(tmp_path / "data")))
         == kept["executable"]
         == str(service.tool("ad-service"))
     )
