@@ -93,7 +93,7 @@ def pocket(swatch: Tensor, side: int, seed: int) -> tuple[Tensor, Tensor]:
     quilts: list[Tensor] = []
     encode = synthesis.codec.encode_canvas
 
-    def noting(backbone: loading.Backbone, picture: Tensor, *shape: object) -> Tensor:
+    def noting(backbone: loading.Model, picture: Tensor, *shape: object) -> Tensor:
         quilts.append(picture)
         return encode(backbone, picture, *shape)  # type: ignore[arg-type]
 

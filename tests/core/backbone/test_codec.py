@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ad_service.core.backbone import codec
-from ad_service.core.backbone.loading import Backbone
+from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape
 from tests.support.tiny_models import SHIPPED, backbone, end, noise, texture
 
 LARGE = 1 << 20
 
 
-def decoded(model: Backbone, canvas: Tensor, shape: Shape, side: int = LARGE) -> Tensor:
+def decoded(model: Model, canvas: Tensor, shape: Shape, side: int = LARGE) -> Tensor:
     """The whole picture, laid together from its tiles; each pixel comes from one tile."""
     factor = model.family.factor
     picture = torch.full((3, shape.height * factor, shape.width * factor), torch.nan)
@@ -28,7 +28,7 @@ def decoded(model: Backbone, canvas: Tensor, shape: Shape, side: int = LARGE) ->
     return picture
 
 
-def textured(model: Backbone, height: int, width: int, *, tiling: bool = True) -> Tensor:
+def textured(model: Model, height: int, width: int, *, tiling: bool = True) -> Tensor:
     """Latents of a texture, such as a decoder is made for."""
     factor = model.family.factor
     picture = texture(height * factor, width * factor, tiling=tiling)
@@ -80,7 +80,7 @@ def test_the_shipped_codec_gives_a_texture_back() -> None:
 # ---------------------------------------------------------------------------------------------- tiles
 
 
-def frozen_norms(model: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def frozen_norms(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms that are the same everywhere, so that a tile can only differ by what it does not see."""
     norms = [m for m in model.vae.decoder.modules() if isinstance(m, nn.GroupNorm)]
     frozen = codec._Norms(norms, 2)
@@ -129,7 +129,7 @@ def test_tiles_become_smaller_where_memory_is_out(monkeypatch: pytest.MonkeyPatc
     canvas, small = textured(model, 70, 80), codec.MARGIN * 2 + 20
     wanted, decode_tile = decoded(model, canvas, shape, 20), codec.decode_tile
 
-    def little_memory(model: Backbone, z: Tensor) -> Tensor:
+    def little_memory(model: Model, z: Tensor) -> Tensor:
         if max(z.shape[2:]) > small:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return decode_tile(model, z)
@@ -186,7 +186,7 @@ def test_norms_are_put_back_even_when_a_picture_is_dropped_half_way() -> None:
 # ---------------------------------------------------------------------------------------------- the torus
 
 
-def rolled_apart(model: Backbone, canvas: Tensor, shape: Shape) -> Tensor:
+def rolled_apart(model: Model, canvas: Tensor, shape: Shape) -> Tensor:
     """How far the picture of a rolled canvas lies from the rolled picture, in parts of its contrast."""
     factor = model.family.factor
     straight = decoded(model, canvas, shape)
@@ -243,7 +243,7 @@ def test_a_canvas_is_encoded_in_tiles_of_any_size() -> None:
 # ---------------------------------------------------------------------------------------------- the fitted decoder
 
 
-def state(model: Backbone) -> dict[str, Tensor]:
+def state(model: Model) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.vae.decoder.state_dict().items()}
 
 
