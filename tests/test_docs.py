@@ -6,11 +6,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import install
 from ad_service.bench import report
@@ -178,6 +183,23 @@ def test_the_readme_explains_the_figures_of_the_panel() -> None:
     explained = set(re.findall(r"^\| ([A-Z][^|]*) \|", rows, re.MULTILINE))
     shown = {re.split(r"( [XY])? [{(]", text)[0] for text in (*records.SEAMS, *records.FIGURES)}
     assert explained == shown
+
+
+# -- the Python example ---------------------------------------------------------------------------------------------
+
+
+def test_the_python_example_in_the_readme_runs(tmp_path: Path) -> None:
+    code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[0]
+    shutil.copy(ROOT / "blender_addon" / "examples" / "cobbles.png", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    small = code.replace("512", "128")
+    done = subprocess.run(
+        [sys.executable, "-c", small], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "measuring" in done.stdout
+    with Image.open(tmp_path / "more_cobbles.png") as picture:
+        assert (picture.size, picture.mode) == ((128, 128), "RGB")
 
 
 # -- language -------------------------------------------------------------------------------------------------------
