@@ -16,8 +16,6 @@ from ad_service.core.backbone.model import FAMILIES, Family, Model, UNet
 from ad_service.core.backbone.schedule import cumulative_alphas
 from ad_service.core.backbone.weights import Parts, open_parts
 
-Backbone = Model  # until the codec follows
-
 
 def load(
     path: Path, family: str, *, device: str | None = None, precision: str = "auto", name: str | None = None

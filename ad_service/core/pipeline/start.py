@@ -19,7 +19,7 @@ from ad_service.core.materials.follow import SourceMap
 from ad_service.core.pipeline.task import Options, Task
 from ad_service.core.quilting import source_maps
 from ad_service.core.quilting.cuts import visible_cuts
-from ad_service.core.quilting.quilt import LARGEST, QuiltOptions, guide_of, quilt
+from ad_service.core.quilting.quilt import QuiltOptions, guide_of, quilt
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _quilt_options(side: int, periods: Tensor | None, options: Options) -> Quilt
 
     Those of a regular swatch overlap by a whole period.
     """
-    block = max(8, min(side // 3, max(32, side // 4), LARGEST * 2 // 3))
+    block = max(8, min(side // 3, max(32, side // 4), QuiltOptions.largest_piece * 2 // 3))
     overlap = max(2, block // 4)
     if periods is not None:
         overlap = max(overlap, min(block // 2, int(periods.norm(dim=1).min()) + 2))
