@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -67,16 +68,24 @@ def parameter_table() -> str:
     for kind in wire.KINDS.values():
         for parameter in kind.parameters:
             rows.setdefault(parameter, []).append(kind.name)
-    lines = ["| parameter | default | values | meaning |", "|---|---|---|---|"]
+    lines = ["| parameter | in the panel | default | values | meaning |", "|---|---|---|---|---|"]
     names = list(dict.fromkeys(parameter.name for parameter in rows))
     for parameter, kinds in sorted(rows.items(), key=lambda row: (row[0].advanced, names.index(row[0].name))):
         only = "" if len(kinds) == len(wire.KINDS) else f" (only {', '.join(kinds)})"
         advanced = "*advanced:* " if parameter.advanced else ""
         default = f"{parameter.default:g}" if isinstance(parameter.default, float) else parameter.default
+        meaning = f"{advanced}{parameter.help}{only}"
         lines.append(
-            f"| `{parameter.name}` | {default} | {parameter.value.range()} | {advanced}{parameter.help}{only} |"
+            f"| `{parameter.name}` | {label(parameter.name)} | {default} | {parameter.value.range()} | {meaning} |"
         )
     return "\n".join(lines)
+
+
+def label(name: str) -> str:
+    """A parameter's name in the panel: from LABELS in scene/properties.py, which needs bpy and cannot be imported."""
+    tree = ast.parse((ROOT / "blender_addon" / "scene" / "properties.py").read_text(encoding="utf-8"))
+    (labels,) = (n.value for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "LABELS")
+    return ast.literal_eval(labels).get(name) or name.replace("_", " ").title()
 
 
 def error_table() -> str:
@@ -174,14 +183,15 @@ def test_every_button_named_in_the_readme_is_in_the_panel() -> None:
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "blender_addon").rglob("*.py"))
     named = {re.sub(r"\s+", " ", words) for words in re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", section)}
     assert len(named) > 10
-    fields = {p.name.replace("_", " ").title() for kind in wire.KINDS.values() for p in kind.parameters}
-    assert {words for words in named - fields if f'"{words}' not in source} == set()
+    fields = {label(p.name) for kind in wire.KINDS.values() for p in kind.parameters}
+    assert {words for words in named - fields if not re.search(rf'"{words}["{{ ]', source)} == set()
 
 
-def test_the_readme_explains_the_figures_of_the_panel() -> None:
-    rows = README.read_text(encoding="utf-8").split("| figure |")[1].split("\n\n")[0]
+def test_the_readme_explains_the_metrics_of_the_panel() -> None:
+    rows = README.read_text(encoding="utf-8").split("| measurement |")[1].split("\n\n")[0]
     explained = set(re.findall(r"^\| ([A-Z][^|]*) \|", rows, re.MULTILINE))
-    shown = {re.split(r"( [XY])? [{(]", text)[0] for text in (*records.SEAMS, *records.FIGURES)}
+    texts = [metric.text for metric in (*records.SEAM_METRICS, *records.QUALITY_METRICS)]
+    shown = {re.split(r"( [XY])? [{(]", text)[0] for text in texts}
     assert explained == shown
 
 
