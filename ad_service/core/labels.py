@@ -164,11 +164,6 @@ def check(layout: Tensor, regions: Tensor, palette: Tensor | None = None, since:
             )
 
 
-def shares(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:
-    """The share of each cell of a grid (h, w) that each label covers: (count, h, w), sums to 1 over the labels."""
-    return torch.stack([F.adaptive_avg_pool2d((labels == i).float()[None], grid)[0] for i in range(count)])
-
-
 def resize(labels: Tensor, height: int, width: int) -> Tensor:
     """Labels (height, width): the majority of the pixels under each cell, the nearest pixel if the map grows.
 

@@ -22,7 +22,6 @@ from ad_service.core.labels import (
     match,
     membership,
     resize,
-    shares,
     snap,
     tokens,
     used,
@@ -293,11 +292,6 @@ def test_condense_loses_labels_only_if_there_are_too_few_cells(h: int, w: int, g
     small = condense(labels, gy, gx)
     assert set(used(small)) <= set(used(labels))
     assert len(used(small)) == min(len(used(labels)), gy * gx)
-
-
-def test_shares_of_a_cell_sum_to_one() -> None:
-    labels = torch.tensor([[0, 1, 1, 2], [0, 0, 1, 2]])
-    assert shares(labels, (1, 2), 3).tolist() == [[[0.75, 0.0]], [[0.25, 0.5]], [[0.0, 0.5]]]
 
 
 def test_tokens_of_a_rectangular_grid() -> None:
