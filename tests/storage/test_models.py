@@ -157,7 +157,7 @@ def test_a_path_is_taken_only_where_it_is_allowed(data_dir: Path, shelf: Path) -
     for sneaky in ("../models/Realistic", "./Realistic", "Realistic/unet", ".fetch-sd2", "notes.txt", ""):
         with pytest.raises(ModelMissing):
             models.find(sneaky, data_dir)
-    with pytest.raises(ModelCorrupt, match="no model folder"):
+    with pytest.raises(ModelCorrupt, match="not a model folder"):
         models.find(str(data_dir), data_dir, allow_paths=True)
 
 
