@@ -16,11 +16,15 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Step:
-    """A job is at `fraction` in [0, 1]. `preview` makes a small picture, encoded, when somebody wants to see it."""
+    """A step of a job at `fraction` in [0, 1]; `phase` names the stage for programs, `message` for people.
+
+    `preview` makes a small encoded picture when it is called.
+    """
 
     fraction: float
     message: str
     preview: Callable[[], bytes] | None = None
+    phase: str = ""
 
 
 @dataclass(frozen=True)
