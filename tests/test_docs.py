@@ -178,10 +178,10 @@ def test_every_button_named_in_the_readme_is_in_the_panel() -> None:
     assert {words for words in named - fields if f'"{words}' not in source} == set()
 
 
-def test_the_readme_explains_the_figures_of_the_panel() -> None:
-    rows = README.read_text(encoding="utf-8").split("| figure |")[1].split("\n\n")[0]
+def test_the_readme_explains_the_measurements_of_the_panel() -> None:
+    rows = README.read_text(encoding="utf-8").split("| measurement |")[1].split("\n\n")[0]
     explained = set(re.findall(r"^\| ([A-Z][^|]*) \|", rows, re.MULTILINE))
-    shown = {re.split(r"( [XY])? [{(]", text)[0] for text in (*records.SEAMS, *records.FIGURES)}
+    shown = {re.split(r"( [XY])? [{(]", metric.text)[0] for metric in (*records.SEAM_METRICS, *records.QUALITY_METRICS)}
     assert explained == shown
 
 
