@@ -84,7 +84,8 @@ class Canceled:
     job: str
 
 
-Event = Ready | Progress | Succeeded | Failed | Canceled
+JobEvent = Progress | Succeeded | Failed | Canceled
+Event = Ready | JobEvent
 """What a worker sends, one JSON line each. A job's events end with exactly one Succeeded, Failed or Canceled."""
 
 _EVENTS: dict[str, type[Any]] = {cls.__name__.lower(): cls for cls in (Ready, Progress, Succeeded, Failed, Canceled)}
@@ -101,8 +102,11 @@ def decode_event(line: str) -> Event:
     cls = _EVENTS.get(document.pop("event", None)) if isinstance(document, dict) else None
     if cls is None:
         raise ValueError(f"not an event: {line[:200]!r}")
-    if cls is Succeeded:
-        document["result"] = result_of(document["result"])
     known = {f.name for f in fields(cls)}
-    event: Event = cls(**{k: v for k, v in document.items() if k in known})
+    try:
+        if cls is Succeeded:
+            document["result"] = result_of(document["result"])
+        event: Event = cls(**{k: v for k, v in document.items() if k in known})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an event: {line[:200]!r}") from error
     return event

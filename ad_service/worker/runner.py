@@ -23,7 +23,7 @@ from ad_service.core.pipeline import synthesis
 from ad_service.core.sampling import samplers
 from ad_service.storage import models
 from ad_service.worker import protocol
-from ad_service.worker.decoder_cache import KeptDecoders
+from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, encode_png, encode_preview
 from blender_addon import wire
@@ -54,7 +54,7 @@ class Runner:
         self._device = loading.choose_device()
         loading.make_repeatable(self._device)
         self._notes: tuple[str, ...] = ()
-        self._decoders = KeptDecoders(data_dir / "decoders")
+        self._decoders = DecoderCache(data_dir / "decoders")
         self._resident: OrderedDict[tuple[Path, str], loading.Backbone] = OrderedDict()
 
     def ready(self) -> protocol.Ready:
