@@ -2,8 +2,8 @@
 
 What is measured, and how:
 
-- UNet passes: windows that went through the network, there (forwards) and back to the latents (backwards), as the tape
-  counts them.
+- UNet passes: windows that went through the network, there (forwards) and back to the latents (backwards), as the
+  attention capture counts them.
 - Seconds: ours is a whole job as a user runs it, from the swatch's tensor to the finished picture and its figures. The
   paper's is encoding, sampling and decoding. Where that would take too long, some batches of windows of its first step
   are timed, half of them before ours and half after, and their seconds a window multiplied by the exact number of
@@ -31,11 +31,16 @@ from ad_service.bench import measure, paper_schedule, random_models
 from ad_service.bench.report import IN_FULL, Report, Row, Run
 from ad_service.core import metrics
 from ad_service.core.backbone import codec
-from ad_service.core.backbone.loading import Backbone, choose_device, load, make_repeatable
+from ad_service.core.backbone.devices import choose_device, make_repeatable
+from ad_service.core.backbone.loading import load
+from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape, windows
-from ad_service.core.pipeline.synthesis import Picture, Request, synthesize
-from ad_service.core.sampling.attention import capture
-from ad_service.storage import models
+from ad_service.core.pipeline.request import Result, Step, SynthesizeRequest
+from ad_service.core.pipeline.synthesize import synthesize
+from ad_service.core.pixels import from_uint8, to_uint8
+from ad_service.core.sampling.attention import capture_attention
+from ad_service.core.steps import run
+from ad_service.pocket import WEIGHTS
 from ad_service.worker import image_files
 from ad_service.worker.runner import device_name
 from blender_addon import wire
@@ -66,14 +71,14 @@ class Case:
 
     name: str
     title: str
-    load: Callable[[torch.device], Backbone]
+    load: Callable[[torch.device], Model]
     on_cpu: tuple[Size, ...]
     on_gpu: tuple[Size, ...] = ((512, 512), (2048, 2048))
 
 
-def _small(device: torch.device) -> Backbone:
+def _small(device: torch.device) -> Model:
     """A tenth of SD 1.5's width, heads as wide as its own."""
-    return random_models.backbone(
+    return random_models.random_model(
         "sd15",
         device,
         vae_channels=(16, 32, 64, 64),
@@ -86,12 +91,10 @@ def _small(device: torch.device) -> Backbone:
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        Case(
-            "pocket", "pocket", lambda d: load(models.POCKET, "pocket", device=str(d)), on_cpu=((256, 256), (512, 512))
-        ),
+        Case("pocket", "pocket", lambda d: load(WEIGHTS, "pocket", device=str(d)), on_cpu=((256, 256), (512, 512))),
         Case("sd15-small", "SD 1.5, a tenth as wide, random weights", _small, on_cpu=((256, 256),)),
-        Case("sd15", "SD 1.5, random weights", lambda d: random_models.backbone("sd15", d), on_cpu=()),
-        Case("sdxl", "SDXL, random weights", lambda d: random_models.backbone("sdxl", d), on_cpu=()),
+        Case("sd15", "SD 1.5, random weights", lambda d: random_models.random_model("sd15", d), on_cpu=()),
+        Case("sdxl", "SDXL, random weights", lambda d: random_models.random_model("sdxl", d), on_cpu=()),
     )
 }
 """Those without sizes for the CPU need a GPU."""
@@ -149,7 +152,7 @@ def read_swatch(data: bytes) -> Tensor:
     """The swatch (3, h, w) in [0, 1] of a picture file's bytes; raises WireError `invalid-image`."""
     pixels = image_files.decode("swatch", data).pixels
     image_files.check_size("swatch", pixels, MULTIPLE)
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    return from_uint8(pixels)
 
 
 def bench(swatch: Tensor, options: Options, command: str, tell: Callable[[str], None] = lambda _: None) -> Report:
@@ -161,38 +164,38 @@ def bench(swatch: Tensor, options: Options, command: str, tell: Callable[[str], 
     make_repeatable(device)
     peaks: dict[torch.dtype, float] = {}
     rows = []
-    loaded: tuple[Case, Backbone] | None = None
+    loaded: tuple[Case, Model] | None = None
     for case, size in options.chosen(device):
         if loaded is None or loaded[0] is not case:
             loaded = None  # the last one goes before the next one comes
             tell(f"{case.name}: loading")
             loaded = case, case.load(device)
-        backbone = loaded[1]
-        if backbone.dtype not in peaks:
-            peaks[backbone.dtype] = measure.matrix_peak(device, backbone.dtype)
-        rows.append(_row(case, size, backbone, swatch, options, peaks[backbone.dtype], tell))
+        model = loaded[1]
+        if model.dtype not in peaks:
+            peaks[model.dtype] = measure.matrix_peak(device, model.dtype)
+        rows.append(_row(case, size, model, swatch, options, peaks[model.dtype], tell))
     return Report(command, device_name(device), str(torch.__version__), torch.get_num_threads(), tuple(rows))
 
 
 def _row(
     case: Case,
     size: Size,
-    backbone: Backbone,
+    model: Model,
     swatch: Tensor,
     options: Options,
     peak: float,
     tell: Callable[[str], None],
 ) -> Row:
     width, height = size
-    multiple = backbone.family.factor * 8
+    multiple = model.family.factor * 8
     swatch = swatch[:, : swatch.shape[1] // multiple * multiple, : swatch.shape[2] // multiple * multiple]
-    reference = _Reference(backbone, swatch, size, peak)
+    reference = _Reference(model, swatch, size, peak)
     batches = options.batches(reference.count)
     if batches:
         tell(f"{case.name} {width}x{height}: the paper's schedule, {batches} of {reference.count.batches} batches")
         reference.run(batches - batches // 2 if batches < reference.count.batches else batches)
     tell(f"{case.name} {width}x{height}: ours")
-    ours = _ours(backbone, Request(swatch, height, width, steps=options.steps), peak)
+    ours = _ours(model, SynthesizeRequest(swatch=swatch, height=height, width=width, steps=options.steps), peak)
     if 1 < batches < reference.count.batches:
         tell(f"{case.name} {width}x{height}: the paper's schedule again")
         reference.run(batches // 2)
@@ -201,23 +204,23 @@ def _row(
         case.title,
         width,
         height,
-        str(backbone.dtype).removeprefix("torch."),
+        str(model.dtype).removeprefix("torch."),
         peak,
         ours,
         reference.result() if batches else None,
     )
 
 
-def _ours(backbone: Backbone, request: Request, peak: float) -> Run:
+def _ours(model: Model, request: SynthesizeRequest, peak: float) -> Run:
     """A whole job; the seconds between two steps belong to what the second one says."""
-    if backbone.device.type != "cpu":
-        _picture(backbone, replace(request, height=512, width=512, steps=1))  # kernels are loaded when first used
-    with measure.memory(backbone.device) as memory:
-        picture, phases = _picture(backbone, request)
-    side = windows(_shape(backbone, request.width, request.height, torus=True), backbone.family.window, (0, 0))[0]
-    forwards, backwards = (int(picture.metrics[f"unet_{way}"]) for way in ("forwards", "backwards"))
-    flops = measure.Flops.count(backbone, side.height, side.width).of(forwards, backwards)
-    seams, distance = _judge(picture.image, request.swatch)
+    if model.device.type != "cpu":
+        _picture(model, replace(request, height=512, width=512, steps=1))  # kernels are loaded when first used
+    with measure.memory(model.device) as memory:
+        result, phases = _picture(model, request)
+    side = windows(_shape(model, request.width, request.height, torus=True), model.family.window, (0, 0))[0]
+    forwards, backwards = (int(result.metrics[f"unet_{way}"]) for way in ("forwards", "backwards"))
+    flops = measure.Flops.count(model, side.height, side.width).of(forwards, backwards)
+    seams, distance = _judge(result.color, request.swatch)
     return Run(
         measured=IN_FULL if request.steps is None else f"--steps {request.steps}",
         forwards=forwards,
@@ -231,27 +234,28 @@ def _ours(backbone: Backbone, request: Request, peak: float) -> Run:
     )
 
 
-def _picture(backbone: Backbone, request: Request) -> tuple[Picture, dict[str, float]]:
-    phases: dict[str, float] = defaultdict(float)
-    job = synthesize(backbone, request)
-    began = measure.now(backbone.device)
-    while True:
-        try:
-            message = next(job).message
-        except StopIteration as end:
-            phases["measuring"] += measure.now(backbone.device) - began
-            return end.value, dict(phases)
-        now = measure.now(backbone.device)
-        phases["sampling" if message.startswith("step ") else message] += now - began
-        began = now
+def _picture(model: Model, request: SynthesizeRequest) -> tuple[Result, dict[str, float]]:
+    """The result of a job, and the seconds of each of its phases."""
+    seconds: dict[str, float] = defaultdict(float)
+    last = measure.now(model.device)
+
+    def add(step: Step) -> None:
+        nonlocal last
+        now = measure.now(model.device)
+        seconds["sampling" if step.phase == "denoise" else step.phase] += now - last
+        last = now
+
+    result = run(synthesize(model, request), add)
+    seconds["measure"] += measure.now(model.device) - last
+    return result, dict(seconds)
 
 
 class _Reference:
     """The paper's schedule for one picture: run whole, or some batches of windows at a time."""
 
-    def __init__(self, backbone: Backbone, swatch: Tensor, size: Size, peak: float) -> None:
-        self.backbone, self.swatch, self.peak = backbone, swatch, peak
-        self.shape = _shape(backbone, *size, torus=False)
+    def __init__(self, model: Model, swatch: Tensor, size: Size, peak: float) -> None:
+        self.model, self.swatch, self.peak = model, swatch, peak
+        self.shape = _shape(model, *size, torus=False)
         self.count = paper_schedule.count(self.shape.height, self.shape.width)
         self._batches = self._windows = 0
         self._sampling = self._encoding = self._decoding = 0.0
@@ -260,10 +264,10 @@ class _Reference:
 
     def run(self, batches: int) -> None:
         """Time so many batches after an untimed one; all of them make the picture."""
-        self._sample(codec.encode(self.backbone, self.swatch), 1)
-        with measure.memory(self.backbone.device) as memory:
+        self._sample(codec.encode(self.model, self.swatch), 1)
+        with measure.memory(self.model.device) as memory:
             began = self._now()
-            z_swatch = codec.encode(self.backbone, self.swatch)
+            z_swatch = codec.encode(self.model, self.swatch)
             encoded = self._now()
             seen, canvas = self._sample(z_swatch, batches)
             sampled = self._now()
@@ -277,14 +281,14 @@ class _Reference:
         self._memory = memory.peak if self._memory is None else max(memory.peak or 0, self._memory)
 
     def _now(self) -> float:
-        return measure.now(self.backbone.device)
+        return measure.now(self.model.device)
 
     def _sample(self, z_swatch: Tensor, batches: int) -> tuple[int, Tensor | None]:
         """How many windows were in the first batches, and the canvas after the last one of all."""
         generator = torch.Generator().manual_seed(0)
         seen = 0
-        with capture(self.backbone) as tape:
-            steps = paper_schedule.sample(tape, z_swatch, self.shape.height, self.shape.width, generator)
+        with capture_attention(self.model) as capture:
+            steps = paper_schedule.sample(capture, z_swatch, self.shape.height, self.shape.width, generator)
             for _ in range(batches):
                 seen += next(steps)
             if batches < self.count.batches:
@@ -297,18 +301,18 @@ class _Reference:
 
     def _decode(self, canvas: Tensor) -> Tensor:
         """(H, W, 3) uint8."""
-        factor = self.backbone.family.factor
+        factor = self.model.family.factor
         image = torch.empty(self.shape.height * factor, self.shape.width * factor, 3, dtype=torch.uint8)
-        for y, x, tile in codec.decode(self.backbone, canvas.cpu(), self.shape):
-            part = (tile.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+        for y, x, tile in codec.decode(self.model, canvas.cpu(), self.shape):
+            part = to_uint8(tile)
             image[y : y + part.shape[0], x : x + part.shape[1]] = part
         return image
 
     def result(self) -> Run:
         sampling = self._sampling * self.count.windows * paper_schedule.STEPS / self._windows
-        phases = {"encoding": self._encoding, "sampling": sampling, "decoding": self._decoding}
+        phases = {"encode": self._encoding, "sampling": sampling, "decode": self._decoding}
         window = paper_schedule.grid(self.shape.height, self.shape.width)[0]
-        each = measure.Flops.count(self.backbone, window.height, window.width)
+        each = measure.Flops.count(self.model, window.height, window.width)
         flops = each.of(self.count.forwards, self.count.backwards)
         seams = distance = None
         if self._image is not None:
@@ -326,13 +330,13 @@ class _Reference:
         )
 
 
-def _shape(backbone: Backbone, width: int, height: int, *, torus: bool) -> Shape:
-    factor = backbone.family.factor
+def _shape(model: Model, width: int, height: int, *, torus: bool) -> Shape:
+    factor = model.family.factor
     return Shape(height // factor, width // factor, torus, torus)
 
 
 def _judge(image: Tensor, swatch: Tensor) -> tuple[tuple[float, float], float]:
     """Seam ratios along y and x, and the patch distance to the swatch, of a picture (H, W, 3) uint8."""
-    picture = image.permute(2, 0, 1).float() / 255
+    picture = from_uint8(image)
     edges = metrics.seam(picture)
     return (edges.y.single.ratio, edges.x.single.ratio), metrics.patch_distance(picture, swatch)

@@ -16,8 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ad_service.bench import paper_schedule
-from ad_service.core.backbone.loading import Backbone
-from ad_service.core.sampling.attention import capture
+from ad_service.core.backbone.model import Model
+from ad_service.core.sampling.attention import capture_attention
 
 
 def now(device: torch.device) -> float:
@@ -35,15 +35,18 @@ class Flops:
     gradient: int
 
     @classmethod
-    def count(cls, backbone: Backbone, height: int, width: int) -> Flops:
+    def count(cls, model: Model, height: int, width: int) -> Flops:
         """Counted by torch on a window of that many latents, with a swatch as large; products alone, not softmax."""
-        z = torch.zeros(1, backbone.vae.config.latent_channels, height, width, device=backbone.device)
-        with capture(backbone) as tape, sdpa_kernel(SDPBackend.MATH):  # the counter knows no fused attention of the CPU
-            reference = tape.reference(z, 0)
+        z = torch.zeros(1, model.vae.config.latent_channels, height, width, device=model.device)
+        with (
+            capture_attention(model) as capture,
+            sdpa_kernel(SDPBackend.MATH),
+        ):  # fused attention is not counted
+            reference = capture.reference(z, 0)
             with FlopCounterMode(display=False) as forward, torch.no_grad():
-                tape.observe(z, 1, reference)
+                capture.predict_and_record(z, 1, reference)
             with FlopCounterMode(display=False) as gradient:
-                paper_schedule.gradient(tape, z.requires_grad_().clone(), 1, reference)  # its hooks refuse a leaf
+                paper_schedule.gradient(capture, z.requires_grad_().clone(), 1, reference)  # its hooks refuse a leaf
         return cls(forward.get_total_flops(), gradient.get_total_flops())
 
     def of(self, forwards: int, backwards: int) -> int:

@@ -3,8 +3,8 @@
 It is `panorama` of the authors' code (arXiv 2502.20235, MultiDiffusion arXiv 2302.08113): 50 DDIM steps from noise. At
 each, a fixed grid of windows goes through in batches. Each batch is denoised, the swatch is passed anew with fresh
 noise at the new t, and two steps of a fresh Adam lower the AD loss; then all windows are averaged. The canvas is
-decoded at the end. Nothing of the engine's own samplers is used: it shares the networks, their tape, the loss and the
-codec.
+decoded at the end. Nothing of the engine's own samplers is used: it shares the networks, the attention capture, the
+loss and the codec.
 
 The grid does not wrap around, as in the authors' code: 25 x 25 = 625 windows for 2048x2048 pixels of Stable Diffusion.
 The result has real edges. On a torus it would take 32 x 32 = 1024 windows, so this is the cheaper of the two.
@@ -24,9 +24,9 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from ad_service.core.backbone.loading import Backbone
+from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Window
-from ad_service.core.sampling.attention import Reference, Tape
+from ad_service.core.sampling.attention import AttentionCapture, Reference
 from ad_service.core.sampling.losses import ad_loss, attend
 
 STEPS, ITERATIONS, LEARNING_RATE = 50, 2, 0.05
@@ -67,14 +67,14 @@ def _along(length: int) -> int:
 
 
 def sample(
-    tape: Tape, z_swatch: Tensor, height: int, width: int, generator: torch.Generator, steps: int = STEPS
+    capture: AttentionCapture, z_swatch: Tensor, height: int, width: int, generator: torch.Generator, steps: int = STEPS
 ) -> Generator[int, None, Tensor]:
     """The canvas (C, height, width) from the swatch's latents (C, h, w), of which one window is read.
 
     Yields after each batch how many windows were in it.
     """
-    device = tape.backbone.device
-    scheduler = _scheduler(tape.backbone, steps)
+    device = capture.model.device
+    scheduler = _scheduler(capture.model, steps)
     zs = z_swatch[None, :, :SIDE, :SIDE].to(device)
     canvas = torch.randn(len(z_swatch), height, width, generator=generator).to(device)
     windows = grid(height, width)
@@ -84,11 +84,11 @@ def sample(
         for first in range(0, len(windows), BATCH):
             batch = windows[first : first + BATCH]
             z = torch.stack([canvas[:, w.y : w.y + w.height, w.x : w.x + w.width] for w in batch])
-            reference = _reference(tape, scheduler, zs, after, generator)
+            reference = _reference(capture, scheduler, zs, after, generator)
             with torch.no_grad():
-                prediction, _ = tape.observe(z, t, reference)
+                prediction, _ = capture.predict_and_record(z, t, reference)
             z = scheduler.step(prediction, t, z).prev_sample
-            z = _lower(tape, z, after, reference)
+            z = _descend(capture, z, after, reference)
             for w, value in zip(batch, z, strict=True):
                 total[:, w.y : w.y + w.height, w.x : w.x + w.width] += value
                 hits[:, w.y : w.y + w.height, w.x : w.x + w.width] += 1
@@ -97,43 +97,45 @@ def sample(
     return canvas
 
 
-def _reference(tape: Tape, scheduler: DDIMScheduler, zs: Tensor, t: int, generator: torch.Generator) -> Reference:
+def _reference(
+    capture: AttentionCapture, scheduler: DDIMScheduler, zs: Tensor, t: int, generator: torch.Generator
+) -> Reference:
     """The swatch passed anew: with fresh noise at t, or clean for a model that reads in context."""
-    if tape.backbone.family.in_context:
-        return tape.reference(zs, 0)
+    if capture.model.family.in_context:
+        return capture.reference(zs, 0)
     noise = torch.randn(zs.shape, generator=generator).to(zs.device)
-    return tape.reference(scheduler.add_noise(zs, noise, torch.tensor([t])), t)
+    return capture.reference(scheduler.add_noise(zs, noise, torch.tensor([t])), t)
 
 
-def _lower(tape: Tape, z: Tensor, t: int, reference: Reference) -> Tensor:
+def _descend(capture: AttentionCapture, z: Tensor, t: int, reference: Reference) -> Tensor:
     """Two steps of a fresh Adam on windows z (B, C, h, w)."""
     z = z.clone().requires_grad_()
     adam = torch.optim.Adam([z], LEARNING_RATE)
     for _ in range(ITERATIONS):
-        z.grad = gradient(tape, z, t, reference)
+        z.grad = gradient(capture, z, t, reference)
         adam.step()
     return z.detach()
 
 
-def gradient(tape: Tape, z: Tensor, t: int, reference: Reference) -> Tensor:
+def gradient(capture: AttentionCapture, z: Tensor, t: int, reference: Reference) -> Tensor:
     """The gradient of the AD loss, summed over layers and windows, to windows z (B, C, h, w) that require one."""
     with torch.enable_grad():
-        layers = tape.layers(z, t, reference)
+        layers = capture.record(z, t, reference)
         loss = torch.zeros((), device=z.device)
         for i, layer in layers.items():
-            target = tape.target(i, layer, reference, None)
-            loss = loss + ad_loss(attend(layer.Q, layer.K, layer.V, tape.similarity), target).sum()
-        tape.backwards += len(z)
+            target = capture.target(i, layer, reference, None)
+            loss = loss + ad_loss(attend(layer.Q, layer.K, layer.V, capture.similarity), target).sum()
+        capture.backwards += len(z)
         return torch.autograd.grad(loss, z)[0]
 
 
-def _scheduler(backbone: Backbone, steps: int) -> DDIMScheduler:
-    """diffusers' DDIM with the backbone's noise schedule."""
-    alphas = backbone.alphas
+def _scheduler(model: Model, steps: int) -> DDIMScheduler:
+    """diffusers' DDIM with the model's noise schedule."""
+    alphas = model.alphas
     scheduler = DDIMScheduler(
         num_train_timesteps=len(alphas),
         trained_betas=(1 - alphas / torch.cat([alphas.new_ones(1), alphas[:-1]])).tolist(),
-        prediction_type=backbone.prediction,
+        prediction_type=model.prediction,
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,

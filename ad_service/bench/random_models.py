@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from ad_service.core.backbone.loading import FAMILIES, Backbone, choose_precision, cumulative_alphas, predictor
-from ad_service.core.backbone.weights import Prompt
+from ad_service.core.backbone.conditioning import Conditioning
+from ad_service.core.backbone.devices import choose_precision
+from ad_service.core.backbone.model import FAMILIES, Model
+from ad_service.core.backbone.schedule import cumulative_alphas
 
 Config = dict[str, Any]
 
@@ -65,9 +67,9 @@ def vae(family: str, channels: tuple[int, ...] = VAE_CHANNELS) -> AutoencoderKL:
     )
 
 
-def backbone(
+def random_model(
     family: str, device: torch.device, *, vae_channels: tuple[int, ...] = VAE_CHANNELS, **unet_changes: Any
-) -> Backbone:
+) -> Model:
     """A model of `family` with random weights, always the same on a device; `unet_changes` go into the UNet's config.
 
     The empty prompt is random too.
@@ -82,7 +84,7 @@ def backbone(
         pooled = torch.randn(1, 1280, dtype=dtype) if family == "sdxl" else None
     for network in (unet, codec):
         network.requires_grad_(False).eval()
-    return Backbone(
+    return Model(
         family=FAMILIES[family],
         name=f"{family}, random weights",
         unet=unet,
@@ -91,5 +93,5 @@ def backbone(
         prediction="epsilon",
         device=device,
         dtype=dtype,
-        predict=predictor(unet, Prompt(tokens, pooled), dtype),
+        unconditional=Conditioning(tokens, pooled),
     )

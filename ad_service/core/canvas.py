@@ -1,6 +1,6 @@
-"""The canvas: a latent picture that is a torus along each tiling axis, and the windows that a model sees of it.
+"""The canvas: a latent picture that is a torus along each tiling axis, and the windows of it that a model sees.
 
-Pure geometry, no randomness: offsets are passed in.
+Pure geometry without randomness: offsets are passed in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Shape:
-    """Height and width of a canvas, and along which axes it has no edge."""
+    """Height and width of a canvas in cells or latents, and along which axes it tiles."""
 
     height: int
     width: int
@@ -26,7 +26,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Window:
-    """A rectangle of the canvas; along a tiling axis it may run over the edge and even cover itself."""
+    """A rectangle of the canvas; along a tiling axis it can cross the edge, and be longer than the canvas."""
 
     y: int
     x: int
@@ -34,21 +34,24 @@ class Window:
     width: int
 
     def rows(self, shape: Shape) -> Tensor:
+        """Indices (height,) of its rows, wrapped."""
         return (torch.arange(self.height) + self.y) % shape.height
 
     def columns(self, shape: Shape) -> Tensor:
+        """Indices (width,) of its columns, wrapped."""
         return (torch.arange(self.width) + self.x) % shape.width
 
 
 def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple that is at least `value`."""
     return -(-value // multiple) * multiple
 
 
 def starts_along(length: int, side: int, tile: bool, offset: int) -> list[int]:
     """First indices of the fewest windows of `side` that cover `length` evenly, moved by `offset`.
 
-    A torus takes any offset. With real edges the first window begins at 0 and the last one ends at `length`; the
-    inner ones move within their overlap, so that their borders are not always in one place.
+    On a torus all windows move by any offset. With real edges the first window starts at 0 and the last one ends at
+    `length`; the inner ones move within their overlap, so that their borders are not always at the same place.
     """
     count = math.ceil(length / side)
     if tile:
@@ -56,7 +59,7 @@ def starts_along(length: int, side: int, tile: bool, offset: int) -> list[int]:
     if count == 1:
         return [0]
     slack = count * side - length
-    if slack == 0 and count > 1 and offset % side:  # exact fit: one more window lets the borders move
+    if slack == 0 and count > 1 and offset % side:  # exact fit: one more window, so that borders can move
         first = offset % side
         return [0, *range(first, length - side, side), length - side]
     step = (length - side) / (count - 1)
@@ -67,9 +70,9 @@ def starts_along(length: int, side: int, tile: bool, offset: int) -> list[int]:
 
 
 def windows(shape: Shape, side: int, offset: tuple[int, int], multiple: int = 8) -> list[Window]:
-    """Windows of at most `side` latents that cover the canvas with hardly any overlap (arXiv 2407.15507).
+    """Windows of at most `side` latents that cover the canvas with minimal overlap (arXiv 2407.15507).
 
-    A canvas smaller than `side` is seen in one window, whose sides are rounded up to `multiple` on a tiling axis.
+    A canvas smaller than `side` gets one window, whose sides are rounded up to `multiple` along tiling axes.
     """
     height = min(side, round_up(shape.height, multiple) if shape.tile_y else shape.height)
     width = min(side, round_up(shape.width, multiple) if shape.tile_x else shape.width)
@@ -79,38 +82,37 @@ def windows(shape: Shape, side: int, offset: tuple[int, int], multiple: int = 8)
 
 
 def pad(picture: Tensor, margin: int, tiles: tuple[bool, bool]) -> Tensor:
-    """A picture (1, C, H, W) with a margin: wrapped along tiling axes (y, x), its edge repeated along others."""
+    """A picture (1, C, H, W) with a margin: wrapped along tiling axes (y, x), edges repeated along the others."""
     H, W = picture.shape[2:]
     rows, columns = around(0, H, margin, H, tiles[0]), around(0, W, margin, W, tiles[1])
     return picture[:, :, rows][..., columns]
 
 
 def around(start: int, length: int, margin: int, total: int, tile: bool) -> Tensor:
-    """Indices of a stretch of an axis with margins: wrapped where the axis tiles, else its ends are repeated."""
+    """Indices start - margin .. start + length + margin of an axis: wrapped if it tiles, otherwise clamped to it."""
     index = torch.arange(start - margin, start + length + margin)
     return index % total if tile else index.clamp(0, total - 1)
 
 
 def resized(picture: Tensor, height: int, width: int, tiles: tuple[bool, bool]) -> Tensor:
-    """A picture (3, h, w) in [0, 1] at another size, seen whole along tiling axes (y, x): what tiles still tiles."""
+    """A picture (3, h, w) in [0, 1] at another size; along tiling axes (y, x) it tiles as before."""
     for axis, (length, tile) in enumerate(zip((height, width), tiles, strict=True), 1):
-        own = picture.shape[axis]
-        if own != length:
-            turns = 3 if tile else 1
-            size = (picture.shape[1], length * turns) if axis == 2 else (length * turns, picture.shape[2])
-            wide = torch.cat([picture] * turns, axis)
+        if picture.shape[axis] != length:
+            copies = 3 if tile else 1
+            size = (picture.shape[1], length * copies) if axis == 2 else (length * copies, picture.shape[2])
+            wide = torch.cat([picture] * copies, axis)
             large = F.interpolate(wide[None], size, mode="bicubic", antialias=True, align_corners=False)[0]
-            picture = large.narrow(axis, length * (turns // 2), length).clamp(0, 1)
+            picture = large.narrow(axis, length * (copies // 2), length).clamp(0, 1)
     return picture
 
 
 def cut_windows(canvas: Tensor, spots: Sequence[Window], shape: Shape) -> Tensor:
-    """The windows of a canvas (C, H, W), stacked to (B, C, h, w)."""
+    """The windows (B, C, h, w) of a canvas (C, H, W)."""
     return torch.stack([canvas[:, w.rows(shape)][:, :, w.columns(shape)] for w in spots])
 
 
 def feather(height: int, width: int, margin: int) -> Tensor:
-    """Weights (h, w) in (0, 1] that fall towards a window's border over `margin` cells."""
+    """Weights (h, w) in (0, 1] that fall towards the border of a window over `margin` cells."""
 
     def ramp(length: int) -> Tensor:
         distance = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) + 1
@@ -120,7 +122,7 @@ def feather(height: int, width: int, margin: int) -> Tensor:
 
 
 class Accumulator:
-    """Averages windows back into a canvas, each weighted down towards its border where windows overlap."""
+    """Averages windows back into a canvas, with weights that fall towards the border of each window."""
 
     def __init__(self, channels: int, shape: Shape, margin: int = 8) -> None:
         self.shape = shape
@@ -129,7 +131,7 @@ class Accumulator:
         self.weight = torch.zeros(shape.height, shape.width)
 
     def add(self, spots: Sequence[Window], values: Tensor) -> None:
-        """Add the cells (B, C, h, w) of windows; from a device they come in one copy."""
+        """Add the values (B, C, h, w) of windows; they are copied from their device at once."""
         for window, value in zip(spots, values.float().cpu(), strict=True):
             weight = feather(window.height, window.width, self.margin)
             rows, columns = window.rows(self.shape), window.columns(self.shape)
@@ -139,5 +141,5 @@ class Accumulator:
             self.weight.view(-1).index_add_(0, index, weight.flatten())
 
     def mean(self) -> Tensor:
-        """The canvas (C, H, W); every cell was covered by a window."""
+        """The average (C, H, W); NaN in a cell that no window covered."""
         return self.total / self.weight

@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 
 from ad_service.core.backbone import checkpoints
 from ad_service.core.backbone.checkpoints import CheckpointError
+from ad_service.pocket import WEIGHTS as POCKET
 from ad_service.storage.files import disk_errors
 from blender_addon.wire import WireError
 
-POCKET = Path(__file__).parents[1] / "pocket" / "weights"
 UNKNOWN_LICENSE = "license unknown"
 
 
@@ -44,7 +44,7 @@ class ModelCorrupt(WireError):
 class InstalledModel:
     """A checkpoint on this machine.
 
-    `name` is the value of the parameter `model`, `family` a key of loading.FAMILIES, `path` a folder in the layout of
+    `name` is the value of the parameter `model`, `family` a key of core.FAMILIES, `path` a folder in the layout of
     diffusers or a safetensors file.
     """
 

@@ -1,4 +1,4 @@
-"""A job's bytes in, its result bytes out. The only file that knows both the wire and the core."""
+"""The engine that makes textures. The only file that knows both the contract and the core."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,16 @@ import torch
 from torch import Tensor
 
 from ad_service import __version__
-from ad_service.core import labels
-from ad_service.core.backbone import loading
+from ad_service.core import LabelMaps, Model, RestyleRequest, Result, SynthesizeRequest, from_uint8, labels
+from ad_service.core import Step as CoreStep
+from ad_service.core.backbone import devices, loading
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
-from ad_service.core.pipeline import synthesis
+from ad_service.core.pipeline.request import Job
+from ad_service.core.pipeline.restyle import restyle
+from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.sampling import samplers
+from ad_service.core.steps import translate
 from ad_service.storage import models
 from ad_service.worker import protocol
 from ad_service.worker.decoder_cache import DecoderCache
@@ -29,33 +32,37 @@ from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, e
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
 
-MOST_RESIDENT = 2
-ROOM_FOR_ANOTHER = 0.4
-"""Models kept loaded: at most so many, and one only when less than this part of the memory is free."""
+MAX_LOADED = 2
+FREE_FOR_ANOTHER = 0.4
+"""Most models kept loaded, and the part of the memory that must be free to keep more than one."""
 
-LABEL_PICTURES = ("regions", "layout")
+COMMON_FIELDS = (
+    *("seed", "scale", "even_light", "preset", "detail"),
+    *("strength", "steps", "iterations", "learning_rate", "content_weight"),
+)
+"""Parameters that are fields of every request under the same name."""
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
-"""What a RuntimeError says when memory is out: the CPU's allocator, Apple's and NVIDIA's drivers, cuBLAS and cuDNN."""
+"""Parts of a RuntimeError when memory is out: CPU allocator, Apple's and NVIDIA's drivers, cuBLAS and cuDNN."""
 
 Parameters = Mapping[str, Any]
 Pictures = Mapping[str, Pixels]
 
 
 class Runner:
-    """The engine that makes textures. Keeps the models it loaded last, for the next job.
+    """Makes textures on the best device of this machine and keeps the models that it loaded last.
 
-    Only with `allow_paths`, which is for the command line, may a job name its model by a path.
+    A job may name its model by a path only with `allow_paths`, which is for the command line.
     """
 
     def __init__(self, data_dir: Path, *, allow_paths: bool = False) -> None:
         self._data_dir = data_dir
         self._allow_paths = allow_paths
-        self._device = loading.choose_device()
-        loading.make_repeatable(self._device)
-        self._notes: tuple[str, ...] = ()
+        self._device = devices.choose_device()
+        devices.make_repeatable(self._device)
+        self._not_repeatable: str | None = None
         self._decoders = DecoderCache(data_dir / "decoders")
-        self._resident: OrderedDict[tuple[Path, str], loading.Backbone] = OrderedDict()
+        self._loaded: OrderedDict[tuple[Path, str], Model] = OrderedDict()
 
     def ready(self) -> protocol.Ready:
         """The device, after a real operation on it; raises WireError `device-unavailable`."""
@@ -64,172 +71,157 @@ class Runner:
                 torch.cuda.empty_cache()  # so that the free memory is the true one
             total = float(torch.arange(8, dtype=torch.float32, device=self._device).square().sum())
         if total != 140.0:
-            raise WireError("device-unavailable", f"{self._device} computes wrongly: {total:g} instead of 140")
+            raise WireError("device-unavailable", f"{self._device} computes {total:g} instead of 140")
         memory_free, memory_total = _memory(self._device)
         return protocol.Ready(self._device.type, device_name(self._device), memory_total, memory_free)
 
     def run(self, request: JobRequest, read: Read, files: Mapping[str, str] | None = None) -> Steps:
-        """Goes through a job. `files` are the names of its pictures where known; the result's PNG tells them."""
+        """Run a job. `files` has the file names of its pictures where known, for the result's PNG."""
+        kind = wire.KINDS[request.kind]
         with core_errors():
-            yield Step(0.0, "Reading the pictures")
-            decoded = {name: _decode(name, read(sha)) for name, sha in request.inputs.items()}
-            yield Step(0.0, f"Loading the model {request.parameters['model']}")
-            backbone = self._backbone(request.parameters["model"], request.parameters["precision"])
+            yield Step(0.0, "Reading the pictures", phase="read")
+            decoded = {name: _decode(kind.picture(name), read(sha)) for name, sha in request.inputs.items()}
+            yield Step(0.0, f"Loading the model {request.parameters['model']}", phase="load")
+            model = self._model(request.parameters["model"], request.parameters["precision"])
             pictures = {name: picture.pixels for name, picture in decoded.items()}
-            picture = yield from self._made(
-                lambda: _KINDS[request.kind](backbone, request.parameters, pictures, self._decoders)
+            recipe = RECIPES[request.kind]
+            result = yield from self._repeatably(lambda: recipe(model, request.parameters, pictures, self._decoders))
+            yield Step(1.0, "Writing the picture", phase="write")
+            of_pictures = tuple(note for one in decoded.values() for note in one.notes)
+            of_device = () if self._not_repeatable is None else (self._not_repeatable,)
+            metrics = {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)}
+            document = _document(request, model, metrics, files or {})
+            return Outcome(
+                {"image": encode_png(result.color.numpy(), document)},
+                metrics,
+                of_pictures + model.notes + result.notes + of_device,
             )
-            yield Step(1.0, "Writing the picture")
-            notes = (
-                tuple(note for one in decoded.values() for note in one.notes)
-                + backbone.notes
-                + picture.notes
-                + self._notes
-            )
-            metrics = {name: float(value) for name, value in picture.metrics.items() if math.isfinite(value)}
-            document = _document(request, backbone, metrics, files or {})
-            return Outcome({"image": encode_png(picture.image.numpy(), document)}, metrics, notes)
 
-    def _made(self, begin: Callable[[], synthesis.Job]) -> Generator[Step, None, synthesis.Picture]:
-        """The picture of a job, begun anew where the device has an operation in no form that repeats itself."""
+    def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
+        """Retries without deterministic algorithms if an operation has no deterministic kernel on this device."""
         try:
-            return (yield from _told(begin()))
+            return (yield from translate(begin(), _step_of))
         except RuntimeError as error:
             if not torch.are_deterministic_algorithms_enabled() or "deterministic" not in str(error):
                 raise
-            told = _first_line(error)
+            reason = _first_line(error)
         torch.use_deterministic_algorithms(False)
-        self._notes += (f"On this device the same seed does not give quite the same texture again: {told}",)
-        return (yield from _told(begin()))
+        self._not_repeatable = f"On this device the same seed gives a slightly different texture each time: {reason}"
+        return (yield from translate(begin(), _step_of))
 
-    def _backbone(self, name: str, precision: str) -> loading.Backbone:
-        """The model, loaded if it is not at hand. The ones used longest ago make room for it."""
-        model = models.find(name, self._data_dir, allow_paths=self._allow_paths)
-        key = (model.path, precision)
-        if key not in self._resident:
+    def _model(self, name: str, precision: str) -> Model:
+        """The model, loaded if it is not yet. Those used longest ago make room for it."""
+        found = models.find(name, self._data_dir, allow_paths=self._allow_paths)
+        key = (found.path, precision)
+        if key not in self._loaded:
             free, total = _memory(self._device)
-            most = MOST_RESIDENT if free > ROOM_FOR_ANOTHER * total else 1
-            while len(self._resident) >= most:
-                self._resident.popitem(last=False)
-            self._resident[key] = loading.load(
-                model.path, model.family, device=self._device.type, precision=precision, name=model.name
+            most = MAX_LOADED if free > FREE_FOR_ANOTHER * total else 1
+            while len(self._loaded) >= most:
+                self._loaded.popitem(last=False)
+            self._loaded[key] = loading.load(
+                found.path, found.family, device=self._device.type, precision=precision, name=found.name
             )
-        self._resident.move_to_end(key)
-        return self._resident[key]
+        self._loaded.move_to_end(key)
+        return self._loaded[key]
 
 
-# ---------------------------------------------------------------------------------------------- the kinds of job
+# ---------------------------------------------------------------------------------------------- job kinds
 
 
-def _synthesize(
-    backbone: loading.Backbone, parameters: Parameters, pictures: Pictures, decoders: Decoders
-) -> synthesis.Job:
-    request = _request(parameters, pictures)
-    regions, layout, palette = _label_maps(pictures["swatch"], pictures)
-    request = replace(request, start=parameters["start"], regions=regions, layout=layout, palette=palette)
-    return synthesis.synthesize(backbone, request, decoders)
+def _synthesize(model: Model, parameters: Parameters, pictures: Pictures, decoders: Decoders) -> Job:
+    request = SynthesizeRequest(
+        **_common(parameters, pictures),
+        height=parameters["height"],
+        width=parameters["width"],
+        method=parameters["method"],
+        start=parameters["start"],
+        maps=_label_maps(pictures),
+    )
+    return synthesize(model, request, decoders)
 
 
-def _restyle(
-    backbone: loading.Backbone, parameters: Parameters, pictures: Pictures, decoders: Decoders
-) -> synthesis.Job:
+def _restyle(model: Model, parameters: Parameters, pictures: Pictures, decoders: Decoders) -> Job:
     content = pictures["content"]
     check_size("content", content, wire.MIN_PICTURE_SIDE)
     height, width = (
         parameters[name] or wire.RESTYLE.parameter(name).value.nearest(side)
         for name, side in zip(("height", "width"), content.shape, strict=False)
     )
-    request = replace(_request(parameters, pictures), content=_tensor(content), height=height, width=width)
-    return synthesis.restyle(backbone, request, decoders)
+    request = RestyleRequest(
+        **_common(parameters, pictures),
+        height=height,
+        width=width,
+        method=parameters["method"],
+        content=from_uint8(content),
+    )
+    return restyle(model, request, decoders)
 
 
-_KINDS: dict[str, Callable[[loading.Backbone, Parameters, Pictures, Decoders], synthesis.Job]] = {
+RECIPES: dict[str, Callable[[Model, Parameters, Pictures, Decoders], Job]] = {
     "synthesize": _synthesize,
     "restyle": _restyle,
 }
+"""For each job kind: its request from the contract's parameters and pictures, and its recipe."""
 
 
-def _request(parameters: Parameters, pictures: Pictures) -> synthesis.Request:
-    """What all kinds of job ask for."""
+def _common(parameters: Parameters, pictures: Pictures) -> dict[str, Any]:
+    """The fields that all requests have, but for the size."""
     swatch = pictures["swatch"]
     check_size("swatch", swatch, wire.MIN_PICTURE_SIDE)
-    return synthesis.Request(
-        swatch=_tensor(swatch),
-        tile_y="y" in parameters["tile"],
-        tile_x="x" in parameters["tile"],
-        **{name: parameters[name] for name in ("height", "width", "seed", "scale", "even_light")},
-        **{name: parameters[name] for name in ("preset", "detail", "method")},
-        **{name: _given(parameters, name) for name in ("strength", "steps", "iterations")},
-        **{name: _given(parameters, name) for name in ("learning_rate", "content_weight")},
-    )
+    return {
+        "swatch": from_uint8(swatch),
+        "tile_y": "y" in parameters["tile"],
+        "tile_x": "x" in parameters["tile"],
+        **{p.name: p.given(parameters[p.name]) for p in wire.COMMON if p.name in COMMON_FIELDS},
+    }
 
 
-def _given(parameters: Parameters, name: str) -> Any:
-    """A parameter's value, or None where it has the value that means automatic."""
-    return next(p for p in wire.COMMON if p.name == name).given(parameters[name])
-
-
-def _label_maps(swatch: Pixels, pictures: Pictures) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The regions (h, w) at the swatch's size, the layout in their labels, and their colours; none without a layout."""
+def _label_maps(pictures: Pictures) -> LabelMaps | None:
+    """The layout in the regions' labels, and the regions (h, w) at the swatch's size; None without a layout."""
     if "layout" not in pictures:
-        return None, None, None
+        return None
     regions = labels.snap(pictures["regions"], "regions")
     height, width = regions.labels.shape
-    h, w = swatch.shape[:2]
+    h, w = pictures["swatch"].shape[:2]
     if abs(height * w - width * h) > max(height * w, width * h) / 50:
         raise WireError(
             "invalid-labels", f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})"
         )
     layout = labels.match(pictures["layout"], regions.palette)
-    return labels.condense(regions.labels, h, w), layout, regions.palette
+    return LabelMaps(layout, labels.condense(regions.labels, h, w), regions.palette)
 
 
-# ---------------------------------------------------------------------------------------------- between two worlds
+# ---------------------------------------------------------------------------------------------- from one to the other
 
 
-def _decode(name: str, data: bytes) -> Decoded:
-    return decode(name, data, labels=name in LABEL_PICTURES)
+def _decode(picture: wire.Picture, data: bytes) -> Decoded:
+    return decode(picture.name, data, labels=picture.role == "labels")
 
 
-def _tensor(pixels: Pixels) -> Tensor:
-    """(h, w, 3) uint8 to (3, h, w) in [0, 1]."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255.0
-
-
-def _told(job: synthesis.Job) -> Generator[Step, None, synthesis.Picture]:
-    """The core's steps as the worker's; previews are encoded only when asked for."""
-    with closing(job):
-        while True:
-            try:
-                step = next(job)
-            except StopIteration as end:
-                picture: synthesis.Picture = end.value
-                return picture
-            yield Step(step.fraction, _sentence(step.message), _encoded(step.preview))
+def _step_of(step: CoreStep) -> Step:
+    """The core's step as the worker's; a preview is encoded when it is asked for."""
+    message = step.message[:1].upper() + step.message[1:]
+    return Step(step.fraction, message, _encoded(step.preview), step.phase)
 
 
 def _encoded(preview: Callable[[], Tensor] | None) -> Callable[[], bytes] | None:
     return None if preview is None else lambda: encode_preview(preview().cpu().numpy())
 
 
-def _sentence(message: str) -> str:
-    return message[:1].upper() + message[1:]
-
-
 def _document(
-    request: JobRequest, backbone: loading.Backbone, metrics: Mapping[str, float], files: Mapping[str, str]
+    request: JobRequest, model: Model, metrics: Mapping[str, float], files: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What the result's PNG says of itself: the job, which `run` runs again, and what it was made with."""
+    """What is stored in the result's PNG: the job, which `run` repeats, and what it was made with."""
     return {
         **request.document(),
         "files": dict(files),
         "made_with": {
             wire.SERVICE_NAME: __version__,
             "torch": str(torch.__version__),
-            "device": backbone.device.type,
-            "model": backbone.name,
-            "model_sha256": backbone.digest,
-            "precision": str(backbone.dtype).removeprefix("torch."),
+            "device": model.device.type,
+            "model": model.name,
+            "model_sha256": model.digest,
+            "precision": str(model.dtype).removeprefix("torch."),
         },
         "metrics": dict(metrics),
     }
@@ -237,7 +229,7 @@ def _document(
 
 @contextmanager
 def core_errors() -> Iterator[None]:
-    """What the core and torch raise becomes an error of the closed list; what is none of these is a defect."""
+    """Turns errors of the core and of torch into errors of the closed list; any other exception is a defect."""
     try:
         yield
     except CheckpointError as error:
@@ -268,7 +260,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _memory(device: torch.device) -> tuple[int, int]:
-    """Free and total bytes for the device; (0, 0) where the platform does not tell."""
+    """Free and total bytes of the device's memory; (0, 0) where the platform does not report them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)
     try:

@@ -1,6 +1,7 @@
 """The contract between Blender and the service. Standard library only; both sides import this package and nothing else.
 
 limits      version, sizes, counts
+colors      which region a painted color means
 errors      the closed list of errors
 parameters  parameters and their kinds of value
 kinds       job kinds: their pictures and parameters

@@ -13,8 +13,8 @@ from PIL import Image
 
 from ad_service.bench import benchmark, measure, paper_schedule, report
 from ad_service.cli import main
-from ad_service.core.backbone.loading import FAMILIES
-from ad_service.core.sampling.attention import capture
+from ad_service.core.backbone.model import FAMILIES
+from ad_service.core.sampling.attention import capture_attention
 from ad_service.worker import image_files
 from tests.support.tiny_models import backbone, end, noise, seeded, texture
 
@@ -56,10 +56,10 @@ def test_its_cost_for_2048_pixels_counted_by_hand() -> None:
 def test_it_passes_as_many_windows_through_the_network_as_its_formula_says(family: str, small_windows: None) -> None:
     model = backbone(family)
     z_swatch = noise(model.vae.config.latent_channels, 16, 16)
-    with capture(model) as tape:
-        seen, canvas = end(paper_schedule.sample(tape, z_swatch, 16, 96, seeded(), steps=2))
+    with capture_attention(model) as capture:
+        seen, canvas = end(paper_schedule.sample(capture, z_swatch, 16, 96, seeded(), steps=2))
     count = paper_schedule.count(16, 96, steps=2)
-    assert (tape.forwards, tape.backwards) == (count.forwards, count.backwards)
+    assert (capture.forwards, capture.backwards) == (count.forwards, count.backwards)
     assert (len(seen), sum(seen)) == (count.batches, 2 * count.windows) == (4, 22)
     assert canvas.shape == (len(z_swatch), 16, 96)
     assert torch.isfinite(canvas).all()
@@ -69,19 +69,19 @@ def test_it_passes_the_swatch_anew_with_fresh_noise_for_each_batch_at_the_new_t(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, seen = backbone("sd15"), []
-    with capture(model) as tape:
-        reference = tape.reference
-        monkeypatch.setattr(tape, "reference", lambda zs, t: (seen.append((zs, t)), reference(zs, t))[1])
-        end(paper_schedule.sample(tape, noise(4, 16, 16), 16, 16, seeded(), steps=4))
+    with capture_attention(model) as capture:
+        reference = capture.reference
+        monkeypatch.setattr(capture, "reference", lambda zs, t: (seen.append((zs, t)), reference(zs, t))[1])
+        end(paper_schedule.sample(capture, noise(4, 16, 16), 16, 16, seeded(), steps=4))
     assert [t for _, t in seen] == [501, 251, 1, 0]
     assert len({float(zs.sum()) for zs, _ in seen}) == 4
 
 
 def test_it_lowers_the_loss_by_two_steps_of_a_fresh_adam() -> None:
     model = backbone("sd15")
-    with capture(model) as tape:
-        reference, z = tape.reference(noise(1, 4, 16, 16), 1), noise(1, 4, 16, 16, seed=1)
-        moved = (paper_schedule._lower(tape, z, 1, reference) - z).abs()
+    with capture_attention(model) as capture:
+        reference, z = capture.reference(noise(1, 4, 16, 16), 1), noise(1, 4, 16, 16, seed=1)
+        moved = (paper_schedule._lower(capture, z, 1, reference) - z).abs()
     assert float(moved.median()) == pytest.approx(2 * paper_schedule.LEARNING_RATE, rel=0.2)
 
 
@@ -114,7 +114,7 @@ def test_a_small_picture_is_measured_in_full_by_both_schedules() -> None:
     for run in (row.reference, row.ours):
         assert run.seconds == pytest.approx(sum(run.phases.values()))
         assert run.seams is not None and run.patch_distance is not None
-        assert run.phases["decoding"] > 0 and run.phases["sampling"] > 0
+        assert run.phases["decode"] > 0 and run.phases["sampling"] > 0
         assert run.peak_share > 0
     assert row.ratio == row.reference.seconds / row.ours.seconds
 
@@ -126,7 +126,7 @@ def test_what_is_scaled_has_the_passes_of_the_whole_and_no_figures_of_a_picture(
     assert row.reference.measured == "scaled from 3 of 50 batches"
     assert (row.reference.forwards, row.reference.backwards) == (count.forwards, count.backwards)
     assert row.reference.seams is None and row.reference.patch_distance is None
-    assert row.reference.phases["decoding"] == 0
+    assert row.reference.phases["decode"] == 0
 
 
 def test_scaling_multiplies_by_the_exact_number_of_windows_and_steps(
@@ -140,7 +140,7 @@ def test_scaling_multiplies_by_the_exact_number_of_windows_and_steps(
     assert reference.count.windows == 11
     result = reference.result()
     assert result.phases["sampling"] == (1 + 1) * (11 * 50) / (8 + 11)
-    assert result.phases["encoding"] == 1
+    assert result.phases["encode"] == 1
     assert result.measured == "scaled from 3 of 100 batches"
 
 
@@ -167,8 +167,8 @@ def test_memory_is_what_a_block_had_at_its_most_not_what_it_left() -> None:
 
 def test_the_small_stable_diffusion_is_one_in_its_layers() -> None:
     model = benchmark._small(torch.device("cpu"))
-    with capture(model) as tape:
-        assert (tape.count, list(tape.loss_layers)) == (16, [10, 11, 12, 13, 14, 15])
+    with capture_attention(model) as capture:
+        assert (capture.count, list(capture.loss_layers)) == (16, [10, 11, 12, 13, 14, 15])
     assert model.family.name == "sd15"
 
 

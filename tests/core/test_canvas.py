@@ -1,4 +1,4 @@
-"""The canvas: windows cover it, wrap where it tiles, end at its edges where it does not, and average back to it."""
+"""The canvas: windows cover it, wrap along tiling axes, end at real edges, and average back to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def coverage(shape: Shape, spots: list[Window]) -> torch.Tensor:
-    """How many windows see each cell."""
+    """How many windows cover each cell."""
     count = torch.zeros(shape.height, shape.width, dtype=torch.long)
     for spot in spots:
         count[spot.rows(shape)[:, None], spot.columns(shape)[None, :]] += 1
@@ -47,7 +47,7 @@ def coverage(shape: Shape, spots: list[Window]) -> torch.Tensor:
         (160, 64, False, 8, [0, 48, 96]),
     ],
 )
-def test_first_cells_of_windows(length: int, side: int, tile: bool, offset: int, expected: list[int]) -> None:
+def test_windows_start_where_expected(length: int, side: int, tile: bool, offset: int, expected: list[int]) -> None:
     assert starts_along(length, side, tile, offset) == expected
 
 
@@ -70,7 +70,7 @@ def test_a_window_wraps_around_the_edge() -> None:
     assert seen.tolist() == [[[[11, 8], [3, 0]]]]
 
 
-def test_a_small_tiling_canvas_is_seen_in_one_window_of_a_whole_multiple() -> None:
+def test_a_small_tiling_canvas_has_one_window_with_sides_rounded_up() -> None:
     shape = Shape(12, 20, True, True)
     (spot,) = windows(shape, 64, (3, 5))
     assert (spot.height, spot.width) == (16, 24)
@@ -79,7 +79,7 @@ def test_a_small_tiling_canvas_is_seen_in_one_window_of_a_whole_multiple() -> No
 
 @settings(deadline=None, max_examples=40)
 @given(shape=SHAPES, side=st.sampled_from([8, 16, 64]), dy=st.integers(0, 200), dx=st.integers(0, 200))
-def test_windows_see_every_cell(shape: Shape, side: int, dy: int, dx: int) -> None:
+def test_windows_cover_every_cell(shape: Shape, side: int, dy: int, dx: int) -> None:
     spots = windows(shape, side, (dy, dx))
     assert int(coverage(shape, spots).min()) >= 1
     assert len({(w.height, w.width) for w in spots}) == 1
@@ -104,7 +104,7 @@ def test_averaged_windows_give_the_canvas_back(shape: Shape, side: int, dy: int,
     torch.testing.assert_close(total.mean(), canvas)
 
 
-def test_overlapping_windows_are_averaged_by_their_distance_from_the_border() -> None:
+def test_overlapping_windows_are_weighted_by_the_distance_from_their_border() -> None:
     shape = Shape(1, 5, False, False)
     total = Accumulator(1, shape, margin=2)
     total.add([Window(0, 0, 1, 3)], torch.zeros(1, 1, 1, 3))
@@ -127,7 +127,7 @@ def test_round_up(value: int, multiple: int, expected: int) -> None:
 
 
 @pytest.mark.parametrize("tiles", [(True, True), (False, True), (False, False)])
-def test_a_picture_is_resized_as_it_would_be_beside_itself(tiles: tuple[bool, bool]) -> None:
+def test_a_resized_picture_still_tiles(tiles: tuple[bool, bool]) -> None:
     picture = torch.rand(3, 20, 24, generator=torch.Generator().manual_seed(0))
     small = resized(picture, 15, 36, tiles)
     assert small.shape == (3, 15, 36)
@@ -137,6 +137,6 @@ def test_a_picture_is_resized_as_it_would_be_beside_itself(tiles: tuple[bool, bo
     assert same == [tiles == (True, True), True]
 
 
-def test_a_picture_of_the_right_size_is_left_alone() -> None:
+def test_a_picture_of_the_right_size_is_returned_unchanged() -> None:
     picture = torch.rand(3, 8, 16)
     assert resized(picture, 8, 16, (True, True)) is picture

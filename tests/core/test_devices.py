@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from ad_service.core.backbone import codec, loading
+from ad_service.core import LabelMaps, RestyleRequest, SynthesizeRequest
+from ad_service.core.backbone import codec, devices, loading
 from ad_service.core.canvas import Shape, Window
-from ad_service.core.pipeline.synthesis import Request, restyle, synthesize
+from ad_service.core.pipeline.denoise import SAMPLERS
+from ad_service.core.pipeline.restyle import restyle
+from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.sampling import samplers
-from ad_service.core.sampling.attention import capture
+from ad_service.core.sampling.attention import capture_attention
 from ad_service.core.sampling.losses import ad_loss
-from ad_service.core.sampling.samplers import SAMPLERS, Plan, Subject
-from ad_service.core.sampling.styleid import preview
+from ad_service.core.sampling.samplers import Constraints, Plan
 from ad_service.worker import image_files, runner
 from blender_addon.wire import JobRequest
 from tests.support import fake_device, tiny_checkpoints
@@ -48,12 +50,19 @@ def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "fit_decoder", functools.partial(codec.fit_decoder, steps=2))
 
 
-def there(folder: Path, family: str, precision: str = "bf16") -> loading.Backbone:
+def there(folder: Path, family: str, precision: str = "bf16") -> loading.Model:
     return loading.load(folder, family, device=str(DEVICE), precision=precision)
 
 
-def request(**changes: Any) -> Request:
-    return replace(Request(texture(64, 64), height=64, width=64, steps=2, iterations=1, detail="both"), **changes)
+ASKED: dict[str, Any] = {"swatch": texture(64, 64), "height": 64, "width": 64, "steps": 2, "iterations": 1}
+
+
+def request(**changes: Any) -> SynthesizeRequest:
+    return SynthesizeRequest(**{**ASKED, "detail": "both", **changes})
+
+
+def restyling(**changes: Any) -> RestyleRequest:
+    return RestyleRequest(**{**ASKED, "content": texture(64, 64, seed=1), "detail": "off", **changes})
 
 
 def halves(side: int) -> torch.Tensor:
@@ -106,26 +115,24 @@ def test_the_device_tells_what_the_host_waits_for() -> None:
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
 def test_a_texture_by_layout_is_made_on_the_device(saved: Any, family: str) -> None:
     model, decoders = there(saved(family), family), dict[str, codec.State]()
-    job = synthesize(model, request(method="sample", layout=halves(64), regions=halves(64)), decoders)
+    job = synthesize(model, request(method="sample", maps=LabelMaps(halves(64), halves(64))), decoders)
     _, picture = end(job)
-    assert picture.image.device.type == "cpu" and len(decoders) == 1
+    assert picture.color.device.type == "cpu" and len(decoders) == 1
 
 
 @pytest.mark.parametrize("family", ["pocket", "sdxl"])
 def test_a_restyling_is_made_on_the_device(saved: Any, family: str) -> None:
-    content = texture(64, 64, seed=1)
-    _, picture = end(restyle(there(saved(family), family), request(method="optimize", content=content, detail="off")))
-    assert picture.image.device.type == "cpu"
+    _, picture = end(restyle(there(saved(family), family), restyling(method="optimize")))
+    assert picture.color.device.type == "cpu"
 
 
 def test_a_preview_is_made_on_the_device(saved: Any) -> None:
-    content = texture(64, 64, seed=1)
-    _, picture = end(restyle(there(saved("sd15"), "sd15"), request(method="preview", content=content, detail="off")))
-    assert picture.image.device.type == "cpu"
+    _, picture = end(restyle(there(saved("sd15"), "sd15"), restyling(method="preview")))
+    assert picture.color.device.type == "cpu"
 
 
 def test_the_engine_takes_a_job_to_its_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(loading, "choose_device", lambda name=None: DEVICE)
+    monkeypatch.setattr(devices, "choose_device", lambda name=None: DEVICE)
     swatch = image_files.encode_png((texture(64, 64).permute(1, 2, 0).numpy() * 255).astype(np.uint8), {})
     engine = runner.Runner(tmp_path)
     assert engine.ready().device == fake_device.NAME
@@ -143,28 +150,28 @@ def test_a_picture_does_not_depend_on_where_it_is_made(saved: Any, monkeypatch: 
     """
     monkeypatch.setattr("ad_service.core.metrics.plainest_border", lambda image, axis: 0)
     models = (loading.load(saved("sd15"), "sd15", device=device, precision="fp32") for device in ("cpu", str(DEVICE)))
-    one, other = (end(synthesize(model, request(detail="off")))[1].image.float() for model in models)
+    one, other = (end(synthesize(model, request(detail="off")))[1].color.float() for model in models)
     assert float((one - other).abs().mean()) < 0.5
 
 
 # ---------------------------------------------------------------------------------------------- the hot loop
 
 
-@pytest.mark.parametrize("method", [*SAMPLERS, "preview"])
+@pytest.mark.parametrize("method", SAMPLERS)
 def test_a_step_waits_for_its_copies_alone(saved: Any, method: str) -> None:
     """Not for numbers, nor once for each window or label: four windows of two labels are one batch."""
     model = there(saved("sd15"), "sd15", "fp32")
     model = replace(model, family=replace(model.family, window=8))
     canvas, labels = noise(4, 16, 16), halves(16)
-    subject = Subject(noise(1, 4, 8, 8), Shape(16, 16, True, True), labels, halves(8)[None], 2, canvas)
+    constraints = Constraints(noise(1, 4, 8, 8), Shape(16, 16, True, True), labels, halves(8)[None], 2, canvas)
     if method == "preview":
-        subject = replace(subject, layout=None, regions=None)
+        constraints = replace(constraints, layout=None, regions=None)
     waits = []
     for steps in (2, 3):
-        with capture(model) as tape, fake_device.watch() as log:
-            tape.batch = 4
-            run = (SAMPLERS | {"preview": preview})[method]
-            list(run(tape, subject, canvas, Plan(steps, 1, 0.05, 0.25, 1.0, settle=0), seeded()))
+        with capture_attention(model) as capture, fake_device.watch() as log:
+            capture.batch = 4
+            run = SAMPLERS[method]
+            list(run(capture, constraints, canvas, Plan(steps, 1, 0.05, 0.25, 1.0, settle=0), seeded()))
             waits.append(log.waits)
     step = Counter(waits[1])
     step.subtract(waits[0])
@@ -175,7 +182,7 @@ def test_a_step_waits_for_its_copies_alone(saved: Any, method: str) -> None:
 
 def test_an_engine_on_cuda_gives_the_same_picture_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """CUDA's operations are told to be repeatable, strictly: attention's backward pass pays no heed to less."""
-    monkeypatch.setattr(loading, "choose_device", lambda name=None: torch.device("cuda"))
+    monkeypatch.setattr(devices, "choose_device", lambda name=None: torch.device("cuda"))
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     try:
         runner.Runner(tmp_path)
@@ -212,10 +219,12 @@ def test_a_small_gradient_is_not_lost_in_float16(monkeypatch: pytest.MonkeyPatch
     """A layer of 256 times as many tokens gives each of them a 256th of the gradient."""
     monkeypatch.setattr(samplers, "ad_loss", lambda own, target: ad_loss(own, target) / 256)
     z, canvas = noise(1, 16, 32, 32), noise(1, 16, 32, 32, seed=1)
-    subject, plan = Subject(z, Shape(32, 32, True, True)), Plan(1, 1, 0.02, 0.0, 1.0)
+    constraints, plan = Constraints(z, Shape(32, 32, True, True)), Plan(1, 1, 0.02, 0.0, 1.0)
     gradients = []
     for precision in ("fp32", "fp16"):
-        with capture(loading.load(OWN, "pocket", device="cpu", precision=precision)) as tape:
-            reference = tape.reference(z, 0)
-            gradients.append(samplers._gradient(tape, canvas, 100, reference, [Window(0, 0, 32, 32)], subject, plan))
+        with capture_attention(loading.load(OWN, "pocket", device="cpu", precision=precision)) as capture:
+            reference = capture.reference(z, 0)
+            gradients.append(
+                samplers._gradient(capture, canvas, 100, reference, [Window(0, 0, 32, 32)], constraints, plan)
+            )
     assert float(torch.cosine_similarity(*(g.flatten() for g in gradients), dim=0)) > 0.999

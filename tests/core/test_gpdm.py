@@ -1,4 +1,4 @@
-"""The reference without a network does its own work: its loss falls, and its result has the swatch's patches."""
+"""GPDM, the reference without a network: its loss falls, and its result has the patches of the swatch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_result_has_the_patches_of_its_swatch() -> None:
     assert metrics.patch_distance(made, swatch) < 2 * metrics.halves_distance(swatch)
 
 
-def test_the_edge_of_a_result_is_no_special_place() -> None:
+def test_the_edges_of_a_result_are_like_its_other_borders() -> None:
     edges = [metrics.seam(generate(texture(64, 64, seed), 56, 56, seeded(seed), steps=20)) for seed in range(5)]
     ratios = [ratio for edge in edges for ratio in (edge.y.single.ratio, edge.x.single.ratio)]
     assert sum(ratios) / len(ratios) < 1.15

@@ -1,4 +1,4 @@
-"""Label maps: the colours that were meant are found in noisy and soft maps, and labels reach the tokens of any grid."""
+"""Label maps: the colors that were meant are found in noisy and soft maps, and labels are resized to token grids."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch import Tensor
 from ad_service.core.labels import (
     LabelError,
     LabelMap,
+    LabelOptions,
     check,
     condense,
-    hex_colour,
+    hex_color,
     match,
     membership,
     resize,
@@ -27,7 +28,7 @@ from ad_service.core.labels import (
     used,
 )
 
-COLOURS = [
+COLORS = [
     (0, 0, 0),
     (255, 255, 255),
     (255, 0, 0),
@@ -43,18 +44,18 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def painted(count: int, size: int = 256, seed: int = 0) -> Image.Image:
-    """Discs of the first `count` colours, a stroke of 4 pixels in each, and a square of 256 pixels of the last."""
+    """Discs of the first `count` colors, a stroke of 4 pixels in each, and a square of 256 pixels of the last."""
     generator = np.random.default_rng(seed)
-    picture = Image.new("RGB", (size, size), COLOURS[0])
+    picture = Image.new("RGB", (size, size), COLORS[0])
     draw = ImageDraw.Draw(picture)
     for i in range(2 * count):
         x, y = generator.integers(0, size, 2)
         r = generator.integers(20, 60)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=COLOURS[i % count])
-    for colour in COLOURS[1:count]:
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=COLORS[i % count])
+    for color in COLORS[1:count]:
         x0, y0, x1, y1 = generator.integers(0, size, 4).tolist()
-        draw.line((x0, y0, x1, y1), fill=colour, width=4)
-    draw.rectangle((100, 100, 115, 115), fill=COLOURS[count - 1])
+        draw.line((x0, y0, x1, y1), fill=color, width=4)
+    draw.rectangle((100, 100, 115, 115), fill=COLORS[count - 1])
     return picture
 
 
@@ -64,21 +65,21 @@ def jpeg(picture: Image.Image, quality: int) -> np.ndarray:
     return np.array(Image.open(file).convert("RGB"))
 
 
-def colours(found: LabelMap) -> Tensor:
+def colors(found: LabelMap) -> Tensor:
     """The picture (h, w, 3) of a label map."""
     return found.palette[found.labels].int()
 
 
 def agreement(found: LabelMap, truth: Image.Image, count: int) -> float:
-    """The share of pixels whose nearest true colour is the painted one, where each label has a colour of its own."""
-    true = torch.tensor(COLOURS[:count])
+    """The share of pixels whose nearest true color is the painted one, where each label has a color of its own."""
+    true = torch.tensor(COLORS[:count])
     nearest = torch.cdist(found.palette.float(), true.float()).argmin(1)
     assert len(set(nearest.tolist())) == len(found.palette) == count
     wanted = torch.tensor(np.array(truth)).int()
     return float((true[nearest][found.labels].int() == wanted).all(-1).float().mean())
 
 
-# Colours from pictures
+# Colors from pictures
 
 
 @pytest.mark.parametrize("count", range(1, 9))
@@ -88,7 +89,7 @@ def test_a_painted_hard_map_comes_back_exactly(count: int) -> None:
     assert found.labels.dtype == torch.int64
     assert found.palette.dtype == torch.uint8
     assert len(found.palette) == count
-    assert torch.equal(colours(found), torch.tensor(picture).int())
+    assert torch.equal(colors(found), torch.tensor(picture).int())
 
 
 @settings(deadline=None, max_examples=40)
@@ -100,20 +101,20 @@ def test_any_hard_blocks_come_back_exactly(palette: list[tuple[int, int, int]], 
     row = np.repeat(np.array(palette, dtype=np.uint8), side, axis=0)
     picture = np.repeat(row[None], side, axis=0)
     found = snap(picture)
-    assert torch.equal(colours(found), torch.tensor(picture).int())
+    assert torch.equal(colors(found), torch.tensor(picture).int())
     assert found.palette.tolist() == sorted(list(c) for c in palette)
 
 
-def test_near_colours_of_a_hard_map_stay_apart() -> None:
+def test_near_colors_of_a_hard_map_stay_separate() -> None:
     picture = np.zeros((40, 40, 3), dtype=np.uint8)
     picture[:, 20:] = (6, 0, 0)
     picture[10:20, 10:20] = (0, 0, 4)
-    assert torch.equal(colours(snap(picture)), torch.tensor(picture).int())
+    assert torch.equal(colors(snap(picture)), torch.tensor(picture).int())
 
 
 @pytest.mark.parametrize(("quality", "least"), [(95, 0.995), (90, 0.995), (75, 0.994), (50, 0.99)])
 @pytest.mark.parametrize("count", [2, 3, 5, 8])
-def test_jpeg_noise_is_no_colour(count: int, quality: int, least: float) -> None:
+def test_jpeg_noise_adds_no_colors(count: int, quality: int, least: float) -> None:
     truth = painted(count)
     assert agreement(snap(jpeg(truth, quality)), truth, count) > least
 
@@ -128,25 +129,25 @@ def test_jpeg_noise_makes_no_islands() -> None:
 
 @pytest.mark.parametrize("radius", [1, 2, 4, 8])
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_the_ramp_of_a_soft_edge_is_no_colour(count: int, radius: int) -> None:
+def test_the_ramp_of_a_soft_edge_adds_no_colors(count: int, radius: int) -> None:
     truth = painted(count, size=384)
     soft = np.array(truth.filter(ImageFilter.GaussianBlur(radius)))
     assert agreement(snap(soft), truth, count) > 0.99 - 0.005 * radius
 
 
-def test_a_soft_and_noisy_map_has_its_two_colours() -> None:
+def test_a_soft_and_noisy_map_has_its_two_colors() -> None:
     truth = painted(2)
     found = snap(jpeg(truth.filter(ImageFilter.GaussianBlur(6)), 75))
     assert found.palette.tolist() == [[0, 0, 0], [255, 255, 255]]
 
 
-def test_antialiased_edges_are_no_colours() -> None:
+def test_antialiased_edges_add_no_colors() -> None:
     truth = painted(5, 512)
     small = truth.resize((256, 256), Image.Resampling.BOX)
     assert agreement(snap(np.array(small)), truth.resize((256, 256), Image.Resampling.NEAREST), 5) > 0.98
 
 
-def test_a_grey_between_black_and_white_with_an_area_of_its_own_is_a_colour() -> None:
+def test_a_gray_area_between_black_and_white_is_a_color() -> None:
     picture = Image.new("RGB", (256, 256))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((128, 0, 256, 256), fill=(255, 255, 255))
@@ -155,7 +156,7 @@ def test_a_grey_between_black_and_white_with_an_area_of_its_own_is_a_colour() ->
         assert snap(made).palette.tolist() == [[0, 0, 0], [128, 128, 128], [255, 255, 255]]
 
 
-def test_the_edge_of_two_colours_does_not_show_the_colour_between_them() -> None:
+def test_the_edge_of_two_colors_does_not_get_the_color_between_them() -> None:
     picture = Image.new("RGB", (256, 256))
     draw = ImageDraw.Draw(picture)
     draw.rectangle((128, 0, 256, 256), fill=(255, 255, 255))
@@ -172,7 +173,7 @@ def test_tiny_maps_have_labels(shape: tuple[int, int]) -> None:
     assert torch.equal(found.labels, torch.zeros(shape, dtype=torch.long))
 
 
-def test_a_photograph_is_no_label_map() -> None:
+def test_a_photograph_is_refused() -> None:
     noise = np.random.default_rng(0).normal(128, 60, (128, 128, 3)).clip(0, 255).astype(np.uint8)
     with pytest.raises(LabelError, match=r"pixels of the regions are .* looks like a photograph"):
         snap(noise, "regions")
@@ -180,12 +181,17 @@ def test_a_photograph_is_no_label_map() -> None:
         match(noise, torch.zeros(1, 3, dtype=torch.uint8))
 
 
-def test_a_grey_array_is_no_picture() -> None:
+def test_the_options_decide_what_is_a_photograph() -> None:
+    noise = np.random.default_rng(0).normal(128, 60, (128, 128, 3)).clip(0, 255).astype(np.uint8)
+    assert len(snap(noise, options=LabelOptions(min_near_share=0.0)).palette) >= 1
+
+
+def test_an_array_without_channels_is_refused() -> None:
     with pytest.raises(LabelError, match=r"got \(4, 4\)"):
         snap(np.zeros((4, 4), dtype=np.uint8))
 
 
-def test_snapping_leaves_the_picture_as_it_was() -> None:
+def test_snap_does_not_change_the_picture() -> None:
     picture = jpeg(painted(3), 75)
     picture.setflags(write=False)
     before = picture.copy()
@@ -196,7 +202,7 @@ def test_snapping_leaves_the_picture_as_it_was() -> None:
 # A layout against the regions
 
 
-def test_a_layout_is_matched_by_its_colours() -> None:
+def test_a_layout_is_matched_by_its_colors() -> None:
     palette = torch.tensor([[0, 0, 0], [0, 0, 255], [255, 0, 0]], dtype=torch.uint8)
     picture = np.zeros((64, 64, 3), dtype=np.uint8)
     picture[:, 32:] = (250, 8, 4)  # nearly the regions' red
@@ -207,13 +213,13 @@ def test_a_layout_is_matched_by_its_colours() -> None:
 
 def test_a_soft_noisy_layout_is_matched() -> None:
     truth = painted(3)
-    palette = torch.tensor(COLOURS[:3], dtype=torch.uint8)
+    palette = torch.tensor(COLORS[:3], dtype=torch.uint8)
     labels = match(jpeg(truth.filter(ImageFilter.GaussianBlur(2)), 80), palette)
     wanted = match(np.array(truth), palette)
     assert float((labels == wanted).float().mean()) > 0.98
 
 
-def test_a_colour_that_no_region_has_is_named() -> None:
+def test_a_layout_color_without_a_region_is_named_in_the_error() -> None:
     palette = torch.tensor([[0, 0, 0], [255, 255, 255]], dtype=torch.uint8)
     picture = np.zeros((100, 100, 3), dtype=np.uint8)
     picture[:25] = (0, 0xC0, 0x20)
@@ -221,7 +227,7 @@ def test_a_colour_that_no_region_has_is_named() -> None:
         match(picture, palette)
 
 
-def test_a_label_without_a_swatch_pixel_is_named() -> None:
+def test_a_layout_label_without_a_swatch_pixel_is_named_in_the_error() -> None:
     palette = torch.tensor([[0, 0, 0], [16, 32, 48], [255, 255, 255]], dtype=torch.uint8)
     regions = torch.tensor([[0, 2], [2, 0]])
     check(torch.tensor([[2, 2, 0]]), regions)
@@ -231,8 +237,8 @@ def test_a_label_without_a_swatch_pixel_is_named() -> None:
         check(torch.tensor([[7]]), regions)
 
 
-def test_colours_are_named_in_hex() -> None:
-    assert hex_colour(torch.tensor([1, 171, 255], dtype=torch.uint8)) == "#01abff"
+def test_colors_are_written_in_hex() -> None:
+    assert hex_color(torch.tensor([1, 171, 255], dtype=torch.uint8)) == "#01abff"
 
 
 # Labels on other grids
@@ -243,19 +249,19 @@ def test_shrinking_takes_the_majority() -> None:
     assert resize(labels, 2, 2).tolist() == [[0, 1], [2, 0]]
 
 
-def test_growing_takes_the_nearest() -> None:
+def test_enlarging_takes_the_nearest() -> None:
     assert resize(torch.tensor([[0, 1, 2]]), 2, 6).tolist() == [[0, 0, 1, 1, 2, 2]] * 2
     assert resize(torch.tensor([[0, 1]]), 1, 3).tolist() == [[0, 1, 1]]
 
 
-def test_one_axis_may_grow_while_the_other_shrinks() -> None:
+def test_one_axis_can_grow_while_the_other_shrinks() -> None:
     labels = torch.tensor([[0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]])
     assert resize(labels, 4, 2).tolist() == [[0, 0], [0, 0], [1, 1], [1, 1]]
 
 
 @settings(deadline=None, max_examples=60)
 @given(*[st.integers(1, 30)] * 4, st.integers(1, 5))
-def test_a_resized_map_has_labels_that_were_there(h: int, w: int, height: int, width: int, count: int) -> None:
+def test_a_resized_map_has_no_new_labels(h: int, w: int, height: int, width: int, count: int) -> None:
     labels = torch.randint(count, (h, w), generator=torch.Generator().manual_seed(h * w))
     out = resize(labels, height, width)
     assert out.shape == (height, width)
@@ -265,12 +271,12 @@ def test_a_resized_map_has_labels_that_were_there(h: int, w: int, height: int, w
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 4), st.integers(1, 4))
-def test_a_map_grown_and_shrunk_is_the_same(h: int, w: int, y: int, x: int) -> None:
+def test_enlarging_and_shrinking_gives_the_map_back(h: int, w: int, y: int, x: int) -> None:
     labels = torch.randint(3, (h, w), generator=torch.Generator().manual_seed(h + w))
     assert torch.equal(resize(resize(labels, h * y, w * x), h, w), labels)
 
 
-def test_condensing_keeps_thin_labels_each_in_a_cell_of_its_own() -> None:
+def test_condense_keeps_each_thin_label_in_a_cell_of_its_own() -> None:
     labels = torch.zeros(32, 32, dtype=torch.long)
     labels[1, 1], labels[2, 2], labels[20, 9] = 1, 2, 3  # 1 and 2 lie in the same cell
     small = condense(labels, 4, 4)
@@ -282,7 +288,7 @@ def test_condensing_keeps_thin_labels_each_in_a_cell_of_its_own() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(*[st.integers(1, 24)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, 8))
-def test_a_condensed_map_loses_no_label_that_there_is_room_for(h: int, w: int, gy: int, gx: int, count: int) -> None:
+def test_condense_loses_labels_only_if_there_are_too_few_cells(h: int, w: int, gy: int, gx: int, count: int) -> None:
     labels = torch.randint(count, (h, w), generator=torch.Generator().manual_seed(h * 31 + w))
     small = condense(labels, gy, gx)
     assert set(used(small)) <= set(used(labels))
@@ -294,7 +300,7 @@ def test_shares_of_a_cell_sum_to_one() -> None:
     assert shares(labels, (1, 2), 3).tolist() == [[[0.75, 0.0]], [[0.25, 0.5]], [[0.0, 0.5]]]
 
 
-def test_tokens_of_a_grid_that_is_not_square() -> None:
+def test_tokens_of_a_rectangular_grid() -> None:
     labels = torch.zeros(32, 48, dtype=torch.long)
     labels[:16, 24:] = 1
     assert tokens(labels, (4, 6), 2).tolist() == [0, 0, 0, 1, 1, 1] * 2 + [0] * 12
@@ -311,7 +317,7 @@ def test_keys_belong_to_their_majority_label() -> None:
     assert membership(labels, (2, 2), 2).tolist() == [[True, False] * 2, [False, True] * 2]
 
 
-def test_a_label_too_small_for_the_grid_keeps_the_token_that_has_most_of_it() -> None:
+def test_a_label_too_small_for_the_grid_shares_the_token_with_most_of_it() -> None:
     labels = torch.zeros(16, 16, dtype=torch.long)
     labels[9, 9] = labels[9, 10] = labels[3, 3] = 1
     member = membership(labels, (4, 4), 3)

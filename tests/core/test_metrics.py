@@ -1,4 +1,4 @@
-"""Metrics: exact on constructed pictures, and ordered as the eye orders them."""
+"""Metrics: exact on constructed pictures, and ordered as by eye."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ad_service.core.metrics import (
+    CopyOptions,
     content_correlation,
     copy_share,
     halves_distance,
@@ -37,7 +38,7 @@ def grain(height: int, width: int, seed: int = 0, width_of_blobs: int = 5) -> Te
 
 
 def columns(values: list[float], height: int = 6) -> Tensor:
-    """A grey picture whose columns have these values."""
+    """A gray picture whose columns have these values."""
     return torch.tensor(values).expand(3, height, len(values))
 
 
@@ -48,7 +49,7 @@ def blurred(image: Tensor, side: int = 5) -> Tensor:
 # Seams
 
 
-def test_a_ramp_breaks_at_its_wrap_around_border() -> None:
+def test_a_ramp_has_a_seam_at_its_wrap_around_border() -> None:
     edge = seam(columns([i / 16 for i in range(17)])).x.single
     assert edge.difference == pytest.approx(1.0)
     assert edge.inside == pytest.approx(1 / 16)
@@ -65,14 +66,14 @@ def test_a_triangle_wave_has_no_seam() -> None:
     assert x.in_range
 
 
-def test_an_even_picture_has_no_seam_at_all() -> None:
+def test_a_flat_picture_has_no_seam() -> None:
     found = seam(torch.full((3, 20, 30), 0.3))
     assert found.x.single.ratio == found.y.band.ratio == 1
     assert found.x.in_range
     assert found.y.in_range
 
 
-def test_a_seam_in_an_even_picture_is_infinitely_worse() -> None:
+def test_a_seam_in_a_flat_picture_has_an_infinite_ratio() -> None:
     picture = torch.zeros(3, 20, 20)
     picture[:, :, 10:] = 1
     inner, wrap = seam_at(picture, [10, 0], 1)
@@ -82,7 +83,7 @@ def test_a_seam_in_an_even_picture_is_infinitely_worse() -> None:
     assert not inner.in_range
 
 
-def test_bands_of_a_step_differ_by_its_height() -> None:
+def test_bands_at_a_step_differ_by_its_height() -> None:
     picture = columns([0.2] * 16 + [0.7] * 16)
     x = seam(picture).x
     assert x.band.difference == pytest.approx(0.5)
@@ -93,7 +94,7 @@ def test_bands_of_a_step_differ_by_its_height() -> None:
     assert quarter.single.difference == pytest.approx(0, abs=1e-7)
 
 
-def test_bands_see_a_step_of_tone_that_grain_hides() -> None:
+def test_bands_detect_a_step_of_tone_that_grain_hides() -> None:
     noise = 0.2 * torch.randn(3, 128, 128, generator=torch.Generator().manual_seed(0))
     x = seam(0.5 + noise + torch.linspace(-0.05, 0.05, 128)).x
     assert x.single.in_range
@@ -101,7 +102,7 @@ def test_bands_see_a_step_of_tone_that_grain_hides() -> None:
     assert not x.band.in_range
 
 
-def test_axes_are_told_apart() -> None:
+def test_seams_are_measured_by_axis() -> None:
     picture = grain(64, 96)
     cut = picture[:, :50]
     found = seam(cut)
@@ -112,7 +113,7 @@ def test_axes_are_told_apart() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 63), st.integers(0, 47))
-def test_a_torus_has_no_border_more_than_another(dy: int, dx: int) -> None:
+def test_a_rolled_torus_has_the_same_seam(dy: int, dx: int) -> None:
     picture = grain(64, 48)
     moved = seam(picture.roll((dy, dx), (1, 2)))
     assert moved.x.single.difference == pytest.approx(seam_at(picture, [-dx], 1)[0].single.difference)
@@ -120,7 +121,7 @@ def test_a_torus_has_no_border_more_than_another(dy: int, dx: int) -> None:
     assert moved.x.single.ratio < 1.5
 
 
-def test_an_inner_seam_is_found_where_it_is() -> None:
+def test_an_inner_seam_is_found_at_its_position() -> None:
     picture = torch.cat([grain(60, 40, 1), grain(60, 50, 2)], 2)
     at, beside = seam_at(picture, [40, 20], 1)
     assert at.single.ratio > 2
@@ -128,11 +129,11 @@ def test_an_inner_seam_is_found_where_it_is() -> None:
     assert beside.in_range
 
 
-def test_bands_shrink_to_a_picture_smaller_than_them() -> None:
+def test_bands_are_narrower_in_a_small_picture() -> None:
     assert seam(grain(9, 12)).x.in_range
 
 
-def test_a_torus_cut_at_its_plainest_border_has_an_ordinary_seam() -> None:
+def test_a_torus_rolled_to_its_plainest_border_has_an_ordinary_seam() -> None:
     picture = grain(96, 128, 3)
     picture[:, :, 40] = 0.9  # a joint, where no cut should go
     flat = (picture * 255).round().byte().permute(1, 2, 0)
@@ -143,7 +144,7 @@ def test_a_torus_cut_at_its_plainest_border_has_an_ordinary_seam() -> None:
         assert edge.ratio == pytest.approx(1, abs=0.15)
 
 
-def test_a_seam_needs_pixels() -> None:
+def test_a_seam_of_too_few_pixels_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least 4 pixels along its axis: got 3"):
         seam(torch.zeros(3, 3, 20))
 
@@ -152,7 +153,7 @@ def test_a_seam_needs_pixels() -> None:
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (40, 100), (17, 19)])
-def test_a_picture_is_at_no_distance_from_itself(shape: tuple[int, int]) -> None:
+def test_a_picture_has_distance_zero_from_itself(shape: tuple[int, int]) -> None:
     picture = grain(*shape)
     assert patch_distance(picture, picture) == 0
 
@@ -171,7 +172,7 @@ def test_the_distance_is_symmetric_and_follows_its_seed() -> None:
     assert patch_distance(a, b, seed=1) != patch_distance(a, b, seed=2)
 
 
-def test_distances_are_ordered_as_the_eye_orders_them() -> None:
+def test_distances_are_ordered_as_by_eye() -> None:
     picture = grain(192, 192, 0)
     rolled = patch_distance(picture, picture.roll((30, 50), (1, 2)))
     another = patch_distance(picture, grain(192, 192, 1))
@@ -183,18 +184,18 @@ def test_distances_are_ordered_as_the_eye_orders_them() -> None:
     assert another < patch_distance(picture, scattered.view_as(picture)) / 2
 
 
-def test_pictures_of_different_sizes_are_compared() -> None:
+def test_pictures_of_different_sizes_can_be_compared() -> None:
     small, large = grain(64, 64), grain(64, 64).repeat(1, 2, 3)
     assert patch_distance(small, large) < 0.5 * patch_distance(small, blurred(small))
 
 
-def test_many_patches_are_thinned_out_evenly() -> None:
+def test_a_limit_of_patches_hardly_changes_the_distance() -> None:
     a, b = grain(128, 128), grain(128, 128, 1, 9)
-    assert patch_distance(a, b, most=2000) == pytest.approx(patch_distance(a, b), rel=0.1)
-    assert patch_distance(a, a, most=2000) == 0
+    assert patch_distance(a, b, max_patches=2000) == pytest.approx(patch_distance(a, b), rel=0.1)
+    assert patch_distance(a, a, max_patches=2000) == 0
 
 
-def test_halves_of_an_even_texture_differ_less_than_those_of_one_that_changes() -> None:
+def test_halves_of_a_uniform_texture_differ_less_than_those_of_a_changing_one() -> None:
     even = grain(128, 96, 0, 3)
     changing = even * torch.linspace(0.3, 1, 96)
     assert halves_distance(even) < 0.3 * halves_distance(changing)
@@ -210,13 +211,13 @@ def test_sharpness_falls_with_blur() -> None:
 
 def test_sharpness_of_a_checkerboard() -> None:
     board = ((torch.arange(8)[:, None] + torch.arange(8)[None, :]) % 2).float().expand(3, 8, 8)
-    assert sharpness(board) == pytest.approx(0.5)  # the blur makes it an even grey
+    assert sharpness(board) == pytest.approx(0.5)  # the blur makes it a flat gray
 
 
 # Content
 
 
-def test_the_content_is_kept_whatever_the_contrast_and_the_grain() -> None:
+def test_content_correlation_ignores_contrast_and_grain() -> None:
     content = F.interpolate(grain(16, 24)[None], scale_factor=8)[0]
     assert content_correlation(content, content) == pytest.approx(1)
     assert content_correlation(1 - content, content) == pytest.approx(-1)
@@ -246,7 +247,7 @@ def disc(height: int, width: int) -> Tensor:
     return (y**2 + x**2 < (min(height, width) / 3) ** 2).long()
 
 
-def test_materials_where_the_layout_wants_them_agree() -> None:
+def test_materials_in_their_place_agree_with_the_layout() -> None:
     regions, layout = half_and_half(128, 96), disc(120, 160)
     found = label_agreement(two_materials(layout, 5), layout, two_materials(regions, 0), regions)
     assert found.ceiling > 0.93
@@ -275,13 +276,13 @@ def test_materials_in_the_wrong_place_do_not_agree() -> None:
     assert one.recall[1] < 0.1
 
 
-def test_agreement_is_the_same_each_time() -> None:
+def test_agreement_is_deterministic() -> None:
     regions = half_and_half(64, 64)
     swatch = two_materials(regions, 0)
     assert label_agreement(swatch, regions, swatch, regions) == label_agreement(swatch, regions, swatch, regions)
 
 
-def test_a_label_that_the_layout_does_not_use_has_no_recall() -> None:
+def test_an_unused_label_has_no_recall() -> None:
     regions = half_and_half(64, 64)
     swatch = two_materials(regions, 0)
     found = label_agreement(swatch, torch.zeros(64, 64, dtype=torch.long), swatch, regions)
@@ -289,7 +290,7 @@ def test_a_label_that_the_layout_does_not_use_has_no_recall() -> None:
     assert found.agreement == pytest.approx(found.recall[0])
 
 
-def test_the_ceiling_of_regions_that_look_the_same_is_chance() -> None:
+def test_the_ceiling_of_regions_of_one_material_is_chance() -> None:
     regions = half_and_half(96, 96)
     swatch = grain(96, 96)
     assert 0.3 < label_agreement(swatch, regions, swatch, regions).ceiling < 0.7
@@ -320,11 +321,17 @@ def test_half_a_copy_counts_about_half() -> None:
     assert copy_share(result, swatch) == pytest.approx(0.33, abs=0.08)  # of the pieces of 32, a third is all inside
 
 
-def test_an_even_colour_is_no_copy() -> None:
+def test_the_options_decide_what_is_a_copy() -> None:
+    swatch = grain(128, 128)
+    noisy = swatch[:, 20:100, 30:110] + 0.1 * torch.randn(3, 80, 80, generator=torch.Generator().manual_seed(2))
+    assert copy_share(noisy, swatch) < copy_share(noisy, swatch, CopyOptions(min_correlation=0.5)) == 1
+
+
+def test_a_flat_color_is_not_a_copy() -> None:
     assert copy_share(torch.full((3, 80, 80), 0.5), grain(128, 128)) == 0
 
 
-def test_pictures_smaller_than_a_piece_hold_no_copy() -> None:
+def test_pictures_smaller_than_a_piece_have_no_copies() -> None:
     assert copy_share(grain(20, 80), grain(128, 128)) == 0
 
 
@@ -344,7 +351,7 @@ def test_a_random_texture_repeats_little() -> None:
     assert math.hypot(*found.lag) >= 8
 
 
-def test_a_trend_is_no_repetition() -> None:
+def test_a_trend_is_not_a_repetition() -> None:
     picture = grain(128, 128)
     slope = torch.linspace(0, 3, 128)[None, None, :] + torch.linspace(-1, 1, 128)[None, :, None] ** 2
     assert repetition(picture + slope).peak == pytest.approx(repetition(picture).peak, abs=0.1)

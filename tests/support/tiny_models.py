@@ -1,10 +1,11 @@
-"""Small backbones and pictures that the tests of the algorithm share."""
+"""Small models and pictures that the tests of the algorithm share."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ad_service import pocket
-from ad_service.core.backbone.loading import Backbone, load
+from ad_service.core.backbone.conditioning import Conditioning
+from ad_service.core.backbone.loading import load
+from ad_service.core.backbone.model import Model
 from tests.support import tiny_checkpoints
 
 FAMILIES = ("pocket", "sd15", "sd2", "sdxl")
 """One tiny model of random weights for each."""
 
-OWN = Path(pocket.__file__).parent / "weights"
+OWN = pocket.WEIGHTS
 SHIPPED = "shipped" if (OWN / "unet" / "config.json").exists() else "pocket"
 """The pocket model with its real weights, where they are there."""
 
@@ -28,13 +31,28 @@ T = TypeVar("T")
 
 
 @functools.cache
-def backbone(name: str) -> Backbone:
+def backbone(name: str) -> Model:
     """A model of FAMILIES, or SHIPPED, in float32 on the CPU; nobody may change it."""
     if name == "shipped":
         return load(OWN, "pocket", device="cpu", precision="fp32")
     with tempfile.TemporaryDirectory() as folder:
         saved = tiny_checkpoints.save_folder(tiny_checkpoints.tiny(name), Path(folder))
         return load(saved, name, device="cpu", precision="fp32", name=name)
+
+
+def with_predict(model: Model, predict: Callable[[Model, Tensor, int], Tensor]) -> Model:
+    """The same model with another `predict(model, z, t)`."""
+
+    class Changed(Model):
+        def predict(self, z: Tensor, t: int, conditioning: Conditioning) -> Tensor:
+            return predict(model, z, t)
+
+    return Changed(**{f.name: getattr(model, f.name) for f in fields(model)})
+
+
+def predict(model: Model, z: Tensor, t: int) -> Tensor:
+    """The model's prediction for the empty prompt."""
+    return model.predict(z, t, model.unconditional)
 
 
 def seeded(seed: int = 0) -> torch.Generator:

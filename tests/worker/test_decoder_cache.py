@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ad_service.core.pipeline.synthesis import Request, synthesize
+from ad_service.core import SynthesizeRequest, synthesize
 from ad_service.worker import decoder_cache
 from ad_service.worker.decoder_cache import DecoderCache
 from tests.support.tiny_models import backbone, end, texture
@@ -105,8 +105,8 @@ def test_a_folder_that_cannot_be_created_is_not_an_error(tmp_path: Path) -> None
 
 
 def test_a_cached_decoder_gives_the_same_result_as_the_job_that_fitted_it(tmp_path: Path) -> None:
-    request = Request(texture(32, 32), 64, 64, steps=1, detail="decoder", start="noise")
+    request = SynthesizeRequest(swatch=texture(32, 32), height=64, width=64, steps=1, detail="decoder", start="noise")
     runs = [end(synthesize(backbone("pocket"), request, DecoderCache(tmp_path))) for _ in range(2)]
-    fitted = ["fitting the decoder" in {step.message for step in steps} for steps, _ in runs]
+    fitted = ["fit-decoder" in {step.phase for step in steps} for steps, _ in runs]
     assert fitted == [True, False]
-    assert torch.equal(runs[0][1].image, runs[1][1].image)
+    assert torch.equal(runs[0][1].color, runs[1][1].color)

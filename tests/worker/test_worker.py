@@ -299,7 +299,6 @@ def test_the_time_left_is_estimated_after_the_first_second(monkeypatch: pytest.M
     assert estimates == [None, None, None, None, 7.0, 1.0]
 
 
-@pytest.mark.slow
 def test_a_real_engine_makes_a_texture_through_the_service(start: Start, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     tiny_checkpoints.tiny_pocket(data_dir / "models" / "tiny")

@@ -1,6 +1,6 @@
-"""What a checkpoint on disk is, told from its headers and configs alone.
+"""Checkpoints on disk: their family, configs and files, read from headers and configs only.
 
-Standard library only: no weight is read and torch is not imported, so that listing models is quick. A checkpoint is a
+Standard library only: no weights are read and torch is not imported, so that listing models is fast. A checkpoint is a
 folder in the layout of diffusers (model_index.json, unet/, vae/, ...) or a single safetensors file in the layout of
 the original Stable Diffusion code ("LDM": model.diffusion_model.*, first_stage_model.*, ...).
 """
@@ -18,52 +18,54 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-Shape = tuple[int, ...]
-Shapes = Mapping[str, Shape]
+TensorShapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be used: one sentence with the file, what is wrong with it and what to do."""
+    """A checkpoint that cannot be used; the message has the file, what is wrong with it and what to do."""
 
 
 # ---------------------------------------------------------------------------------------------- safetensors headers
 
 MAX_HEADER = 100_000_000
-"""Bytes. The format's own limit for a header."""
+"""Bytes; the limit of the safetensors format for a header."""
 
 _ITEM_SIZE = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 
-_PICKLE = "is a pickled checkpoint (.ckpt), which could run any code and is never opened; get its safetensors file"
+_PICKLE = "is a pickled checkpoint (.ckpt), which can run arbitrary code and is never opened; use its safetensors file"
 _NOT_SAFETENSORS = (
-    (b"GGUF", "is a GGUF file, a quantised format that has no gradients; get the safetensors file of this model"),
+    (b"GGUF", "is a GGUF file, a quantized format without gradients; use the safetensors file of this model"),
     (b"PK\x03\x04", _PICKLE),
     (b"\x80", _PICKLE),
-    (b"version https://git-lfs", "is a Git LFS pointer and not the file itself; run `git lfs pull` or download it"),
-    (b"<", "is a web page and not a checkpoint: the download went wrong (a login may be needed); download it again"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; run `git lfs pull` or download it"),
+    (b"<", "is a web page, not a checkpoint: the download failed (a login may be needed); download it again"),
 )
 
 
 @dataclass(frozen=True)
 class Header:
-    """The header of one safetensors file: every tensor's number format, shape and place (first byte, byte after the
-    last), and the free-form metadata."""
+    """The header of one safetensors file of `size` bytes.
+
+    By tensor: `dtypes` as the format spells them ("F16"), `shapes`, and `extents`, the first byte and the byte after
+    the last from the start of the file. `metadata` are free-form texts.
+    """
 
     path: Path
     size: int
     dtypes: Mapping[str, str]
-    shapes: Shapes
+    shapes: TensorShapes
     extents: Mapping[str, tuple[int, int]]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_header(path: Path) -> Header:
-    """The header of a safetensors file, checked against the file's size; raises CheckpointError."""
+    """The header of a safetensors file, checked against the size of the file. Raises CheckpointError."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is not there; look at the name, or download it again")
+        raise CheckpointError(f"{path} does not exist; check the name, or download it again")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -71,9 +73,9 @@ def read_header(path: Path) -> Header:
             _refuse_other_formats(path, start)
             length = int.from_bytes(start[:8], "little")
             if size < 8 or length > MAX_HEADER:
-                raise CheckpointError(f"{path} is no safetensors file; download it again")
+                raise CheckpointError(f"{path} is not a safetensors file; download it again")
             if 8 + length > size:
-                raise CheckpointError(f"{path} is cut short within its header; download it again")
+                raise CheckpointError(f"{path} is cut short inside its header; download it again")
             file.seek(8)
             document = json.loads(file.read(length))
         return _parsed(path, size, 8 + length, document)
@@ -101,9 +103,9 @@ def _parsed(path: Path, size: int, data_start: int, document: dict[str, Any]) ->
             raise CheckpointError(f"{path} has a damaged header at the tensor {name}; download it again")
         end = max(end, data_start + last)
     if end > size:
-        raise CheckpointError(f"{path} is cut short: {size:,} of {end:,} bytes are there; download it again")
+        raise CheckpointError(f"{path} is cut short: it has {size:,} of {end:,} bytes; download it again")
     if not document:
-        raise CheckpointError(f"{path} holds no tensor; download it again")
+        raise CheckpointError(f"{path} contains no tensor; download it again")
     return Header(
         path,
         size,
@@ -115,7 +117,7 @@ def _parsed(path: Path, size: int, data_start: int, document: dict[str, Any]) ->
 
 
 def read_config(path: Path) -> Config:
-    """A JSON object on disk; raises CheckpointError."""
+    """The JSON object in a file. Raises CheckpointError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -123,7 +125,7 @@ def read_config(path: Path) -> Config:
     except (OSError, ValueError, RecursionError):
         raise CheckpointError(f"{path} is damaged; download it again") from None
     if not isinstance(document, dict):
-        raise CheckpointError(f"{path} is damaged: it must hold a JSON object; download it again")
+        raise CheckpointError(f"{path} is damaged: it must contain a JSON object; download it again")
     return document
 
 
@@ -134,26 +136,27 @@ TEXT_WEIGHTS = "model"
 
 
 def weight_files(folder: Path, stem: str) -> list[Path]:
-    """The safetensors files of one component: one, or the shards of an index. Full precision before a variant."""
+    """The safetensors files of one component: one file, or the shards of an index; full precision before a variant."""
     names = whole_weights((path.name for path in folder.glob(f"{stem}*")), stem)
     if names and names[0].endswith(".json"):
         shards = read_config(folder / names[0]).get("weight_map")
         if not isinstance(shards, dict) or not shards:
-            raise CheckpointError(f"{folder / names[0]} is damaged: it names no shard; download it again")
+            raise CheckpointError(f"{folder / names[0]} is damaged: it has no shards; download it again")
         return sorted({folder / Path(str(shard)).name for shard in shards.values()})
     if names:
         return [folder / names[0]]
     if any(folder.glob("*.bin")) or any(folder.glob("*.ckpt")):
         raise CheckpointError(
-            f"{folder} holds pickled weights only, which could run any code and are never opened; get its safetensors"
+            f"{folder} has pickled weights only, which can run arbitrary code and are never opened; use its safetensors"
         )
     raise CheckpointError(f"{folder / stem}.safetensors is missing; download the whole model folder again")
 
 
 def whole_weights(names: Iterable[str], stem: str, *, half_first: bool = False) -> list[str]:
-    """Those names that stand for all weights of a component (a file, or the index of its shards), best first.
+    """The names that contain all weights of a component (a file, or the index of its shards), best first.
 
-    Weights without EMA are worse for pictures, and come last. Names such as diffusion_pytorch_model_old are no weights.
+    Variants other than fp16 and bf16 come last: `non_ema` weights give worse pictures. Names with another stem, like
+    diffusion_pytorch_model_old, are left out.
     """
     pattern = re.compile(rf"{stem}(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?")
     variants = {name: match[1] or match[2] or "" for name in names if (match := pattern.fullmatch(name))}
@@ -163,12 +166,12 @@ def whole_weights(names: Iterable[str], stem: str, *, half_first: bool = False) 
 
 
 def component_headers(folder: Path, stem: str) -> list[Header]:
-    """The headers of all files of one component; raises CheckpointError."""
+    """The headers of all files of one component. Raises CheckpointError."""
     return [read_header(path) for path in weight_files(folder, stem)]
 
 
 def folder_family(folder: Path) -> str:
-    """The family of a diffusers folder, told from the UNet's config; raises CheckpointError for what cannot be used."""
+    """The family of a diffusers folder, by the UNet's config. Raises CheckpointError for an unusable one."""
     if not (folder / "unet" / "config.json").is_file():
         raise CheckpointError(_without_unet(folder))
     config = read_config(folder / "unet" / "config.json")
@@ -179,7 +182,7 @@ def folder_family(folder: Path) -> str:
         raise CheckpointError(f"{folder} has a network of the class {name!r}; use an SD 1.x, SD 2.x or SDXL model")
     _refuse_input_channels(folder, config.get("in_channels", 4))
     if config.get("quantization_config"):
-        raise CheckpointError(f"{folder} is quantised, which leaves no gradients; use the model in fp16 or fp32")
+        raise CheckpointError(f"{folder} is quantized, which leaves no gradients; use the model in fp16 or fp32")
     if config.get("addition_embed_type") == "text_time":
         if not (folder / "text_encoder").is_dir() and (folder / "text_encoder_2").is_dir():
             raise CheckpointError(f"{folder} {_REFINER}")
@@ -191,10 +194,10 @@ def folder_family(folder: Path) -> str:
 
 def _without_unet(folder: Path) -> str:
     if not folder.is_dir():
-        return f"{folder} is not there; look at the name, or download it again"
+        return f"{folder} does not exist; check the name, or download it again"
     if (folder / "transformer").is_dir():
-        return f"{folder} holds a transformer and no UNet (SD3, Flux and the like); use an SD 1.x, SD 2.x or SDXL model"
-    return f"{folder} is no model folder: unet/config.json is missing; download the whole model folder again"
+        return f"{folder} has a transformer instead of a UNet (like SD3 and Flux); use an SD 1.x, SD 2.x or SDXL model"
+    return f"{folder} is not a model folder: unet/config.json is missing; download the whole model folder again"
 
 
 # ---------------------------------------------------------------------------------------------- single files
@@ -207,36 +210,36 @@ TEXT_ENCODERS = {
     "sdxl": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
 }
 
-_REFINER = "is the SDXL refiner, which only repaints details; use the SDXL base model"
-_UNCLIP = "is an unCLIP model, which is asked with a picture's embedding; use a plain SD 1.x, SD 2.x or SDXL model"
+_REFINER = "is the SDXL refiner, which only adds details; use the SDXL base model"
+_UNCLIP = "is an unCLIP model, which is conditioned on an image embedding; use a plain SD 1.x, SD 2.x or SDXL model"
 _INPUTS = {
     5: "is a depth-to-image model (5 input channels)",
     7: "is an upscaler (7 input channels)",
     8: "is an InstructPix2Pix model (8 input channels)",
     9: "is an inpainting model (9 input channels)",
 }
-_STRAYS = (
+_OTHER_KINDS = (
     (r"lora_unet_|lora_te|.*[._]lora[_.](A|B|up|down)\b|.*\.(hada|lokr)_", "is a LoRA, an addition to a model"),
-    (r"emb_params$|string_to_param|clip_[lg]$", "is a textual inversion, an embedding of a few words"),
+    (r"emb_params$|string_to_param|clip_[lg]$", "is a textual inversion, an embedding of words"),
     (r"control_model\.|controlnet_", "is a ControlNet, an addition to a model"),
     (r".*motion_modules\.", "is an AnimateDiff motion module, an addition to a model"),
     (r"(model\.diffusion_model\.)?joint_blocks\.", "is an SD3 model"),
     (r"(model\.diffusion_model\.)?(double_blocks|double_stream_blocks)\.", "is a Flux model"),
-    (r"edm_(mean|vpred)", "is a model of the EDM kind (Playground 2.5, CosXL)"),
-    (r"scaled_fp8|.*\.(scale_weight|absmax|quant_state)\b", "is quantised, which leaves no gradients"),
+    (r"edm_(mean|vpred)", "is an EDM model (Playground 2.5, CosXL)"),
+    (r"scaled_fp8|.*\.(scale_weight|absmax|quant_state)\b", "is quantized, which leaves no gradients"),
     (r"ip_adapter\.|image_proj\.", "is an IP-Adapter, an addition to a model"),
 )
-_LONE = (
-    (r"model\.diffusion_model\.input_blocks\.|input_blocks\.|down_blocks\.", "holds the UNet alone"),
-    (r"first_stage_model\.|encoder\.conv_in\.|decoder\.conv_in\.", "holds the VAE alone"),
-    (r"text_model\.|transformer\.resblocks\.|cond_stage_model\.|conditioner\.", "holds a text encoder alone"),
+_SINGLE_COMPONENTS = (
+    (r"model\.diffusion_model\.input_blocks\.|input_blocks\.|down_blocks\.", "contains only the UNet"),
+    (r"first_stage_model\.|encoder\.conv_in\.|decoder\.conv_in\.", "contains only the VAE"),
+    (r"text_model\.|transformer\.resblocks\.|cond_stage_model\.|conditioner\.", "contains only a text encoder"),
 )
 
 
 def file_family(header: Header) -> str:
-    """The family of a single file in LDM layout, told from its header; raises CheckpointError if it cannot be used."""
+    """The family of a single file in LDM layout, by its header. Raises CheckpointError for an unusable one."""
     path, shapes = header.path, header.shapes
-    for pattern, what in _STRAYS:
+    for pattern, what in _OTHER_KINDS:
         if _any_key(shapes, pattern):
             raise CheckpointError(f"{path} {what}; use the checkpoint of an SD 1.x, SD 2.x or SDXL model")
     conv_in = shapes.get(f"{UNET}input_blocks.0.0.weight")
@@ -257,44 +260,45 @@ def file_family(header: Header) -> str:
 def _refuse_input_channels(path: Path, channels: Any) -> None:
     if channels != 4:
         known = isinstance(channels, int) and channels in _INPUTS
-        what = _INPUTS[channels] if known else f"has {channels} input channels where 4 are expected"
+        what = _INPUTS[channels] if known else f"has {channels} input channels, expected 4"
         raise CheckpointError(f"{path} {what}; use a text-to-image SD 1.x, SD 2.x or SDXL model")
 
 
-def _incomplete(path: Path, shapes: Shapes) -> str:
-    held = [what for pattern, what in _LONE if _any_key(shapes, pattern)]
-    whole = "use a full checkpoint with UNet, VAE and text encoder"
-    if not held:
-        return f"{path} is of an unknown kind (its first tensor is {next(iter(sorted(shapes)))}); {whole}"
-    if len(held) == 1:
-        return f"{path} {held[0]}; {whole}"
-    missing = [what for what in ("UNet", "VAE", "text encoder") if not any(what in text for text in held)]
-    return f"{path} lacks the {' and the '.join(missing)}; {whole}"
+def _incomplete(path: Path, shapes: TensorShapes) -> str:
+    present = [what for pattern, what in _SINGLE_COMPONENTS if _any_key(shapes, pattern)]
+    advice = "use a full checkpoint with UNet, VAE and text encoder"
+    if not present:
+        return f"{path} is of an unknown kind (its first tensor is {next(iter(sorted(shapes)))}); {advice}"
+    if len(present) == 1:
+        return f"{path} {present[0]}; {advice}"
+    missing = [what for what in ("UNet", "VAE", "text encoder") if not any(what in text for text in present)]
+    return f"{path} lacks the {' and the '.join(missing)}; {advice}"
 
 
-def _has(shapes: Shapes, *prefixes: str) -> bool:
+def _has(shapes: TensorShapes, *prefixes: str) -> bool:
     return any(name.startswith(prefixes) for name in shapes)
 
 
-def _any_key(shapes: Shapes, pattern: str) -> bool:
+def _any_key(shapes: TensorShapes, pattern: str) -> bool:
     compiled = re.compile(pattern)
     return any(compiled.match(name) for name in shapes)
 
 
 def declared_prediction(header: Header) -> str | None:
-    """What a single file says of its own training target, "epsilon" or "v_prediction"; None where it says nothing.
+    """The training target that a single file declares, "epsilon" or "v_prediction", or None.
 
-    Marks, in this order: an empty tensor `v_pred` (SDXL models trained on v), the ModelSpec metadata, and the training
-    YAML that lies beside the file under the same name.
+    Sources, in this order: an empty tensor `v_pred` (SDXL models trained on v), the ModelSpec metadata, and the
+    training YAML with the same name beside the file.
     """
     if "v_pred" in header.shapes:
         return "v_prediction"
-    said = (header.metadata.get("modelspec.prediction_type") or header.metadata.get("prediction_type") or "").lower()
+    metadata = header.metadata
+    declared = (metadata.get("modelspec.prediction_type") or metadata.get("prediction_type") or "").lower()
     yaml = header.path.with_suffix(".yaml")
-    if not said and yaml.is_file():
+    if not declared and yaml.is_file():
         match = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", yaml.read_text("utf-8", "replace"), re.MULTILINE)
-        said = match.group(1) if match else "epsilon"  # the original code's default
-    return {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}.get(said)
+        declared = match.group(1) if match else "epsilon"  # the original code's default
+    return {"v": "v_prediction", "v_prediction": "v_prediction", "eps": "epsilon", "epsilon": "epsilon"}.get(declared)
 
 
 # ---------------------------------------------------------------------------------------------- configs from shapes
@@ -302,7 +306,7 @@ def declared_prediction(header: Header) -> str | None:
 
 @dataclass
 class _Level:
-    """One resolution of a UNet: its resnets' output channels and the transformer blocks after each of them."""
+    """One resolution of a UNet: output channels of its resnets, and how many transformer blocks follow each of them."""
 
     channels: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
@@ -311,8 +315,8 @@ class _Level:
 def unet_config(header: Header, family: str) -> Config:
     """The config of diffusers' UNet2DConditionModel for the UNet in a single file.
 
-    Everything but the number of heads can be read off the shapes: SD 1.x has 8 everywhere, SD 2.x and SDXL have heads
-    of 64 channels (diffusers' `attention_head_dim` is, in spite of its name, their number).
+    All of it follows from the shapes except the number of heads: SD 1.x has 8 everywhere, SD 2.x and SDXL have heads
+    of 64 channels (diffusers' `attention_head_dim` is their number, despite its name). Raises CheckpointError.
     """
     shapes = {name[len(UNET) :]: shape for name, shape in header.shapes.items() if name.startswith(UNET)}
     levels = _unet_levels(shapes)
@@ -343,7 +347,7 @@ def unet_config(header: Header, family: str) -> Config:
     return config
 
 
-def _unet_levels(shapes: Shapes) -> list[_Level]:
+def _unet_levels(shapes: TensorShapes) -> list[_Level]:
     levels = [_Level()]
     for i in count(1):
         if f"input_blocks.{i}.0.op.weight" in shapes:
@@ -357,19 +361,19 @@ def _unet_levels(shapes: Shapes) -> list[_Level]:
     raise AssertionError("unreachable: count() has no end")
 
 
-def _depth(shapes: Shapes, prefix: str) -> int:
-    return _run(shapes, prefix + "transformer_blocks.{}.attn1.to_q.weight")
+def _depth(shapes: TensorShapes, prefix: str) -> int:
+    return _count(shapes, prefix + "transformer_blocks.{}.attn1.to_q.weight")
 
 
-def _run(shapes: Shapes, pattern: str) -> int:
-    """How many of pattern.format(0), pattern.format(1), ... are there without a gap."""
+def _count(shapes: TensorShapes, pattern: str) -> int:
+    """How many of pattern.format(0), pattern.format(1), ... exist without a gap."""
     return sum(1 for _ in takewhile(lambda i: pattern.format(i) in shapes, count()))
 
 
 def vae_config(header: Header, family: str) -> Config:
-    """The config of diffusers' AutoencoderKL for the VAE in a single file."""
+    """The config of diffusers' AutoencoderKL for the VAE in a single file. Raises CheckpointError."""
     shapes = {name[len(VAE) :]: shape for name, shape in header.shapes.items() if name.startswith(VAE)}
-    levels = _run(shapes, "encoder.down.{}.block.0.conv1.weight")
+    levels = _count(shapes, "encoder.down.{}.block.0.conv1.weight")
     needed = ("encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight")
     if not levels or any(name not in shapes for name in needed):
         raise CheckpointError(f"{header.path} has a damaged or unknown VAE; download it again")
@@ -379,7 +383,7 @@ def vae_config(header: Header, family: str) -> Config:
         "block_out_channels": [shapes[f"encoder.down.{i}.block.0.conv1.weight"][0] for i in range(levels)],
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
-        "layers_per_block": _run(shapes, "encoder.down.0.block.{}.conv1.weight"),
+        "layers_per_block": _count(shapes, "encoder.down.0.block.{}.conv1.weight"),
         "latent_channels": shapes["decoder.conv_in.weight"][1],
         "sample_size": 1024 if family == "sdxl" else 512,
         "scaling_factor": 0.13025 if family == "sdxl" else 0.18215,
@@ -388,14 +392,14 @@ def vae_config(header: Header, family: str) -> Config:
     }
 
 
-def text_config(shapes: Shapes, *, open_clip: bool, skip_last: bool) -> Config:
-    """The config of transformers' CLIPTextModel for canonical text encoder shapes (see weights.canonical_text).
+def text_config(shapes: TensorShapes, *, open_clip: bool, skip_last: bool) -> Config:
+    """The config of transformers' CLIPTextModel for tensors named as in that class, without a `text_model.` prefix.
 
-    Heads have 64 channels in all the encoders that Stable Diffusion uses. OpenAI's CLIP has the quick GELU, OpenCLIP
-    the exact one. `skip_last` leaves out the last layer, as SD 2.x does.
+    Heads have 64 channels in all text encoders of Stable Diffusion. OpenAI's CLIP has the quick GELU, OpenCLIP the
+    exact one. `skip_last` leaves out the last layer, as SD 2.x does.
     """
     width = shapes["embeddings.token_embedding.weight"][1]
-    layers = _run(shapes, "encoder.layers.{}.mlp.fc1.weight")
+    layers = _count(shapes, "encoder.layers.{}.mlp.fc1.weight")
     return {
         "vocab_size": shapes["embeddings.token_embedding.weight"][0],
         "max_position_embeddings": shapes["embeddings.position_embedding.weight"][0],
@@ -410,39 +414,35 @@ def text_config(shapes: Shapes, *, open_clip: bool, skip_last: bool) -> Config:
     }
 
 
-SCHEDULE: Config = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-}
-"""The noise schedule of every SD 1.x, SD 2.x and SDXL checkpoint, which single files do not carry."""
+SCHEDULE: Config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+"""The noise schedule of all SD 1.x, SD 2.x and SDXL checkpoints, which single files do not contain; 1000 steps."""
 
 
 def file_schedule(header: Header) -> Config:
-    """The scheduler config of a single file; "prediction_type" is None where only a measurement can tell."""
-    said = declared_prediction(header)
-    return SCHEDULE | {"prediction_type": said, "rescale_betas_zero_snr": "ztsnr" in header.shapes}
+    """The scheduler config of a single file; "prediction_type" is None if it has to be measured."""
+    return SCHEDULE | {
+        "prediction_type": declared_prediction(header),
+        "rescale_betas_zero_snr": "ztsnr" in header.shapes,
+    }
 
 
 # ---------------------------------------------------------------------------------------------- identity
 
-_SAMPLE = 256
-"""Bytes of each tensor that the digest reads."""
+_DIGEST_BYTES = 256
+"""Bytes of each tensor that `digest` reads."""
 
 
 def digest(headers: Sequence[Header]) -> str:
-    """sha256 that tells checkpoints apart in milliseconds: a key for caches, no proof that a file is whole.
+    """sha256 that distinguishes checkpoints, in milliseconds: a key for caches, not a proof of integrity.
 
-    Hashes every tensor's name, number format and shape, and 256 bytes from its middle. Training or merging moves every
-    number of a tensor, so these bytes move with it.
+    Hashes the name, number format and shape of every tensor, and 256 bytes from its middle: training or merging changes
+    every number of a tensor.
     """
     sha = hashlib.sha256()
     for header in headers:
         with header.path.open("rb") as file:
             for name, (first, last) in header.extents.items():
                 sha.update(f"{name}\0{header.dtypes[name]}\0{header.shapes[name]}\0".encode())
-                file.seek(max(first, (first + last - _SAMPLE) // 2))
-                sha.update(file.read(min(_SAMPLE, last - first)))
+                file.seek(max(first, (first + last - _DIGEST_BYTES) // 2))
+                sha.update(file.read(min(_DIGEST_BYTES, last - first)))
     return sha.hexdigest()

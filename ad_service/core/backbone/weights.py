@@ -1,22 +1,26 @@
 """Weights: from the tensors of a checkpoint to frozen networks on a device, one component at a time.
 
-A module is built without memory (on torch's meta device) and then takes its tensors straight from the file, in the
-number format and on the device where they stay: there is never a second copy. Before anything is read, every name and
-shape is compared with what the architecture needs.
+A module is built without memory (on torch's meta device) and then gets its tensors directly from the file, in the
+number format and on the device where they stay: there is no second copy, except of the attention inputs of an OpenCLIP
+text encoder while it is loaded. Before weights are read, every name and shape is compared with the architecture.
 """
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, UNet2DModel
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -30,10 +34,10 @@ META = torch.device("meta")
 
 @dataclass(frozen=True)
 class Part:
-    """One network of a checkpoint: how to build it, where its tensors lie, and how their names become the module's.
+    """One network of a checkpoint, not loaded yet: `title` names it in errors, `build` makes its module.
 
-    `convert` maps names of the file (those that start with `prefix`) to names of the module. It must work on tensors
-    without data, too.
+    `convert` maps the file's tensors (those that start with `prefix`) to the module's by name. It also has to work on
+    tensors without data.
     """
 
     title: str
@@ -47,20 +51,20 @@ class Part:
         return [header.path for header in self.headers]
 
     def check(self) -> Any:
-        """The network without memory; raises CheckpointError unless every tensor it needs is there in its shape."""
+        """The network without memory. Raises CheckpointError if a tensor is missing or has another shape."""
         module = self._built()
         self._fitted(module, self._shells())
         return module
 
     def load(self, device: torch.device, dtype: torch.dtype) -> Any:
-        """The network in evaluation mode, its parameters frozen; raises CheckpointError."""
+        """The network in evaluation mode with frozen parameters. Raises CheckpointError."""
         module = self._built()
         module.load_state_dict(self._fitted(module, dict(self._tensors(device, dtype))), assign=True)
         _fill_position_ids(module, device)
         return module.requires_grad_(False).eval()
 
     def find_unusable_values(self) -> Iterator[str]:
-        """Names of tensors with NaN or infinite values; reads every weight, one at a time."""
+        """Names of tensors with NaN or infinity; reads all weights, one tensor at a time."""
         for name, tensor in self._tensors(torch.device("cpu"), torch.float32):
             if not bool(torch.isfinite(tensor).all()):
                 yield name
@@ -69,7 +73,7 @@ class Part:
         try:
             with META:
                 return self.build()
-        except Exception as error:  # a strange config can break a constructor in any way
+        except Exception as error:  # a wrong config can raise anything in a constructor
             raise CheckpointError(
                 f"{self.files[0]}: the {self.title} has a config that cannot be built ({error}); download it again"
             ) from None
@@ -93,7 +97,7 @@ class Part:
                 raise CheckpointError(f"{header.path} cannot be read ({error}); download it again") from None
 
     def _fitted(self, module: nn.Module, tensors: Tensors) -> Tensors:
-        """Exactly the module's tensors out of the file's; raises CheckpointError that names the first that fails."""
+        """The module's tensors, from the file's. Raises CheckpointError with the first tensor that does not fit."""
         wanted = {name: shape.shape for name, shape in module.state_dict().items() if not _is_position_ids(name)}
         try:
             given = self.convert(tensors)
@@ -107,7 +111,7 @@ class Part:
         return {name: self._shaped(name, given[name], shape) for name, shape in wanted.items()}
 
     def _shaped(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
-        """The tensor in the wanted shape: a 1x1 convolution is a linear layer and the other way round."""
+        """The tensor in the wanted shape: a 1x1 convolution is a linear layer and vice versa."""
         if tensor.shape == shape:
             return tensor
         if [n for n in tensor.shape if n != 1] == [n for n in shape if n != 1]:
@@ -115,11 +119,11 @@ class Part:
         raise CheckpointError(self._misfit(f"has {name} of the shape {tuple(tensor.shape)}, expected {tuple(shape)}"))
 
     def _misfit(self, what: str) -> str:
-        return f"{self.files[0]}: the {self.title} {what}; it is damaged or of another kind, download it again"
+        return f"{self.files[0]}: the {self.title} {what}; it is damaged or of another kind; download it again"
 
 
 def _placed(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A tensor of its own (the file's is a view of the disk), convolutions in the memory order that is fastest."""
+    """A copy of a tensor (the file's is a view of the disk), convolutions in the fastest memory order."""
     dtype = dtype if tensor.is_floating_point() else tensor.dtype
     fast = tensor.ndim == 4 and device.type != "mps"
     return tensor.to(device, dtype, copy=True, memory_format=torch.channels_last if fast else torch.preserve_format)
@@ -130,7 +134,7 @@ def _is_position_ids(name: str) -> bool:
 
 
 def _fill_position_ids(module: nn.Module, device: torch.device) -> None:
-    """Text encoders number their positions in a buffer that no checkpoint needs to hold."""
+    """Fill the text encoders' buffer of position numbers, which checkpoints need not contain."""
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:
             owner, _, leaf = name.rpartition(".")
@@ -142,7 +146,7 @@ def _fill_position_ids(module: nn.Module, device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Parts:
-    """A whole checkpoint, opened but not read: `schedule` is its scheduler config."""
+    """The networks of a checkpoint, opened but not loaded; `schedule` is its scheduler config."""
 
     path: Path
     family: str
@@ -156,13 +160,13 @@ class Parts:
         return (*self.texts, self.unet, self.vae)
 
     def digest(self) -> str:
-        """What tells these weights from others, for caches."""
+        """A key of these weights for caches; see `checkpoints.digest`."""
         headers = {header.path: header for part in self.parts for header in part.headers}
         return checkpoints.digest(list(headers.values()))
 
 
 def open_parts(path: Path, family: str | None = None) -> Parts:
-    """Open a diffusers folder or a single safetensors file; raises CheckpointError if it is not of `family`."""
+    """Open a diffusers folder or a single safetensors file. Raises CheckpointError, also for another family."""
     if path.is_dir():
         found = checkpoints.folder_family(path)
         _expect(path, found, family)
@@ -215,7 +219,7 @@ def _folder_text(folder: Path, projects: bool) -> Part:
 
 
 def file_parts(header: Header, family: str) -> Parts:
-    """The networks of a single file in LDM layout, their configs read off the header."""
+    """The networks of a single file in LDM layout, with configs from its header."""
     unet = checkpoints.unet_config(header, family)
     vae = checkpoints.vae_config(header, family)
     unet_part = Part(
@@ -240,11 +244,11 @@ def _file_text(header: Header, prefix: str, family: str) -> Part:
     open_clip = prefix.endswith("model.")
     shells = {n: torch.empty(s, device=META) for n, s in header.shapes.items() if n.startswith(prefix)}
     rename = _from_open_clip if open_clip else _without_wrapper
-    shapes = {name: tuple(t.shape) for name, t in rename(_strip(shells, prefix)).items()}
-    # SD 2.x reads OpenCLIP's last layer but one; most files still carry the 24th, some leave it out
-    layers = sum(name.endswith(".mlp.fc1.weight") for name in shapes)
-    skip_last = family == "sd2" and layers != 23
     try:
+        shapes = {name: tuple(t.shape) for name, t in rename(_strip(shells, prefix)).items()}
+        # SD 2.x reads the output of OpenCLIP's 23rd layer; most files contain the 24th too
+        layers = sum(name.endswith(".mlp.fc1.weight") for name in shapes)
+        skip_last = family == "sd2" and layers != 23
         config = checkpoints.text_config(shapes, open_clip=open_clip, skip_last=skip_last)
     except KeyError as error:
         raise CheckpointError(
@@ -266,7 +270,7 @@ def _text_part(
         return module
 
     def convert(tensors: Tensors) -> Tensors:
-        """Names with `text_model.` and without: transformers has had CLIPTextModel both ways."""
+        """Names with and without `text_model.`: it depends on the version of transformers."""
         named = rename(_strip(tensors, prefix))
         return named | {f"text_model.{name}": tensor for name, tensor in named.items()}
 
@@ -286,73 +290,16 @@ _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def _renamed_attention(tensors: Tensors) -> Tensors:
-    """Names of plain attention layers that differ: early diffusers files (SD 1.5's VAE among them) have `query`, and
-    single files that a tool wrote back from diffusers have `to_q`, of which diffusers' converter makes `to_to_q`."""
+    """Current names of the VAE's attention layers: early diffusers files (SD 1.5's VAE) have `query`; single files that
+    were converted back from diffusers have `to_q`, which diffusers' converter turns into `to_to_q`."""
     return {
         _OLD_ATTENTION.sub(lambda m: f"{m[1]}.{_NEW_ATTENTION[m[2]]}.", name).replace(".to_to_", ".to_"): tensor
         for name, tensor in tensors.items()
     }
 
 
-_OPEN_CLIP = (
-    (r"^positional_embedding$", "embeddings.position_embedding.weight"),
-    (r"^token_embedding\.", "embeddings.token_embedding."),
-    (r"^ln_final\.", "final_layer_norm."),
-    (r"^transformer\.resblocks\.", "encoder.layers."),
-    (r"\.ln_(\d)\.", r".layer_norm\1."),
-    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
-    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
-    (r"\.attn\.", ".self_attn."),
-)
-
-
 def _from_open_clip(tensors: Tensors) -> Tensors:
     """OpenCLIP's text tower under the names of transformers' CLIPTextModel."""
-    renamed: Tensors = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in _OPEN_CLIP:
-            name = re.sub(pattern, replacement, name)
-        if name == "text_projection":
-            renamed["text_projection.weight"] = tensor.T
-        elif ".in_proj_" in name:
-            for letter, third in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[name.replace("in_proj_", f"{letter}_proj.")] = third
-        else:
-            renamed[name] = tensor
-    return renamed
-
-
-# ---------------------------------------------------------------------------------------------- the empty prompt
-
-_BEGIN, _END = 49406, 49407
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The empty prompt: `tokens` (1, 77, d) for cross-attention; `pooled` (1, p) where the family has it (SDXL)."""
-
-    tokens: Tensor
-    pooled: Tensor | None = None
-
-
-@torch.no_grad()
-def empty_prompt(parts: Parts, device: torch.device, dtype: torch.dtype) -> Prompt | None:
-    """Load the text encoders one after the other, encode "", and free them; None for a family without text.
-
-    They run in float32, which is exact and still smaller than the UNet that comes after them; the result is in `dtype`.
-    The token ids of "" need no tokenizer: the begin and the end mark, then padding, which is the end mark for OpenAI's
-    CLIP and 0 for OpenCLIP.
-    """
-    if not parts.texts:
-        return None
-    tokens, pooled = [], None
-    for i, part in enumerate(parts.texts):
-        padding = 0 if parts.family == "sd2" or i == 1 else _END
-        ids = torch.tensor([[_BEGIN, _END] + [padding] * 75], device=device)
-        encoder = part.load(device, torch.float32)
-        output = encoder(ids, output_hidden_states=True)
-        tokens.append(output.hidden_states[-2] if parts.family == "sdxl" else output.last_hidden_state)
-        pooled = output.text_embeds if i == 1 else None
-        del encoder, output
-        gc.collect()
-    return Prompt(torch.cat(tokens, dim=-1).to(dtype), None if pooled is None else pooled.to(dtype))
+    width = tensors["ln_final.weight"].shape[0]
+    model = SimpleNamespace(config=SimpleNamespace(hidden_size=width))
+    return _without_wrapper(convert_open_clip_checkpoint(model, tensors, prefix=""))

@@ -1,7 +1,8 @@
-"""What a canvas starts from: random swatch pixels of the right label here, pieces of the swatch in `quilt`.
+"""Source maps: for each cell of a canvas the cell of the swatch that it shows.
 
-Both are *source maps*: for each cell of the canvas the cell of the swatch that it shows. `paint` makes the picture of
-one; what is painted through the same map (colours, other channels of the material) fits together.
+A source map (H, W) int64 holds flat indices y * w + x into the swatch's h x w cells. Random ones are made here, ones of
+whole pieces of the swatch in `quilt`. `paint` makes the picture of one; pictures painted through the same map (colors,
+other channels of the material) fit together.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from torch import Tensor
 from ad_service.core.canvas import Shape
 from ad_service.core.labels import check, used
 
-BAND = 64
-"""Rows of cells that are painted at once."""
+_ROWS_AT_ONCE = 64
+"""Rows of cells that are painted together; limits memory, does not change results."""
 
 
 @dataclass(frozen=True)
 class Swatch:
-    """What a quilt is cut from: features (C, h, w), and labels (h, w) or None for one material.
+    """The swatch in cells, as quilts see it.
 
-    `periods` (1 or 2, 2), rows (down, right) in cells, are those of a regular swatch that closes on the torus.
+    Attributes:
+        features: (C, h, w), compared where pieces meet; see `patch_features`.
+        labels: (h, w), or None for a swatch of one material.
+        periods: (1 or 2, 2), rows (down, right) in cells, of a regular swatch that closes on the torus.
     """
 
     features: Tensor
@@ -32,9 +36,9 @@ class Swatch:
 
 
 def random_source_map(swatch: Swatch, shape: Shape, layout: Tensor | None, generator: torch.Generator) -> Tensor:
-    """A source map (H, W) of random cells, each of the label that the layout has there.
+    """A source map (H, W) of random cells, each with the label that the layout (H, W) has there.
 
-    A source map holds flat indices y * w + x into the swatch's cells.
+    Raises LabelError for a label of the layout that no cell of the swatch has.
     """
     if layout is None or swatch.labels is None:
         cells = swatch.features.shape[1] * swatch.features.shape[2]
@@ -49,25 +53,25 @@ def random_source_map(swatch: Swatch, shape: Shape, layout: Tensor | None, gener
     return out
 
 
-def patch_features(picture: Tensor, cell: int, most: int = 12) -> Tensor:
-    """What a quilt compares: the leading principal components (most, h, w) of a picture's cell x cell blocks."""
+def patch_features(picture: Tensor, cell: int, components: int = 12) -> Tensor:
+    """The leading principal components (components, h, w) of the blocks of a picture (C, h * cell, w * cell)."""
     blocks = F.pixel_unshuffle(picture[None], cell)[0]
     flat = blocks.flatten(1).t()
     flat = flat - flat.mean(0)
-    basis = torch.linalg.eigh(flat.t() @ flat)[1].flip(1)[:, :most]
+    basis = torch.linalg.eigh(flat.t() @ flat)[1].flip(1)[:, :components]
     return (flat @ basis).t().reshape(-1, *blocks.shape[1:])
 
 
 def paint(source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
     """The picture (C, H * cell, W * cell) of a source map (H, W) of cell x cell pixels of a picture (C, h, w).
 
-    Around each pixel lie the middles of four cells. Where they come from one place of the swatch it is copied;
-    along a border they are blended, so that a cut runs smoothly over the corners of cells.
+    The four cells whose middles surround a pixel are blended, so that a cut runs smoothly over the corners of cells;
+    cells that are neighbors in the swatch give its own pixels exactly. `tiles` says whether y and x tile.
     """
     H, W = source.shape
     out = torch.empty(picture.shape[0], H * cell, W * cell)
-    for top in range(0, H, BAND):
-        rows = torch.arange(top, min(top + BAND, H))
+    for top in range(0, H, _ROWS_AT_ONCE):
+        rows = torch.arange(top, min(top + _ROWS_AT_ONCE, H))
         out[:, top * cell : top * cell + len(rows) * cell] = _paint_rows(rows, source, picture, cell, tiles)
     return out
 
@@ -83,8 +87,8 @@ def _paint_rows(rows: Tensor, source: Tensor, picture: Tensor, cell: int, tiles:
     total = torch.zeros(out.shape[1:])
     for down in (0, 1):
         for right in (0, 1):
-            near_rows, dy = _neighbours(rows, H, cell, down - low, tiles[0])
-            near_columns, dx = _neighbours(torch.arange(W), W, cell, right - low, tiles[1])
+            near_rows, dy = _neighbors(rows, H, cell, down - low, tiles[0])
+            near_columns, dx = _neighbors(torch.arange(W), W, cell, right - low, tiles[1])
             place = source[near_rows[:, None], near_columns[None, :]]
             y = (place // columns * cell + dy[:, None]).clamp(0, picture.shape[1] - 1)
             x = (place % columns * cell + dx[None, :]).clamp(0, picture.shape[2] - 1)
@@ -95,8 +99,8 @@ def _paint_rows(rows: Tensor, source: Tensor, picture: Tensor, cell: int, tiles:
     return out / total
 
 
-def _neighbours(cells: Tensor, length: int, cell: int, step: Tensor, tile: bool) -> tuple[Tensor, Tensor]:
-    """For each pixel of cells along an axis: the cell that is `step` (cell,) further, and the pixel counted from it."""
+def _neighbors(cells: Tensor, length: int, cell: int, step: Tensor, tile: bool) -> tuple[Tensor, Tensor]:
+    """For each pixel of cells along an axis: the cell `step` (cell,) further, and the pixel's offset from its start."""
     index = cells.repeat_interleave(cell) + step.repeat(len(cells))
     inside = index % length if tile else index.clamp(0, length - 1)
     pixel = torch.arange(cell).repeat(len(cells)) - cell * step.repeat(len(cells))
@@ -104,5 +108,5 @@ def _neighbours(cells: Tensor, length: int, cell: int, step: Tensor, tile: bool)
 
 
 def gather(source: Tensor, picture: Tensor) -> Tensor:
-    """What a source map (H, W) shows of a picture with one value a cell (C, h, w): (C, H, W)."""
+    """The values (C, H, W) that a source map (H, W) shows of a picture with one value per cell (C, h, w)."""
     return picture.flatten(1)[:, source.flatten()].view(picture.shape[0], *source.shape)

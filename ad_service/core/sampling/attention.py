@@ -1,10 +1,10 @@
-"""What the self-attention layers of a frozen UNet see: queries, keys and values, taped while it runs.
+"""The self-attention of a frozen UNet: recorded, extended by the exemplar, or replaced while the network runs.
 
-    with capture(backbone) as tape:
-        reference = tape.reference(zs, t)
-        prediction, layers = tape.observe(z, t)
+    with capture_attention(model) as capture:
+        reference = capture.reference(zs, t)
+        prediction, layers = capture.predict_and_record(z, t, reference)
 
-Attention processors are swapped inside `capture` and always put back.
+Attention processors are replaced inside `capture_attention` and always restored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor
 
-from ad_service.core.backbone.loading import Backbone, self_attention_layers
+from ad_service.core.backbone.conditioning import Conditioning
+from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.labels import membership, tokens, used
 from ad_service.core.sampling.losses import Places, attend, attend_by_label
 
@@ -33,10 +34,10 @@ class Layer:
     grid: tuple[int, int]
 
 
-class Labels:
-    """The label maps (N, h, w) of N windows or crops in latents, as tokens of any grid; there are `count` labels.
+class TokenLabels:
+    """Label maps (N, h, w) of N windows or crops in latents, as tokens of any grid; there are `count` labels.
 
-    Tokens are looked for on the host, once for each grid: on the device every look would make the host wait.
+    Indices are computed on the host, once for each grid: on the device every lookup would make the host wait.
     """
 
     def __init__(self, maps: Tensor, count: int, device: torch.device) -> None:
@@ -45,7 +46,7 @@ class Labels:
         self._keys: dict[tuple[int, int], Places] = {}
 
     def queries(self, grid: tuple[int, int]) -> list[Places]:
-        """For each map the tokens, of its h * w, that have each label."""
+        """For each map the indices of the h * w tokens with each label."""
         if grid not in self._queries:
             rows = [tokens(m, grid, self.count) for m in self.maps]
             found = [{label: row == label for label in used(row)} for row in rows]
@@ -54,112 +55,114 @@ class Labels:
         return self._queries[grid]
 
     def keys(self, grid: tuple[int, int]) -> Places:
-        """Which of the N * h * w keys, side by side, each label has."""
+        """The indices of the N * h * w concatenated keys with each label."""
         if grid not in self._keys:
             member = torch.cat([membership(m, grid, self.count) for m in self.maps], 1)
             self._keys[grid] = dict(enumerate(self._places(list(member))))
         return self._keys[grid]
 
     def _places(self, masks: list[Tensor]) -> tuple[Tensor, ...]:
-        """The indices on the device of what each mask (L,) has set, taken there in one copy."""
+        """The indices on the device where each mask (L,) is set, copied there at once."""
         found = [mask.nonzero()[:, 0] for mask in masks]
         return torch.cat(found).to(self.device).split([len(places) for places in found])
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Keys and values of the swatch's crops, side by side: K, V (1, heads, M, d) for each layer number."""
+    """Keys and values of the exemplar's crops, concatenated: K, V (1, heads, M, d) by layer number."""
 
     layers: dict[int, Layer]
-    labels: Labels | None = None
+    labels: TokenLabels | None = None
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Attn(sharpness (keep Qc + (1 - keep) Q), Ks, Vs) in place of Attn(Q, K, V), in the layers of `content`.
+    """Attn(tau (gamma Qc + (1 - gamma) Q), Ks, Vs) in place of Attn(Q, K, V), in the layers of `content`.
 
-    Equations 6 and 7 of StyleID (arXiv 2312.09008): the content's queries Qc, blended with the canvas' own by `keep`
-    in [0, 1], read the keys and values of the reference alone. StyleID calls them gamma and the temperature tau.
+    Equations 6 and 7 of StyleID (arXiv 2312.09008): the content's queries Qc, blended with the canvas' own by `gamma`
+    in [0, 1] and scaled by the temperature `tau`, read the keys and values of the reference alone.
     """
 
     content: dict[int, Layer]
     reference: Reference
-    keep: float
-    sharpness: float
+    gamma: float
+    tau: float
 
 
 @dataclass
 class _Run:
-    """What the processors do in the run at hand."""
+    """What the processors do in one run of the network."""
 
     latent_grid: tuple[int, int]
     record: frozenset[int]
     layers: dict[int, Layer] = field(default_factory=dict)
     read: Reference | None = None
-    layout: Labels | None = None
+    layout: TokenLabels | None = None
     transfer: Transfer | None = None
     stop: bool = False
 
 
-class _Enough(Exception):
-    """The last layer that is asked for is taped; what the network would do after it is left out."""
+class StopForward(Exception):
+    """Ends a run after the last layer that is recorded; the rest of the network is skipped."""
 
 
-class Tape:
-    """Runs the network and tapes its self-attention; made by `capture`.
+class AttentionCapture:
+    """Runs a model under one conditioning and records its self-attention; made by `capture_attention`.
 
-    `batch` is how many windows go through at once; who runs out of memory halves it.
+    `batch` is the number of windows in one run; whoever runs out of memory halves it. `forwards` and `backwards` count
+    the windows that passed through the network.
     """
 
-    def __init__(self, backbone: Backbone, attentions: list[Attention]) -> None:
-        self.backbone = backbone
+    def __init__(self, model: Model, conditioning: Conditioning, attentions: list[Attention]) -> None:
+        self.model = model
+        self.conditioning = conditioning
         self.count = len(attentions)
-        self.loss_layers = range(self.count - min(backbone.family.layers, self.count), self.count)
-        self.similarity = backbone.family.similarity
+        self.loss_layers = range(self.count - min(model.family.layers, self.count), self.count)
+        self.similarity = model.family.similarity
         self.forwards = 0
         self.backwards = 0
         self.batch = 1
         self._run: _Run | None = None
 
-    def reference(self, zs: Tensor, t: int, labels: Labels | None = None) -> Reference:
-        """Keys and values of the swatch's crops zs (R, C, h, w) at timestep t."""
-        layers = range(self.count) if self.backbone.family.in_context else self.loss_layers
+    def reference(self, zs: Tensor, t: int, labels: TokenLabels | None = None) -> Reference:
+        """Keys and values of the exemplar's crops zs (R, C, h, w) at timestep t."""
+        layers = range(self.count) if self.model.family.in_context else self.loss_layers
         run = _Run((zs.shape[2], zs.shape[3]), frozenset(layers), stop=True)
-        with torch.no_grad(), suppress(_Enough):
-            self._predict(zs.to(self.backbone.device), t, run)
-        layers_of_swatch = {
-            i: Layer(_side_by_side(x.Q), _side_by_side(x.K), _side_by_side(x.V), x.grid) for i, x in run.layers.items()
+        with torch.no_grad(), suppress(StopForward):
+            self._predict(zs.to(self.model.device), t, run)
+        recorded = {
+            i: Layer(_concatenate(x.Q), _concatenate(x.K), _concatenate(x.V), x.grid) for i, x in run.layers.items()
         }
-        return Reference(layers_of_swatch, labels)
+        return Reference(recorded, labels)
 
-    def observe(
-        self, z: Tensor, t: int, reference: Reference | None = None, layout: Labels | None = None
+    def predict_and_record(
+        self, z: Tensor, t: int, reference: Reference | None = None, layout: TokenLabels | None = None
     ) -> tuple[Tensor, dict[int, Layer]]:
-        """The network's prediction for windows z (B, C, h, w), and the layers that the loss reads.
+        """The prediction for windows z (B, C, h, w), and the layers that the loss reads.
 
-        A family that reads in context also attends to the reference's keys; `layout` has the windows' labels.
+        A family that reads in context also attends to the reference's keys; `layout` has the labels of the windows.
         """
         run = self._reading(z, reference, layout)
         return self._predict(z, t, run), run.layers
 
-    def layers(
-        self, z: Tensor, t: int, reference: Reference | None = None, layout: Labels | None = None
+    def record(
+        self, z: Tensor, t: int, reference: Reference | None = None, layout: TokenLabels | None = None
     ) -> dict[int, Layer]:
-        """The layers that the loss reads, as `observe` gives them; the network stops at the last of them."""
+        """The layers that the loss reads, as from `predict_and_record`; the network stops at the last of them."""
         run = self._reading(z, reference, layout, stop=True)
-        with suppress(_Enough):
+        with suppress(StopForward):
             self._predict(z, t, run)
         return run.layers
 
-    def _reading(self, z: Tensor, reference: Reference | None, layout: Labels | None, stop: bool = False) -> _Run:
-        read = reference if self.backbone.family.in_context else None
+    def _reading(self, z: Tensor, reference: Reference | None, layout: TokenLabels | None, stop: bool = False) -> _Run:
+        read = reference if self.model.family.in_context else None
         return _Run((z.shape[2], z.shape[3]), frozenset(self.loss_layers), read=read, layout=layout, stop=stop)
 
-    def restyle(self, z: Tensor, t: int, transfer: Transfer) -> Tensor:
-        """The prediction for windows z (B, C, h, w) that ask with the content's queries: see `Transfer`."""
+    def predict_transferred(self, z: Tensor, t: int, transfer: Transfer) -> Tensor:
+        """The prediction for windows z (B, C, h, w) with the content's queries, see `Transfer`."""
         return self._predict(z, t, _Run((z.shape[2], z.shape[3]), frozenset(), transfer=transfer))
 
-    def target(self, i: int, layer: Layer, reference: Reference, layout: Labels | None) -> Tensor:
+    def target(self, i: int, layer: Layer, reference: Reference, layout: TokenLabels | None) -> Tensor:
         """Attn(Q, Ks, Vs) for the queries of a layer; with a layout, label by label."""
         K, V = reference.layers[i].K, reference.layers[i].V
         if layout is None or reference.labels is None:
@@ -171,42 +174,43 @@ class Tape:
         self._run = run
         self.forwards += len(z)
         try:
-            return self.backbone.predict(z, t)
+            return self.model.predict(z, t, self.conditioning)
         finally:
             self._run = None
 
-    def attention(self, i: int, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
-        """What a layer does in the run at hand: tape, read the reference too, attend."""
+    def attend(self, i: int, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
+        """The output of layer i in the current run: record, extend by the reference, or transfer."""
         run = self._run
-        assert run is not None, "the network was called around its tape"
+        assert run is not None, "the network was called without its capture"
         grid = token_grid(run.latent_grid, Q.shape[2])
         if self.similarity is not None:
-            Q, K = centred(Q), centred(K)
+            Q, K = center_tokens(Q), center_tokens(K)
         if i in run.record:
             run.layers[i] = Layer(Q, K, V, grid)
         if run.stop and i == self.loss_layers[-1]:
-            raise _Enough
+            raise StopForward
         if run.transfer is not None and i in run.transfer.content:
-            asked, answering = run.transfer, run.transfer.reference.layers[i]
-            Q = torch.lerp(Q, asked.content[i].Q, asked.keep)
-            return attend(Q, answering.K, answering.V, self.similarity, asked.sharpness)
+            transfer, swatch = run.transfer, run.transfer.reference.layers[i]
+            Q = torch.lerp(Q, transfer.content[i].Q, transfer.gamma)
+            return attend(Q, swatch.K, swatch.V, self.similarity, transfer.tau)
         if run.read is None:
             return attend(Q, K, V, self.similarity)
         reference = run.read.layers[i]
         Ks, Vs = (u.expand(len(Q), -1, -1, -1) for u in (reference.K, reference.V))
-        if run.layout is None or run.read.labels is None:
-            return attend(Q, torch.cat([K, Ks], 2), torch.cat([V, Vs], 2), self.similarity)
-        own = torch.arange(K.shape[2], device=K.device)
-        places = {i: torch.cat([own, len(own) + theirs]) for i, theirs in run.read.labels.keys(reference.grid).items()}
         keys, values = torch.cat([K, Ks], 2), torch.cat([V, Vs], 2)
+        if run.layout is None or run.read.labels is None:
+            return attend(Q, keys, values, self.similarity)
+        own = torch.arange(K.shape[2], device=K.device)
+        by_label = run.read.labels.keys(reference.grid)
+        places = {label: torch.cat([own, len(own) + theirs]) for label, theirs in by_label.items()}
         return attend_by_label(Q, keys, values, run.layout.queries(grid), places, self.similarity)
 
 
 class _Processor:
-    """diffusers' attention processor that asks the tape what to do between projections."""
+    """diffusers' attention processor that leaves the step between the projections to the capture."""
 
-    def __init__(self, index: int, tape: Tape) -> None:
-        self.index, self.tape = index, tape
+    def __init__(self, index: int, capture: AttentionCapture) -> None:
+        self.index, self.capture = index, capture
 
     def __call__(
         self,
@@ -217,7 +221,7 @@ class _Processor:
         temb: Tensor | None = None,
         **_: object,
     ) -> Tensor:
-        assert encoder_hidden_states is None and attention_mask is None, "only self-attention is taped"
+        assert encoder_hidden_states is None and attention_mask is None, "only self-attention is captured"
         residual, spatial = hidden_states, hidden_states.shape[2:]
         if hidden_states.ndim == 4:
             hidden_states = rearrange(hidden_states, "b c h w -> b (h w) c")
@@ -231,7 +235,7 @@ class _Processor:
             Q = attn.norm_q(Q)
         if attn.norm_k is not None:
             K = attn.norm_k(K)
-        out = rearrange(self.tape.attention(self.index, Q, K, V), "b n l d -> b l (n d)")
+        out = rearrange(self.capture.attend(self.index, Q, K, V), "b n l d -> b l (n d)")
         out = attn.to_out[1](attn.to_out[0](out))
         if residual.ndim == 4:
             out = rearrange(out, "b (h w) c -> b c h w", h=spatial[0])
@@ -241,38 +245,41 @@ class _Processor:
         return result
 
 
-def _side_by_side(crops: Tensor) -> Tensor:
+def _concatenate(crops: Tensor) -> Tensor:
     return rearrange(crops, "r n l d -> 1 n (r l) d")
 
 
-def centred(tokens: Tensor) -> Tensor:
-    """Queries or keys (B, heads, L, d) less their mean over each window's tokens.
+def center_tokens(tokens: Tensor) -> Tensor:
+    """Queries or keys (B, heads, L, d) minus their mean over each window's tokens.
 
-    What all tokens share, the timestep above all, would otherwise rule their cosines. Pocket is trained with it.
+    What all tokens share, above all the timestep, would otherwise dominate their cosines. Pocket is trained with it.
     """
     return tokens - tokens.mean(2, keepdim=True)
 
 
 def token_grid(latents: tuple[int, int], count: int) -> tuple[int, int]:
-    """The (h, w) of `count` tokens over a latent grid that a UNet has halved some times, rounding up."""
+    """The grid (h, w) of `count` tokens over a latent grid that a UNet has halved some times, rounding up."""
     h, w = latents
     while h * w > count:
         h, w = -(-h // 2), -(-w // 2)
     if h * w != count:
-        raise ValueError(f"{count} tokens are no halving of {latents[0]}x{latents[1]} latents")
+        raise ValueError(f"{count} tokens are not a halving of {latents[0]}x{latents[1]} latents")
     return h, w
 
 
 @contextmanager
-def capture(backbone: Backbone) -> Iterator[Tape]:
-    """A tape over the self-attention layers of a backbone's UNet, whose own processors are back at the end."""
-    attentions = self_attention_layers(backbone.unet)
-    tape = Tape(backbone, attentions)
+def capture_attention(model: Model, conditioning: Conditioning | None = None) -> Iterator[AttentionCapture]:
+    """A capture of the self-attention layers of a model's UNet, whose own processors are restored at the end.
+
+    `conditioning` is that of the job; by default the empty prompt.
+    """
+    attentions = self_attention_layers(model.unet)
+    capture = AttentionCapture(model, conditioning or model.unconditional, attentions)
     before = [a.processor for a in attentions]
     try:
         for i, a in enumerate(attentions):
-            a.processor = _Processor(i, tape)
-        yield tape
+            a.processor = _Processor(i, capture)
+        yield capture
     finally:
         for a, processor in zip(attentions, before, strict=True):
             a.processor = processor

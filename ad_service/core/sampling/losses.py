@@ -32,25 +32,23 @@ def attend_by_label(
 ) -> Tensor:
     """Attention in which a query of label l sees the keys of label l only.
 
-    Every query of each of the B windows has one label; a label's keys may be others' too, and are one at least. Tokens
-    are sorted by label and every label attends on its own: exact, with no L x M mask.
+    Every query of each of the B windows has one label; a key may have several labels, and every label has at least one
+    key. Tokens are grouped by label and every label attends separately: exact, without an L x M mask.
     """
     out = torch.empty_like(Q)
     for b, places in enumerate(queries):
         k = min(b, len(K) - 1)
-        for label, asking in places.items():
-            answering = keys[label]
-            out[b, :, asking] = attend(
-                Q[b : b + 1, :, asking], K[k : k + 1, :, answering], V[k : k + 1, :, answering], similarity
-            )[0]
+        for label, q in places.items():
+            m = keys[label]
+            out[b, :, q] = attend(Q[b : b + 1, :, q], K[k : k + 1, :, m], V[k : k + 1, :, m], similarity)[0]
     return out
 
 
 def ad_loss(own: Tensor, target: Tensor) -> Tensor:
-    """mean |Attn(Q, K, V) - stopgrad(Attn(Q, Ks, Vs))|, equation 4 of the paper; one figure for each of B windows."""
+    """mean |Attn(Q, K, V) - stopgrad(Attn(Q, Ks, Vs))|, equation 4 of the paper; one value for each of B windows."""
     return (own.float() - target.detach().float()).abs().flatten(1).mean(1)
 
 
 def content_loss(Q: Tensor, Qc: Tensor) -> Tensor:
-    """mean |Q - Qc|, equation 6 of the paper; one figure for each of B windows."""
+    """mean |Q - Qc|, equation 6 of the paper; one value for each of B windows."""
     return (Q.float() - Qc.detach().float()).abs().flatten(1).mean(1)

@@ -1,7 +1,7 @@
-"""Samplers: how a canvas of latents becomes more of the swatch. Generators that yield after every step.
+"""Samplers: how a canvas of latents comes to look like the exemplar. Generators that yield after every step.
 
-Both work on windows of the canvas and never hold more than a batch of them on the device. The canvas itself, its noise
-and its Adam state live on the host in float32.
+A sampler works on windows of the canvas and keeps at most one batch of them on the device. The canvas itself, its
+noise and its Adam state stay on the host in float32.
 """
 
 from __future__ import annotations
@@ -13,28 +13,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ad_service.core.backbone.loading import Backbone
+from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Accumulator, Shape, Window, cut_windows, windows
-from ad_service.core.sampling.attention import Labels, Layer, Reference, Tape
+from ad_service.core.sampling.attention import AttentionCapture, Layer, Reference, TokenLabels
 from ad_service.core.sampling.losses import ad_loss, attend, content_loss
 
-MOST_WINDOWS = 32
-"""Windows that go through the network at once at most; more are not faster."""
+MAX_BATCH = 32
+"""Most windows in one run of the network; more were not faster."""
 
 LOSS_SCALE = 2.0**10
-"""What the loss is multiplied by while its gradient is taken, so that float16 holds it: it is a mean over millions."""
+"""Factor on the loss while its gradient is taken, so that float16 does not underflow: it is a mean over millions."""
 
 
 class NotFinite(ArithmeticError):
-    """The network gave NaN or infinity."""
+    """The network's output contains NaN or infinity."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a canvas is worked on.
+    """The schedule of a sampler.
 
-    `strength` is the part of the noise schedule that is run, `steps` the timesteps in it, `iterations` the Adam
-    iterations at each, `settle` how many of the last steps run on two window grids and average.
+    Attributes:
+        steps: number of timesteps.
+        iterations: Adam iterations at each timestep.
+        learning_rate: of Adam on the latents.
+        content_weight: weight of the content loss (lambda of the paper).
+        strength: fraction of the noise schedule that runs, in (0, 1].
+        double_grid_steps: how many of the last steps run on two window grids and average them, since no later step
+            would smooth the borders of their windows.
     """
 
     steps: int
@@ -42,16 +48,19 @@ class Plan:
     learning_rate: float
     content_weight: float
     strength: float
-    settle: int = 2
+    double_grid_steps: int = 2
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is made of what: the swatch's latent crops zs (R, C, h, w), the canvas' shape in latents, the labels.
+class Constraints:
+    """What the canvas is driven towards, and where it may change.
 
-    `layout` (H, W) and `regions` (R, h, w) are label maps of `count` labels, both or neither. `content` (C, H, W) is
-    the latent whose queries the content loss keeps. `freedom` (H, W) in [0, 1] says how far each cell may leave the
-    canvas that it starts from: 0 keeps it, None frees all.
+    Attributes:
+        zs: latent crops (R, C, h, w) of the exemplar.
+        shape: the canvas in latents.
+        layout, regions: label maps (H, W) of the canvas and (R, h, w) of the crops, with `count` labels; both or none.
+        content: latents (C, H, W) whose queries the content loss keeps.
+        change_mask: (H, W) in [0, 1]: how far each latent may leave the start; 0 keeps it. None: all may change.
     """
 
     zs: Tensor
@@ -60,166 +69,198 @@ class Subject:
     regions: Tensor | None = None
     count: int = 0
     content: Tensor | None = None
-    freedom: Tensor | None = None
+    change_mask: Tensor | None = None
 
 
-Sampler = Callable[[Tape, Subject, Tensor, Plan, torch.Generator], Iterator[Tensor]]
+Sampler = Callable[[AttentionCapture, Constraints, Tensor, Plan, torch.Generator], Iterator[Tensor]]
 
 
-def optimize(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
-    """One Adam on the canvas (C, H, W) while t falls linearly to 0; the swatch is clean at each t (paper, section 3.2).
+def optimize(
+    capture: AttentionCapture, constraints: Constraints, canvas: Tensor, plan: Plan, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """One Adam on the canvas (C, H, W) while t falls linearly; the exemplar is clean at each t (paper, section 3.2).
 
     Yields the canvas after every step.
     """
     first, second = torch.zeros_like(canvas), torch.zeros_like(canvas)
-    labels, in_context = _labels(tape, subject), tape.backbone.family.in_context
+    labels, in_context = _region_labels(capture, constraints), capture.model.family.in_context
     reference: Reference | None = None
-    for i, t in enumerate(timesteps(tape.backbone, plan)):
+    for i, t in enumerate(timesteps(capture.model, plan)):
         if reference is None or not in_context:
-            reference = tape.reference(subject.zs, 0 if in_context else t, labels)
+            reference = capture.reference(constraints.zs, 0 if in_context else t, labels)
         for k in range(plan.iterations):
             age = i * plan.iterations + k + 1
-            moved = [Accumulator(len(canvas), subject.shape) for _ in range(3)]
-            for spots in batches(tape, subject.shape, generator):
-                z, m, v = (cut_windows(u, spots, subject.shape) for u in (canvas, first, second))
-                gradient = _gradient(tape, z, t, reference, spots, subject, plan)
+            moved = [Accumulator(len(canvas), constraints.shape) for _ in range(3)]
+            for batch in window_batches(capture, constraints.shape, generator):
+                z, m, v = (cut_windows(u, batch, constraints.shape) for u in (canvas, first, second))
+                gradient = _gradient(capture, z, t, reference, batch, constraints, plan)
                 z, m, v = _adam(z, m, v, gradient, age, plan.learning_rate)
                 for total, value in zip(moved, (z, m, v), strict=True):
-                    total.add(spots, value)
-            moving, first, second = (finite(total.mean()) for total in moved)
-            canvas = moving if subject.freedom is None else torch.lerp(canvas, moving, subject.freedom)
+                    total.add(batch, value)
+            changed, first, second = (check_finite(total.mean()) for total in moved)
+            mask = constraints.change_mask
+            canvas = changed if mask is None else torch.lerp(canvas, changed, mask)
         yield canvas
 
 
-def sample(tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, generator: torch.Generator) -> Iterator[Tensor]:
+def sample(
+    capture: AttentionCapture, constraints: Constraints, canvas: Tensor, plan: Plan, generator: torch.Generator
+) -> Iterator[Tensor]:
     """DDIM from the noised canvas (C, H, W); after each step a fresh Adam lowers the AD loss at the new t.
 
-    The swatch is noised to that t with one draw of noise for all windows, or read clean by a family that reads in
-    context (paper, section 3.3). What has no freedom follows the start, noised to each t. Yields the clean canvas as
-    it is predicted so far, and at the end the result.
+    The exemplar is noised to that t with one draw of noise for all windows, or read clean by a family that reads in
+    context (paper, section 3.3). Latents outside the change mask follow the start, noised to each t. Yields the
+    predicted clean canvas after each step, and the result at the end.
     """
-    backbone = tape.backbone
-    steps = timesteps(backbone, plan)
-    kept, noise = canvas, torch.randn(canvas.shape, generator=generator)
-    canvas = recombine(backbone, kept, noise, steps[0])
-    labels = _labels(tape, subject)
+    model = capture.model
+    steps = timesteps(model, plan)
+    start, noise = canvas, torch.randn(canvas.shape, generator=generator)
+    canvas = ddim_step(model, start, noise, steps[0])
+    labels = _region_labels(capture, constraints)
     reference: Reference | None = None
     for i, t in enumerate(steps):
         after = steps[i + 1] if i + 1 < len(steps) else None
-        if backbone.family.in_context:
-            reference = reference or tape.reference(subject.zs, 0, labels)
+        if model.family.in_context:
+            reference = reference or capture.reference(constraints.zs, 0, labels)
         elif after is not None:
-            reference = tape.reference(noised(subject.zs, backbone, after, generator), after, labels)
-        total, clean = (Accumulator(len(canvas), subject.shape) for _ in range(2))
-        for spots in batches(tape, subject.shape, generator, twice=i >= len(steps) - plan.settle):
-            z = cut_windows(canvas, spots, subject.shape).to(backbone.device)
-            layout = _layout(tape, subject, spots)
+            reference = capture.reference(add_noise(constraints.zs, model, after, generator), after, labels)
+        total, clean = (Accumulator(len(canvas), constraints.shape) for _ in range(2))
+        double_grid = i >= len(steps) - plan.double_grid_steps
+        for batch in window_batches(capture, constraints.shape, generator, double_grid):
+            z = cut_windows(canvas, batch, constraints.shape).to(model.device)
+            layout = _window_labels(capture, constraints, batch)
             with torch.no_grad():
-                prediction, _ = tape.observe(z, t, reference, layout)
-                x0, eps = split(backbone, z, prediction, t)
-            z = x0 if after is None else recombine(backbone, x0, eps, after)
+                prediction, _ = capture.predict_and_record(z, t, reference, layout)
+                x0, eps = predict_x0_eps(model, z, prediction, t)
+            z = x0 if after is None else ddim_step(model, x0, eps, after)
             if after is not None and reference is not None:
-                z = _lower(tape, z, after, reference, spots, subject, plan)
-            total.add(spots, z)
-            clean.add(spots, x0)
-        canvas = finite(total.mean())
-        if subject.freedom is not None:
-            canvas = torch.lerp(
-                kept if after is None else recombine(backbone, kept, noise, after), canvas, subject.freedom
-            )
+                z = _descend(capture, z, after, reference, batch, constraints, plan)
+            total.add(batch, z)
+            clean.add(batch, x0)
+        canvas = check_finite(total.mean())
+        if constraints.change_mask is not None:
+            unchanged = start if after is None else ddim_step(model, start, noise, after)
+            canvas = torch.lerp(unchanged, canvas, constraints.change_mask)
         yield canvas if after is None else clean.mean()
 
 
-def timesteps(backbone: Backbone, plan: Plan) -> list[int]:
+# ---------------------------------------------------------------------------------------------- the noise schedule
+
+
+def timesteps(model: Model, plan: Plan) -> list[int]:
     """`steps` integer timesteps from strength * T down, the last one above 0."""
-    top = plan.strength * (len(backbone.alphas) - 1)
+    top = plan.strength * (len(model.alphas) - 1)
     return [max(1, round(top * (1 - i / plan.steps))) for i in range(plan.steps)]
 
 
-def noised(z: Tensor, backbone: Backbone, t: int, generator: torch.Generator) -> Tensor:
+def add_noise(z: Tensor, model: Model, t: int, generator: torch.Generator) -> Tensor:
     """sqrt(a) z + sqrt(1 - a) noise, drawn on the host so that every device gets the same."""
-    return recombine(backbone, z, torch.randn(z.shape, generator=generator).to(z.device), t)
+    return ddim_step(model, z, torch.randn(z.shape, generator=generator).to(z.device), t)
 
 
-def split(backbone: Backbone, z: Tensor, prediction: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    """The clean latent and the noise that a prediction says z is made of."""
-    a = float(backbone.alphas[t])
+def predict_x0_eps(model: Model, z: Tensor, prediction: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """The clean latents and the noise that z consists of, according to the network's prediction at t."""
+    a = float(model.alphas[t])
     signal, noise = a**0.5, (1 - a) ** 0.5
-    if backbone.prediction == "v_prediction":
+    if model.prediction == "v_prediction":
         return signal * z - noise * prediction, noise * z + signal * prediction
-    if backbone.prediction == "epsilon":
+    if model.prediction == "epsilon":
         return (z - noise * prediction) / max(signal, 1e-3), prediction
     return prediction, (z - signal * prediction) / max(noise, 1e-3)
 
 
-def recombine(backbone: Backbone, x0: Tensor, eps: Tensor, t: int) -> Tensor:
+def ddim_step(model: Model, x0: Tensor, eps: Tensor, t: int) -> Tensor:
     """The deterministic DDIM step to t (arXiv 2010.02502, equation 12)."""
-    a = float(backbone.alphas[t])
+    a = float(model.alphas[t])
     return a**0.5 * x0 + (1 - a) ** 0.5 * eps
 
 
-def _labels(tape: Tape, subject: Subject) -> Labels | None:
-    return None if subject.regions is None else Labels(subject.regions, subject.count, tape.backbone.device)
+def check_finite(canvas: Tensor) -> Tensor:
+    """The canvas itself; raises NotFinite if it contains NaN or infinity."""
+    if not bool(torch.isfinite(canvas).all()):
+        raise NotFinite("the network's output contains NaN or infinity")
+    return canvas
 
 
-def _layout(tape: Tape, subject: Subject, spots: list[Window]) -> Labels | None:
-    if subject.layout is None:
-        return None
-    maps = cut_windows(subject.layout[None], spots, subject.shape)[:, 0]
-    return Labels(maps, subject.count, tape.backbone.device)
+# ---------------------------------------------------------------------------------------------- windows
 
 
-def batches(tape: Tape, shape: Shape, generator: torch.Generator, twice: bool = False) -> Iterator[list[Window]]:
-    """The windows of one step in batches, on a grid that is rolled by a random offset; `twice`: on two grids."""
-    side = tape.backbone.family.window
+def window_batches(
+    capture: AttentionCapture, shape: Shape, generator: torch.Generator, double_grid: bool = False
+) -> Iterator[list[Window]]:
+    """The windows of one step in batches, on a grid with a random offset; on two such grids if `double_grid`."""
+    side = capture.model.family.window
     y, x = torch.randint(0, side, (2,), generator=generator).tolist()
-    offsets = [(y, x), (y + side // 2, x + side // 2)] if twice else [(y, x)]
-    spots = [w for offset in offsets for w in windows(shape, side, offset)]
-    while spots:
-        batch, spots = spots[: tape.batch], spots[tape.batch :]
+    offsets = [(y, x), (y + side // 2, x + side // 2)] if double_grid else [(y, x)]
+    rest = [w for offset in offsets for w in windows(shape, side, offset)]
+    while rest:
+        batch, rest = rest[: capture.batch], rest[capture.batch :]
         yield batch
 
 
+def _region_labels(capture: AttentionCapture, constraints: Constraints) -> TokenLabels | None:
+    if constraints.regions is None:
+        return None
+    return TokenLabels(constraints.regions, constraints.count, capture.model.device)
+
+
+def _window_labels(capture: AttentionCapture, constraints: Constraints, batch: list[Window]) -> TokenLabels | None:
+    if constraints.layout is None:
+        return None
+    maps = cut_windows(constraints.layout[None], batch, constraints.shape)[:, 0]
+    return TokenLabels(maps, constraints.count, capture.model.device)
+
+
+# ---------------------------------------------------------------------------------------------- loss and gradient
+
+
 def _loss(
-    tape: Tape,
+    capture: AttentionCapture,
     layers: dict[int, Layer],
     reference: Reference,
-    layout: Labels | None,
+    layout: TokenLabels | None,
     content: dict[int, Layer] | None,
     weight: float,
 ) -> Tensor:
-    """The AD loss, and the weighted content loss, summed over layers and windows."""
-    total = torch.zeros((), device=tape.backbone.device)
+    """The AD loss and the weighted content loss, summed over layers and windows."""
+    total = torch.zeros((), device=capture.model.device)
     for i, layer in layers.items():
         with torch.no_grad():
-            target = tape.target(i, layer, reference, layout)
-        total = total + ad_loss(attend(layer.Q, layer.K, layer.V, tape.similarity), target).sum()
+            target = capture.target(i, layer, reference, layout)
+        total = total + ad_loss(attend(layer.Q, layer.K, layer.V, capture.similarity), target).sum()
         if content is not None:
             total = total + weight * content_loss(layer.Q, content[i].Q).sum()
     return total
 
 
 def _gradient(
-    tape: Tape, z: Tensor, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan
+    capture: AttentionCapture,
+    z: Tensor,
+    t: int,
+    reference: Reference,
+    batch: list[Window],
+    constraints: Constraints,
+    plan: Plan,
 ) -> Tensor:
-    """The gradient of the loss for windows z (B, C, h, w), on the host; in smaller batches if memory is out."""
+    """The gradient of the loss for windows z (B, C, h, w), on the host; in smaller batches if memory runs out."""
     try:
-        with _sizing(tape, len(z)):
-            return _whole_gradient(tape, z, t, reference, spots, subject, plan)
+        with _choosing_batch(capture, len(z)):
+            return _gradient_at_once(capture, z, t, reference, batch, constraints, plan)
     except torch.OutOfMemoryError:
         if len(z) == 1:
             raise
-    tape.batch = len(z) // 2
-    torch.cuda.empty_cache()  # does nothing where there is no CUDA
-    parts = zip(z.split(tape.batch), (spots[i : i + tape.batch] for i in range(0, len(z), tape.batch)), strict=True)
-    return torch.cat([_gradient(tape, part, t, reference, some, subject, plan) for part, some in parts])
+    capture.batch = len(z) // 2
+    torch.cuda.empty_cache()  # does nothing without CUDA
+    size = capture.batch
+    parts = zip(z.split(size), (batch[i : i + size] for i in range(0, len(z), size)), strict=True)
+    return torch.cat([_gradient(capture, part, t, reference, some, constraints, plan) for part, some in parts])
 
 
 @contextmanager
-def _sizing(tape: Tape, count: int) -> Iterator[None]:
-    """Around the first window on a CUDA device: as many as its memory holds go through at once from then on."""
-    device = tape.backbone.device
-    if device.type != "cuda" or count > 1 or tape.backwards:
+def _choosing_batch(capture: AttentionCapture, count: int) -> Iterator[None]:
+    """Around the first window on a CUDA device: set the batch to what its free memory holds."""
+    device = capture.model.device
+    if device.type != "cuda" or count > 1 or capture.backwards:
         yield
         return
     before = torch.cuda.memory_allocated(device)
@@ -228,56 +269,64 @@ def _sizing(tape: Tape, count: int) -> Iterator[None]:
     each = max(1, torch.cuda.max_memory_allocated(device) - before)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = torch.cuda.mem_get_info(device)[0] + unused
-    tape.batch = max(1, min(MOST_WINDOWS, int(0.8 * free / each)))
+    capture.batch = max(1, min(MAX_BATCH, int(0.8 * free / each)))
 
 
-def _whole_gradient(
-    tape: Tape, z: Tensor, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan
+def _gradient_at_once(
+    capture: AttentionCapture,
+    z: Tensor,
+    t: int,
+    reference: Reference,
+    batch: list[Window],
+    constraints: Constraints,
+    plan: Plan,
 ) -> Tensor:
-    device = tape.backbone.device
-    layout = _layout(tape, subject, spots)
-    content = _content(tape, t, reference, spots, subject, plan, layout)
+    device = capture.model.device
+    layout = _window_labels(capture, constraints, batch)
+    content = _content_layers(capture, t, reference, batch, constraints, plan, layout)
     with torch.enable_grad():
         leaf = z.detach().to(device).requires_grad_()
-        layers = tape.layers(leaf, t, reference, layout)
-        loss = _loss(tape, layers, reference, layout, content, plan.content_weight)
+        layers = capture.record(leaf, t, reference, layout)
+        loss = _loss(capture, layers, reference, layout, content, plan.content_weight)
         (gradient,) = torch.autograd.grad(LOSS_SCALE * loss, leaf)
-    tape.backwards += len(z)
+    capture.backwards += len(z)
     return gradient.to(z.device) / LOSS_SCALE
 
 
-def _content(
-    tape: Tape, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan, layout: Labels | None
+def _content_layers(
+    capture: AttentionCapture,
+    t: int,
+    reference: Reference,
+    batch: list[Window],
+    constraints: Constraints,
+    plan: Plan,
+    layout: TokenLabels | None,
 ) -> dict[int, Layer] | None:
-    if subject.content is None or plan.content_weight <= 0:
+    if constraints.content is None or plan.content_weight <= 0:
         return None
     with torch.no_grad():
-        z = cut_windows(subject.content, spots, subject.shape).to(tape.backbone.device)
-        return tape.layers(z, t, reference, layout)
+        z = cut_windows(constraints.content, batch, constraints.shape).to(capture.model.device)
+        return capture.record(z, t, reference, layout)
 
 
-def _lower(
-    tape: Tape, z: Tensor, t: int, reference: Reference, spots: list[Window], subject: Subject, plan: Plan
+def _descend(
+    capture: AttentionCapture,
+    z: Tensor,
+    t: int,
+    reference: Reference,
+    batch: list[Window],
+    constraints: Constraints,
+    plan: Plan,
 ) -> Tensor:
     """A few iterations of a fresh Adam on windows z (B, C, h, w)."""
     m, v = torch.zeros_like(z), torch.zeros_like(z)
     for k in range(1, plan.iterations + 1):
-        gradient = _gradient(tape, z, t, reference, spots, subject, plan)
+        gradient = _gradient(capture, z, t, reference, batch, constraints, plan)
         z, m, v = _adam(z, m, v, gradient, k, plan.learning_rate)
     return z
 
 
 def _adam(z: Tensor, m: Tensor, v: Tensor, gradient: Tensor, age: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:
-    """z and its two moments after the `age`-th step, counted from 1 (arXiv 1412.6980, algorithm 1)."""
+    """z and its two moments after step number `age`, from 1 (arXiv 1412.6980, algorithm 1)."""
     m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient.square()
     return z - rate * (m / (1 - 0.9**age)) / ((v / (1 - 0.999**age)).sqrt() + 1e-8), m, v
-
-
-def finite(canvas: Tensor) -> Tensor:
-    """The canvas itself; raises NotFinite if it holds NaN or infinity."""
-    if not bool(torch.isfinite(canvas).all()):
-        raise NotFinite("the network gave NaN or infinity")
-    return canvas
-
-
-SAMPLERS: dict[str, Sampler] = {"optimize": optimize, "sample": sample}

@@ -1,4 +1,4 @@
-"""Codec: no tile and no edge of a torus shows in what it decodes, and a fitted decoder is fitted and given back."""
+"""Codec: tiles and edges of a torus are not visible in decoded pictures, and a fitted decoder is restored."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ad_service.core.backbone import codec
-from ad_service.core.backbone.loading import Backbone
+from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape
 from tests.support.tiny_models import SHIPPED, backbone, end, noise, texture
 
 LARGE = 1 << 20
 
 
-def decoded(model: Backbone, canvas: Tensor, shape: Shape, side: int = LARGE) -> Tensor:
-    """The whole picture, laid together from its tiles; each pixel comes from one tile."""
+def decoded(model: Model, canvas: Tensor, shape: Shape, side: int = LARGE) -> Tensor:
+    """The picture, assembled from its tiles; each pixel comes from one tile."""
     factor = model.family.factor
     picture = torch.full((3, shape.height * factor, shape.width * factor), torch.nan)
     for y, x, tile in codec.decode(model, canvas, shape, side):
@@ -28,8 +28,8 @@ def decoded(model: Backbone, canvas: Tensor, shape: Shape, side: int = LARGE) ->
     return picture
 
 
-def textured(model: Backbone, height: int, width: int, *, tiling: bool = True) -> Tensor:
-    """Latents of a texture, such as a decoder is made for."""
+def textured(model: Model, height: int, width: int, *, tiling: bool = True) -> Tensor:
+    """Latents of a texture, as a decoder is trained for."""
     factor = model.family.factor
     picture = texture(height * factor, width * factor, tiling=tiling)
     return codec.encode_canvas(model, picture, Shape(height, width, tiling, tiling))
@@ -39,7 +39,7 @@ def textured(model: Backbone, height: int, width: int, *, tiling: bool = True) -
 
 
 @pytest.mark.parametrize(("family", "size"), [("pocket", (64, 96)), ("sd15", (64, 128)), ("sdxl", (64, 64))])
-def test_latents_are_the_means_that_the_vae_gives_in_the_units_of_the_unet(family: str, size: tuple[int, int]) -> None:
+def test_latents_are_the_scaled_means_of_the_vae(family: str, size: tuple[int, int]) -> None:
     model = backbone(family)
     picture = texture(*size)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_a_tile_is_decoded_as_the_vae_does(family: str) -> None:
         torch.testing.assert_close(codec.decode_tile(model, z), expected)
 
 
-def test_a_shift_of_the_latents_is_taken_off_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shift_factor_is_subtracted_and_added(monkeypatch: pytest.MonkeyPatch) -> None:
     model, picture = backbone("pocket"), texture(32, 32)
     before = codec.encode(model, picture)
     plain = codec.decode_tile(model, before[None])
@@ -68,7 +68,7 @@ def test_a_shift_of_the_latents_is_taken_off_and_put_back(monkeypatch: pytest.Mo
     torch.testing.assert_close(codec.decode_tile(model, after[None]), plain)
 
 
-def test_the_shipped_codec_gives_a_texture_back() -> None:
+def test_the_shipped_codec_reproduces_a_texture() -> None:
     if SHIPPED == "pocket":
         pytest.skip("its weights are not here")
     model, picture = backbone(SHIPPED), texture(96, 128, tiling=True)
@@ -80,7 +80,7 @@ def test_the_shipped_codec_gives_a_texture_back() -> None:
 # ---------------------------------------------------------------------------------------------- tiles
 
 
-def frozen_norms(model: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def frozen_norms(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Norms that are the same everywhere, so that a tile can only differ by what it does not see."""
     norms = [m for m in model.vae.decoder.modules() if isinstance(m, nn.GroupNorm)]
     frozen = codec._Norms(norms, 2)
@@ -109,7 +109,7 @@ def test_tiles_show_the_same_picture_as_one_piece(shape: Shape, side: int, monke
 
 
 @pytest.mark.parametrize("name", [SHIPPED, "sd15"])
-def test_tiles_cannot_be_told_by_their_borders(name: str) -> None:
+def test_borders_of_tiles_are_not_visible(name: str) -> None:
     model, side, shape = backbone(name), 10, Shape(20, 20, True, True)
     canvas, factor = textured(model, 20, 20), model.family.factor
     whole, tiled = (decoded(model, canvas, shape, s) for s in (LARGE, side))
@@ -124,12 +124,12 @@ def test_tiles_cannot_be_told_by_their_borders(name: str) -> None:
         assert float(steps[at].max()) <= max(2 * float(steps[inside].mean()), 0.01 * contrast)
 
 
-def test_tiles_become_smaller_where_memory_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     model, shape = backbone(SHIPPED), Shape(70, 80, True, True)
     canvas, small = textured(model, 70, 80), codec.MARGIN * 2 + 20
     wanted, decode_tile = decoded(model, canvas, shape, 20), codec.decode_tile
 
-    def little_memory(model: Backbone, z: Tensor) -> Tensor:
+    def little_memory(model: Model, z: Tensor) -> Tensor:
         if max(z.shape[2:]) > small:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return decode_tile(model, z)
@@ -141,11 +141,10 @@ def test_tiles_become_smaller_where_memory_is_out(monkeypatch: pytest.MonkeyPatc
         decoded(model, canvas, shape, 80)
 
 
-def test_a_large_swatch_is_encoded_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_swatch_is_encoded_in_tiles() -> None:
     model, picture = backbone(SHIPPED), texture(320, 400)
     whole = codec.encode(model, picture)
-    monkeypatch.setattr(codec, "WHOLE", 64)
-    tiled = codec.encode(model, picture)
+    tiled = codec.encode(model, picture, largest_untiled=64)
     assert tiled.shape == whole.shape
     assert float((tiled - whole).abs().mean()) < 0.05 * float(whole.std())
 
@@ -162,7 +161,7 @@ def test_tiles_share_the_statistics_of_the_whole_canvas() -> None:
 
 
 @pytest.mark.parametrize(("tiles", "count"), [((1, 1), 0), ((3, 3), 9), ((1, 12), 8), ((9, 9), 9), ((32, 32), 9)])
-def test_few_tiles_from_all_over_the_canvas_are_measured(tiles: tuple[int, int], count: int) -> None:
+def test_a_few_tiles_spread_over_the_canvas_are_measured(tiles: tuple[int, int], count: int) -> None:
     spots = [(y, x) for y in range(tiles[0]) for x in range(tiles[1])]
     measured = codec._Norms([], len(spots)).sample(spots)
     assert len(measured) == len(set(measured)) == count
@@ -171,7 +170,7 @@ def test_few_tiles_from_all_over_the_canvas_are_measured(tiles: tuple[int, int],
         assert len(thirds) == (min(3, length) if measured else 0)
 
 
-def test_norms_are_put_back_even_when_a_picture_is_dropped_half_way() -> None:
+def test_norms_are_restored_when_decoding_is_stopped_early() -> None:
     model, shape = backbone("pocket"), Shape(16, 16, True, True)
     canvas = noise(16, 16, 16)
     with torch.no_grad():
@@ -186,7 +185,7 @@ def test_norms_are_put_back_even_when_a_picture_is_dropped_half_way() -> None:
 # ---------------------------------------------------------------------------------------------- the torus
 
 
-def rolled_apart(model: Backbone, canvas: Tensor, shape: Shape) -> Tensor:
+def rolled_apart(model: Model, canvas: Tensor, shape: Shape) -> Tensor:
     """How far the picture of a rolled canvas lies from the rolled picture, in parts of its contrast."""
     factor = model.family.factor
     straight = decoded(model, canvas, shape)
@@ -202,7 +201,7 @@ def test_a_rolled_canvas_decodes_to_the_rolled_picture(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["pocket", SHIPPED, "sd15"])
-def test_a_rolled_canvas_decodes_nearly_so_with_norms_of_what_is_seen(name: str) -> None:
+def test_a_rolled_canvas_decodes_nearly_to_the_rolled_picture_with_its_own_norms(name: str) -> None:
     model = backbone(name)
     apart = rolled_apart(model, textured(model, 16, 24), Shape(16, 24, True, True))
     assert float(apart.mean()) < 0.1
@@ -243,7 +242,7 @@ def test_a_canvas_is_encoded_in_tiles_of_any_size() -> None:
 # ---------------------------------------------------------------------------------------------- the fitted decoder
 
 
-def state(model: Backbone) -> dict[str, Tensor]:
+def state(model: Model) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.vae.decoder.state_dict().items()}
 
 
@@ -251,7 +250,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_fitted_decoder_is_nearer_to_the_swatch_and_the_own_one_comes_back() -> None:
+def test_a_fitted_decoder_is_nearer_to_the_swatch_and_the_own_one_is_restored() -> None:
     model, picture = backbone("pocket"), texture(48, 64)
     own, shape = state(model), Shape(12, 16, False, False)
     fractions, fitted = end(codec.fit_decoder(model, picture, steps=20))
@@ -270,7 +269,7 @@ def test_a_fitted_decoder_is_nearer_to_the_swatch_and_the_own_one_comes_back() -
     assert same(state(model), own)
 
 
-def test_a_fit_follows_from_what_its_key_names_alone() -> None:
+def test_fits_with_one_key_are_equal() -> None:
     model, pictures = backbone("pocket"), (texture(256, 256), texture(256, 256), texture(256, 256, seed=1))
     keys = [codec.fit_key(model, picture) for picture in pictures]
     fits = [end(codec.fit_decoder(model, picture, steps=1))[1] for picture in pictures]
@@ -279,7 +278,7 @@ def test_a_fit_follows_from_what_its_key_names_alone() -> None:
     assert not same(fits[0], fits[2])
 
 
-def test_a_fit_of_another_model_shape_or_length_has_another_key() -> None:
+def test_another_model_shape_or_length_gives_another_key() -> None:
     model, picture = backbone("pocket"), texture(64, 96)
     others = [
         codec.fit_key(replace(model, digest="another"), picture),
@@ -289,7 +288,7 @@ def test_a_fit_of_another_model_shape_or_length_has_another_key() -> None:
     assert len({codec.fit_key(model, picture), *others}) == 4
 
 
-def test_a_fitted_decoder_keeps_more_of_the_swatch() -> None:
+def test_a_fitted_decoder_has_a_higher_round_trip_psnr() -> None:
     model, picture = backbone("pocket"), texture(48, 64)
     _, state = end(codec.fit_decoder(model, picture, steps=20))
     before = codec.round_trip_psnr(model, picture)
@@ -297,7 +296,7 @@ def test_a_fitted_decoder_keeps_more_of_the_swatch() -> None:
         assert codec.round_trip_psnr(model, picture) > before + 1
 
 
-def test_the_round_trip_of_tiles_is_measured_against_their_own_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_round_trip_compares_each_tile_with_its_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
     model, picture = backbone("pocket"), texture(64, 96)
     tiles = [(y, x, picture[:, y : y + 32, x : x + 48] + 0.1) for y in (0, 32) for x in (0, 48)]
     monkeypatch.setattr(codec, "decode", lambda *_: iter(tiles))
@@ -305,7 +304,7 @@ def test_the_round_trip_of_tiles_is_measured_against_their_own_places(monkeypatc
     assert codec.round_trip_psnr(model, picture) == pytest.approx(20, abs=0.5)
 
 
-def test_a_fit_that_is_dropped_leaves_the_decoder_as_it_was() -> None:
+def test_a_fit_that_is_stopped_early_restores_the_decoder() -> None:
     model = backbone("pocket")
     own = state(model)
     fit = codec.fit_decoder(model, texture(32, 32))
@@ -316,7 +315,7 @@ def test_a_fit_that_is_dropped_leaves_the_decoder_as_it_was() -> None:
     assert not any(p.requires_grad for p in model.vae.parameters())
 
 
-def test_the_own_decoder_comes_back_after_an_exception() -> None:
+def test_the_own_decoder_is_restored_after_an_exception() -> None:
     model = backbone("pocket")
     own = state(model)
     doubled = {name: 2 * value for name, value in own.items()}
@@ -326,7 +325,7 @@ def test_the_own_decoder_comes_back_after_an_exception() -> None:
     assert same(state(model), own)
 
 
-def test_no_fitted_decoder_means_the_own_one() -> None:
+def test_without_a_fitted_decoder_the_own_one_is_used() -> None:
     model = replace(backbone("pocket"))
     own = state(model)
     with codec.fitted(model, None):

@@ -21,9 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPPreTrainedModel, CLIPTokenizer
 
-from ad_service.core.backbone import checkpoints, loading, weights
-from ad_service.core.backbone.checkpoints import Header, file_family, unet_config, vae_config
-from ad_service.core.backbone.loading import Backbone, CheckpointError, load, measure_prediction, self_attention_layers
+from ad_service.core.backbone import checkpoints, devices, loading, model, schedule, weights
+from ad_service.core.backbone.checkpoints import CheckpointError, Header, file_family, unet_config, vae_config
+from ad_service.core.backbone.conditioning import encode_empty_prompt
+from ad_service.core.backbone.loading import load, measure_prediction
+from ad_service.core.backbone.model import Model, self_attention_layers
 from tests.support import tiny_checkpoints as tiny_models
 
 CPU = torch.device("cpu")
@@ -50,7 +52,7 @@ def tensors(shelf: Path) -> dict[str, Tensor]:
     return load_file(shelf / "sd15.safetensors")
 
 
-def load_fresh(path: Path, family: str) -> Backbone:
+def load_fresh(path: Path, family: str) -> Model:
     return load(path, family, device="cpu", precision="fp32")
 
 
@@ -59,6 +61,10 @@ load_cpu = functools.cache(load_fresh)
 
 def noise(channels: int = 4, side: int = 8) -> Tensor:
     return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def predict(model: Model, z: Tensor, t: int) -> Tensor:
+    return model.predict(z, t, model.unconditional)
 
 
 def assert_same(predicted: Tensor, expected: Tensor) -> None:
@@ -88,22 +94,22 @@ def test_a_folder_and_a_single_file_predict_the_same(shelf: Path, family: str) -
     from_file = load_cpu(shelf / f"{family}.safetensors", family)
     assert from_folder.prediction == from_file.prediction and from_file.notes == ()
     torch.testing.assert_close(from_folder.alphas, from_file.alphas)
-    assert_same(from_file.predict(noise(), 400), from_folder.predict(noise(), 400))
+    assert_same(predict(from_file, noise(), 400), predict(from_folder, noise(), 400))
 
 
 def test_a_folder_predicts_what_diffusers_own_loader_predicts(shelf: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(shelf / "sd15" / "unet", local_files_only=True)
     parts = weights.open_parts(shelf / "sd15")
-    prompt = weights.empty_prompt(parts, CPU, torch.float32)
-    assert prompt is not None
+    prompt = encode_empty_prompt(parts, CPU, torch.float32)
+    assert prompt.tokens is not None
     with torch.no_grad():
         expected = unet(noise(), 400, encoder_hidden_states=prompt.tokens.expand(2, -1, -1)).sample
-    assert_same(load_cpu(shelf / "sd15", "sd15").predict(noise(), 400), expected)
+    assert_same(predict(load_cpu(shelf / "sd15", "sd15"), noise(), 400), expected)
 
 
 def test_pocket_needs_no_prompt(shelf: Path) -> None:
     pocket = load_cpu(shelf / "pocket", "pocket")
-    assert pocket.predict(noise(16, 16), 10).shape == (2, 16, 16, 16)
+    assert predict(pocket, noise(16, 16), 10).shape == (2, 16, 16, 16)
     assert (pocket.name, pocket.prediction, pocket.family.similarity) == ("pocket", "v_prediction", 12.0)
 
 
@@ -120,9 +126,9 @@ def test_loading_touches_no_network(shelf: Path, monkeypatch: pytest.MonkeyPatch
 def test_the_file_may_change_after_loading(shelf: Path, tmp_path: Path) -> None:
     path = shutil.copy(shelf / "sd15.safetensors", tmp_path / "model.safetensors")
     backbone = load_cpu(path, "sd15")
-    before = backbone.predict(noise(), 5)
+    before = predict(backbone, noise(), 5)
     path.write_bytes(b"")
-    assert_same(backbone.predict(noise(), 5), before)
+    assert_same(predict(backbone, noise(), 5), before)
 
 
 def test_half_precision_variants_and_old_attention_names_load(shelf: Path, tmp_path: Path) -> None:
@@ -135,7 +141,7 @@ def test_half_precision_variants_and_old_attention_names_load(shelf: Path, tmp_p
     assert any(".query." in key for key in names)
     save_file(names, file)
     half, full = load_cpu(folder, "sd15"), load_cpu(shelf / "sd15", "sd15")
-    torch.testing.assert_close(half.predict(noise(), 5), full.predict(noise(), 5), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(predict(half, noise(), 5), predict(full, noise(), 5), atol=0.05, rtol=0.05)
     picture = noise(3, 32)
     torch.testing.assert_close(
         half.vae.encode(picture).latent_dist.mean, full.vae.encode(picture).latent_dist.mean, atol=0.02, rtol=0.02
@@ -147,13 +153,13 @@ def test_shards_are_one_component(shelf: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder / "unet")
     tiny_models.tiny("sd15").unet.save_pretrained(folder / "unet", max_shard_size="5MB")
     assert len(list((folder / "unet").glob("*.safetensors"))) > 1
-    expected = load_cpu(shelf / "sd15", "sd15").predict(noise(), 5)
-    assert_same(load_cpu(folder, "sd15").predict(noise(), 5), expected)
+    expected = predict(load_cpu(shelf / "sd15", "sd15"), noise(), 5)
+    assert_same(predict(load_cpu(folder, "sd15"), noise(), 5), expected)
 
 
 def test_what_shared_files_carry_besides_is_left_alone(shelf: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     """EMA copies, counters, a text encoder without `text_model.`, a VAE without quantisation layers."""
-    expected = load_cpu(shelf / "sd15.safetensors", "sd15").predict(noise(), 5)
+    expected = predict(load_cpu(shelf / "sd15.safetensors", "sd15"), noise(), 5)
     tensors["model_ema.diffusion_modelinput_blocks00weight"] = torch.ones(32, 4, 3, 3)
     tensors["model_ema.num_updates"] = torch.tensor(3)
     tensors["global_step"] = torch.tensor(3)
@@ -164,7 +170,7 @@ def test_what_shared_files_carry_besides_is_left_alone(shelf: Path, tmp_path: Pa
     }
     path = tmp_path / "merged.safetensors"
     backbone = load_cpu(tiny_models.save_single_file(tensors, path, {"prediction_type": "epsilon"}), "sd15")
-    assert_same(backbone.predict(noise(), 5), expected)
+    assert_same(predict(backbone, noise(), 5), expected)
     assert backbone.vae.quant_conv is None and backbone.prediction == "epsilon"
 
 
@@ -246,10 +252,10 @@ def test_the_empty_prompt_is_what_the_pipeline_encodes(shelf: Path, tmp_path: Pa
         conditions = {"text_embeds": pooled, "time_ids": sizes}
         with torch.no_grad():
             expected = model.unet(noise()[:1], 7, tokens, added_cond_kwargs=conditions).sample
-        assert_same(load_cpu(shelf / "sdxl", "sdxl").predict(noise()[:1], 7), expected)
+        assert_same(predict(load_cpu(shelf / "sdxl", "sdxl"), noise()[:1], 7), expected)
     for path in (shelf / family, shelf / f"{family}.safetensors"):
-        prompt = weights.empty_prompt(weights.open_parts(path), CPU, torch.float32)
-        assert prompt is not None and prompt.tokens.shape == (1, 77, 64 if family == "sdxl" else 32)
+        prompt = encode_empty_prompt(weights.open_parts(path), CPU, torch.float32)
+        assert prompt.tokens is not None and prompt.tokens.shape == (1, 77, 64 if family == "sdxl" else 32)
         torch.testing.assert_close(prompt.tokens, tokens)
         torch.testing.assert_close(prompt.pooled, pooled) if pooled is not None else None
 
@@ -266,7 +272,7 @@ def test_nothing_of_the_text_encoders_stays(shelf: Path, path: str) -> None:
     before = len(remains())
     backbone = load_fresh(shelf / path, "sdxl")
     assert len(remains()) == before
-    assert backbone.predict(noise(), 5).isfinite().all()
+    assert predict(backbone, noise(), 5).isfinite().all()
 
 
 # ---------------------------------------------------------------------------------------------- attention layers
@@ -291,7 +297,7 @@ def test_the_layers_run_in_the_order_of_the_list(shelf: Path, family: str) -> No
     for layer in layers:
         layer.register_forward_hook(lambda module, *_: ran.append(module))
     with torch.no_grad():
-        backbone.predict(noise(backbone.vae.config.latent_channels, 16), 3)
+        predict(backbone, noise(backbone.vae.config.latent_channels, 16), 3)
     assert [id(layer) for layer in ran] == [id(layer) for layer in layers]
     cross = 2 if family != "pocket" else 1
     assert len(layers) * cross == sum(isinstance(module, Attention) for module in backbone.unet.modules())
@@ -303,7 +309,7 @@ def test_the_layers_run_in_the_order_of_the_list(shelf: Path, family: str) -> No
 def test_gradients_reach_the_latents_and_no_parameter(shelf: Path) -> None:
     backbone = load_cpu(shelf / "sd15", "sd15")
     z = noise().requires_grad_()
-    backbone.predict(z, 400).square().mean().backward()
+    predict(backbone, z, 400).square().mean().backward()
     assert z.grad is not None and z.grad.abs().min() > 0
     assert not any(p.requires_grad for network in (backbone.unet, backbone.vae) for p in network.parameters())
 
@@ -311,9 +317,9 @@ def test_gradients_reach_the_latents_and_no_parameter(shelf: Path) -> None:
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_half_precision_is_the_unets_alone(shelf: Path, precision: str, dtype: torch.dtype) -> None:
     backbone = load(shelf / "sd2", "sd2", device="cpu", precision=precision)
-    full = load_cpu(shelf / "sd2", "sd2").predict(noise(), 400)
+    full = predict(load_cpu(shelf / "sd2", "sd2"), noise(), 400)
     z = noise().requires_grad_()
-    predicted = backbone.predict(z, 400)
+    predicted = predict(backbone, z, 400)
     predicted.mean().backward()
     assert backbone.dtype == dtype and {p.dtype for p in backbone.unet.parameters()} == {dtype}
     assert {p.dtype for p in backbone.vae.parameters()} == {torch.float32}
@@ -322,7 +328,7 @@ def test_half_precision_is_the_unets_alone(shelf: Path, precision: str, dtype: t
 
 
 def test_automatic_precision_fits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = loading.choose_precision
+    choose = devices.choose_precision
     for native, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
         assert choose("auto", torch.device("cuda"), "sdxl") == expected
@@ -330,7 +336,7 @@ def test_automatic_precision_fits_the_device(monkeypatch: pytest.MonkeyPatch) ->
     assert choose("auto", torch.device("mps"), "sd15") == torch.float16
     assert choose("auto", CPU, "sd15") == torch.float32
     for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(loading, "_cpu_multiplies_bf16", lambda fast=fast: fast)
+        monkeypatch.setattr(devices, "_cpu_multiplies_bf16", lambda fast=fast: fast)
         assert choose("auto", CPU, "pocket") == expected
     assert choose("fp16", CPU, "pocket") == torch.float16
 
@@ -338,10 +344,10 @@ def test_automatic_precision_fits_the_device(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="cuda:0 is not available"):
-        loading.choose_device("cuda:0")
+        devices.choose_device("cuda:0")
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.xpu, "is_available", lambda: False)
-    assert loading.choose_device() == torch.device("mps")
+    assert devices.choose_device() == torch.device("mps")
 
 
 # ---------------------------------------------------------------------------------------------- noise schedule
@@ -358,21 +364,21 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_alphas_are_those_of_diffusers(settings: dict[str, Any]) -> None:
     scheduler = DDIMScheduler(**settings)
-    alphas = loading.cumulative_alphas(dict(scheduler.config), Path("model"))
+    alphas = schedule.cumulative_alphas(dict(scheduler.config), Path("model"))
     assert alphas.dtype == torch.float64
     torch.testing.assert_close(alphas.float(), scheduler.alphas_cumprod, atol=1e-5, rtol=1e-4)
 
 
 def test_zero_snr_ends_in_almost_pure_noise() -> None:
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", rescale_betas_zero_snr=True)
-    alphas = loading.cumulative_alphas(dict(scheduler.config), Path("model"))
+    alphas = schedule.cumulative_alphas(dict(scheduler.config), Path("model"))
     assert alphas[-1] == 2**-24
     torch.testing.assert_close(alphas[:-1].float(), scheduler.alphas_cumprod[:-1], atol=1e-5, rtol=1e-3)
 
 
 def test_a_schedule_of_another_kind_is_refused() -> None:
     with pytest.raises(CheckpointError, match="FlowMatchEulerDiscreteScheduler"):
-        loading.cumulative_alphas({"_class_name": "FlowMatchEulerDiscreteScheduler"}, Path("model"))
+        schedule.cumulative_alphas({"_class_name": "FlowMatchEulerDiscreteScheduler"}, Path("model"))
 
 
 def test_the_training_target_can_be_measured() -> None:
@@ -394,7 +400,7 @@ def test_a_measured_training_target_is_noted(tmp_path: Path, tensors: dict[str, 
     silent = load_fresh(tiny_models.save_single_file(tensors, tmp_path / "silent.safetensors"), "sd15")
     assert silent.prediction == "v_prediction", "random weights know nothing of the noise"
     assert silent.notes == (
-        "silent.safetensors does not say what its network predicts; by its answer to noise it is v_prediction",
+        "silent.safetensors does not declare what its network predicts; its output for pure noise shows v_prediction",
     )
 
 
@@ -416,7 +422,7 @@ def test_a_single_file_says_its_training_target(shelf: Path, tmp_path: Path, ten
 
 def test_sd2_that_predicts_v_sees_a_larger_window(shelf: Path) -> None:
     assert load_cpu(shelf / "sd2", "sd2").family.window == 96
-    assert loading.FAMILIES["sd2"].window == 64
+    assert model.FAMILIES["sd2"].window == 64
 
 
 # ---------------------------------------------------------------------------------------------- identity
@@ -459,13 +465,13 @@ def test_a_component_cut_short_is_refused(shelf: Path, tmp_path: Path, component
         (b"\x80\x02}q\0", "pickled"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "web page"),
-        (b"\xff" * 100, "no safetensors"),
+        (b"\xff" * 100, "not a safetensors file"),
         (b"\x0a" + b"\0" * 7 + b'{"a": [1]}', "damaged header"),
         (b"\x05" + b"\0" * 7 + b"{nope", "damaged header"),
         (b"\x02" + b"\0" * 7 + b"{}", "no tensor"),
     ],
 )
-def test_other_formats_are_named(tmp_path: Path, start: bytes, words: str) -> None:
+def test_other_file_formats_are_named_in_the_error(tmp_path: Path, start: bytes, words: str) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(start)
     assert words in refusal(path)
@@ -473,8 +479,7 @@ def test_other_formats_are_named(tmp_path: Path, start: bytes, words: str) -> No
 
 @given(st.binary(max_size=300), st.integers(0, 400), st.booleans())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_bytes_break_the_reader(tmp_path: Path, noise: bytes, place: int, framed: bool) -> None:
-    """Whatever a stranger's file holds, it is a header or one sentence."""
+def test_any_bytes_give_a_header_or_a_checkpoint_error(tmp_path: Path, noise: bytes, place: int, framed: bool) -> None:
     good = b'{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},'
     good += b'"b":{"dtype":"I8","shape":[],"data_offsets":[16,17]}}'
     body = good[:place] + noise + good[place:] if place < len(good) else noise
@@ -488,7 +493,7 @@ def test_no_bytes_break_the_reader(tmp_path: Path, noise: bytes, place: int, fra
         checkpoints.digest([header])
 
 
-def test_a_header_nested_without_end_is_damaged(tmp_path: Path) -> None:
+def test_a_deeply_nested_header_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes((100_000).to_bytes(8, "little") + b"[" * 100_000)
     assert "damaged header" in refusal(path)
@@ -505,19 +510,19 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     [
         (["lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight"], "is a LoRA"),
         (["unet.mid_block.attentions.0.to_q.lora_A.weight"], "is a LoRA"),
-        (["unet.mid_block.attentions.0.to_q.weight.absmax"], "is quantised"),
+        (["unet.mid_block.attentions.0.to_q.weight.absmax"], "is quantized"),
         (["emb_params"], "textual inversion"),
         (["control_model.input_blocks.0.0.weight"], "ControlNet"),
         (["model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"], "SD3"),
         (["double_blocks.0.img_attn.qkv.weight"], "Flux"),
-        (["model.diffusion_model.input_blocks.0.0.weight"], "the UNet alone"),
-        (["down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"], "the UNet alone"),
-        (["encoder.conv_in.weight", "decoder.conv_in.weight"], "the VAE alone"),
-        (["text_model.embeddings.token_embedding.weight"], "a text encoder alone"),
+        (["model.diffusion_model.input_blocks.0.0.weight"], "only the UNet"),
+        (["down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"], "only the UNet"),
+        (["encoder.conv_in.weight", "decoder.conv_in.weight"], "only the VAE"),
+        (["text_model.embeddings.token_embedding.weight"], "only a text encoder"),
         (["lm_head.weight"], "unknown kind"),
     ],
 )
-def test_files_that_are_no_checkpoint_are_named(tmp_path: Path, names: list[str], words: str) -> None:
+def test_files_of_other_kinds_are_named_in_the_error(tmp_path: Path, names: list[str], words: str) -> None:
     path = tmp_path / "model.safetensors"
     save_file({name: torch.zeros(4, 4, 3, 3) for name in names}, path)
     assert words in refusal(path)
@@ -536,12 +541,12 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path: Path, names: list[str]
         ("cond_stage_model.transformer.text_model.embeddings.", "text encoder"),
     ],
 )
-def test_missing_tensors_are_named(tmp_path: Path, tensors: dict[str, Tensor], dropped: str, words: str) -> None:
+def test_missing_tensors_are_in_the_error(tmp_path: Path, tensors: dict[str, Tensor], dropped: str, words: str) -> None:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(dropped)}
     assert words in refusal(tiny_models.save_single_file(kept, tmp_path / "model.safetensors"))
 
 
-def test_a_tensor_of_another_shape_is_named(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+def test_a_tensor_of_another_shape_is_named_in_the_error(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     tensors["model.diffusion_model.out.0.weight"] = torch.zeros(7)
     sentence = refusal(tiny_models.save_single_file(tensors, tmp_path / "model.safetensors"))
     assert "conv_norm_out.weight of the shape (7,), expected (32,)" in sentence
@@ -550,7 +555,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path, tensors: dict[str, T
 @pytest.mark.parametrize(
     ("channels", "words"), [(9, "inpainting"), (8, "InstructPix2Pix"), (5, "depth"), (6, "6 input")]
 )
-def test_models_with_other_inputs_are_named(
+def test_models_with_other_input_channels_are_named_in_the_error(
     shelf: Path, tmp_path: Path, tensors: dict[str, Tensor], channels: int, words: str
 ) -> None:
     tensors["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(32, channels, 3, 3)
@@ -560,7 +565,7 @@ def test_models_with_other_inputs_are_named(
     assert words in refusal(folder)
 
 
-def test_the_refiner_is_named(shelf: Path, tmp_path: Path) -> None:
+def test_the_sdxl_refiner_is_refused(shelf: Path, tmp_path: Path) -> None:
     tensors = load_file(shelf / "sdxl.safetensors")
     refiner = {
         name.replace("embedders.1.", "embedders.0."): tensor
@@ -605,7 +610,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("unet/config.json", {"_class_name": "UNet3DConditionModel"}, "UNet3DConditionModel"),
         ("unet/config.json", {"block_out_channels": [64, 64, 64, 64]}, "of the shape"),
         ("unet/config.json", {"down_block_types": ["NoBlock"] * 4}, "cannot be built"),
-        ("unet/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantised"),
+        ("unet/config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantized"),
         ("unet/config.json", {"in_channels": [4]}, "[4] input channels"),
         ("scheduler/scheduler_config.json", {"beta_start": "high"}, "noise schedule of an unknown kind"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 0, "beta_end": 2}, "noise schedule"),
@@ -621,7 +626,7 @@ def test_a_folder_of_another_architecture_is_refused(
     assert words in refusal(folder)
 
 
-def test_an_incomplete_folder_says_what_is_missing(shelf: Path, tmp_path: Path) -> None:
+def test_the_error_of_an_incomplete_folder_says_what_is_missing(shelf: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(shelf / "sd15", tmp_path / "folder")
     (folder / "scheduler" / "scheduler_config.json").unlink()
     assert "scheduler_config.json is missing" in refusal(folder)
@@ -634,8 +639,8 @@ def test_an_incomplete_folder_says_what_is_missing(shelf: Path, tmp_path: Path) 
     shutil.rmtree(folder / "unet")
     assert "unet/config.json is missing" in refusal(folder)
     (folder / "transformer").mkdir()
-    assert "no UNet" in refusal(folder)
-    assert "is not there" in refusal(tmp_path / "nowhere")
+    assert "instead of a UNet" in refusal(folder)
+    assert "does not exist" in refusal(tmp_path / "nowhere")
 
 
 def test_a_checkpoint_of_another_family_is_refused(shelf: Path) -> None:

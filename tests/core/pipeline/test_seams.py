@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ad_service.core import metrics
+from ad_service.core import SynthesizeRequest, metrics
 from ad_service.core.backbone import codec
 from ad_service.core.canvas import Window, windows
-from ad_service.core.pipeline import synthesis
-from ad_service.core.pipeline.synthesis import Request, synthesize
+from ad_service.core.pipeline.synthesize import synthesize
+from ad_service.core.pipeline.task import Options
 from ad_service.core.sampling import samplers
 from tests.support.tiny_models import SHIPPED, backbone, end, texture
 
@@ -44,10 +44,8 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     Two window grids that disagree are softer where both count alike: a network of real weights needs steps enough.
     """
-    monkeypatch.setattr(synthesis, "_cut_anywhere", lambda image, tiles: image)
-    monkeypatch.setattr(synthesis.metrics, "copy_share", lambda *_: 0.0)
-    options = synthesis._quilt_options
-    monkeypatch.setattr(synthesis, "_quilt_options", lambda *given: replace(options(*given), refinements=2.0))
+    monkeypatch.setattr(metrics, "copy_share", lambda *_: 0.0)
+    options = Options(refinements=2.0, move_edge=False)
     cut: list[list[Window]] = []
 
     def noting(*given: Any) -> list[Window]:
@@ -59,15 +57,16 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(name: str, seed: int, **asked: Any) -> Made:
         model = backbone(name)
         factor = model.family.factor
-        monkeypatch.setattr(synthesis.codec, "decode", partial(codec_decode, side=PIECE // factor))
+        monkeypatch.setattr(codec, "decode", partial(codec_decode, side=PIECE // factor))
         model = replace(model, family=replace(model.family, window=PIECE // factor))
         asked = {"steps": 3, "detail": "off"} | asked
-        _, made = end(synthesize(model, Request(texture(96, 128, seed), SIDE, SIDE, seed=seed, **asked)))
+        request = SynthesizeRequest(swatch=texture(96, 128, seed), height=SIDE, width=SIDE, seed=seed, **asked)
+        _, made = end(synthesize(model, request, options=options))
         rows, columns = (
             {at * factor % SIDE for w in cut[-1] for at in (start(w), start(w) + length(w))}
             for start, length in ((lambda w: w.y, lambda w: w.height), (lambda w: w.x, lambda w: w.width))
         )
-        return Made(made.image.permute(2, 0, 1).float() / 255, factor, (rows, columns))
+        return Made(made.color.permute(2, 0, 1).float() / 255, factor, (rows, columns))
 
     codec_decode = codec.decode
     return make

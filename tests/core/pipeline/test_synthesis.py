@@ -11,50 +11,59 @@ import pytest
 import torch
 from torch import Tensor
 
-from ad_service.core import metrics
+from ad_service.core import LabelMaps, RestyleRequest, Result, Step, SynthesizeRequest, metrics
 from ad_service.core.backbone import codec
-from ad_service.core.backbone.loading import Backbone, self_attention_layers
+from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import resized
 from ad_service.core.labels import LabelError
-from ad_service.core.pipeline import synthesis
-from ad_service.core.pipeline.synthesis import Picture, Request, Step, restyle, synthesize
-from ad_service.core.sampling.attention import Tape
-from ad_service.core.sampling.samplers import NotFinite, Plan, Subject
+from ad_service.core.pipeline import denoise, start
+from ad_service.core.pipeline.restyle import restyle
+from ad_service.core.pipeline.synthesize import synthesize
+from ad_service.core.pipeline.task import Options
+from ad_service.core.quilting.quilt import QuiltOptions
+from ad_service.core.sampling.attention import AttentionCapture
+from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
 from blender_addon.link.records import FIGURES, SEAMS
-from tests.support.tiny_models import FAMILIES, SHIPPED, backbone, end, texture
+from tests.support.tiny_models import FAMILIES, SHIPPED, backbone, end, predict, texture, with_predict
 
 SWATCH = texture(96, 128)
 CASES = [(64, 64, True, True), (136, 72, True, False), (104, 200, False, True), (64, 88, False, False)]
 """Height, width, and whether each tiles."""
 
 STEPS = 2
+SMALL: dict[str, Any] = {"height": 64, "width": 64}
+
+
+OPTIONS = Options(refinements=2.0, guided=QuiltOptions(block=8, overlap=2, refinements=1.0))
+"""Quilts with a tenth of their refinements."""
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quilts with a tenth of their mends, and no search for copies: most of the time of so small a job."""
-    options = synthesis._quilt_options
-    monkeypatch.setattr(synthesis, "_quilt_options", lambda *given: replace(options(*given), refinements=2.0))
-    monkeypatch.setattr(synthesis, "GUIDED", replace(synthesis.GUIDED, refinements=1.0))
-    monkeypatch.setattr(synthesis.metrics, "copy_share", lambda *_: 0.0)
+def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No search for copies: most of the time of so small a job."""
+    monkeypatch.setattr(metrics, "copy_share", lambda *_: 0.0)
 
 
-def make(model: str | Backbone, height: int = 64, width: int = 96, **asked: Any) -> tuple[list[Step], Picture]:
+def make(
+    model: str | Model, height: int = 64, width: int = 96, options: Options = OPTIONS, **asked: Any
+) -> tuple[list[Step], Result]:
     """Run a job to its end; every job here must report in order and give a whole picture."""
-    asked = {"swatch": SWATCH, "steps": STEPS, "detail": "off"} | asked
+    asked = {"swatch": SWATCH, "steps": STEPS, "detail": "off", "height": height, "width": width} | asked
     model = backbone(model) if isinstance(model, str) else model
-    request = Request(height=height, width=width, **asked)
-    steps, picture = end((synthesize if request.content is None else restyle)(model, request))
+    if "content" in asked:
+        steps, picture = end(restyle(model, RestyleRequest(**asked), options=options))
+    else:
+        steps, picture = end(synthesize(model, SynthesizeRequest(**asked), options=options))
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
     assert fractions[0] >= 0 and fractions[-1] <= 1
-    assert picture.image.shape == (height, width, 3)
-    assert picture.image.dtype == torch.uint8
-    assert all(value == value for value in picture.metrics.values()), "no figure is NaN"
+    assert picture.color.shape == (height, width, 3)
+    assert picture.color.dtype == torch.uint8
+    assert all(value == value for value in picture.metrics.values()), "no metric is NaN"
     return steps, picture
 
 
-def small_window(name: str, side: int) -> Backbone:
+def small_window(name: str, side: int) -> Model:
     model = backbone(name)
     return replace(model, family=replace(model.family, window=side))
 
@@ -91,7 +100,7 @@ def test_every_model_makes_any_size_with_any_tiling(
     _, picture = make(name, height, width, tile_y=tile_y, tile_x=tile_x, steps=1)
     seams = {figure for figure in ("seam_y", "seam_x") if figure in picture.metrics}
     assert seams == {figure for figure, tile in (("seam_y", tile_y), ("seam_x", tile_x)) if tile}
-    assert float(picture.image.float().std()) > 5
+    assert float(picture.color.float().std()) > 5
 
 
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
@@ -112,14 +121,14 @@ def test_a_swatch_larger_than_the_window_is_read_in_crops(family: str, crops: in
     model, swatch = small_window(family, 16), texture(128, 192)
     _, picture = make(model, 64, 64, swatch=swatch, steps=1)
     assert picture.metrics["unet_forwards"] == crops + 1
-    make(model, 64, 64, swatch=swatch, steps=1, regions=stripes(96, 192), layout=stripes(64, 64))
+    make(model, 64, 64, swatch=swatch, steps=1, maps=LabelMaps(stripes(64, 64), stripes(128, 192)))
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
 def test_the_swatch_is_taken_at_any_scale(family: str, scale: float) -> None:
     swatch, regions = three_materials()
-    make(family, 64, 72, scale=scale, swatch=swatch, regions=regions, layout=stripes(64, 72), steps=1)
+    make(family, 64, 72, scale=scale, swatch=swatch, maps=LabelMaps(stripes(64, 72), regions), steps=1)
 
 
 def grain(picture: Tensor) -> float:
@@ -132,14 +141,14 @@ def test_whole_courses_of_a_wall_lie_on_the_torus() -> None:
     joint = (rows % 24 < 4) | ((torch.arange(192)[None, :] + 13 * (rows // 24)) % 57 < 4)
     wall = (0.5 * texture(192, 192) + torch.where(joint, 0.5, 0.0)).clamp(0, 1)
     _, picture = make(SHIPPED, 128, 128, swatch=wall, steps=1)
-    waves = torch.fft.rfft(picture.image.float().mean((1, 2))).abs()[1:]
+    waves = torch.fft.rfft(picture.color.float().mean((1, 2))).abs()[1:]
     assert int(waves.argmax()) + 1 == 5, "128 / 24 is no whole number; the nearest one is 5"
     assert float(waves[4]) > 3 * float(waves[[2, 3, 5, 6]].max())
 
 
 @pytest.mark.parametrize(("side", "block"), [(8, 8), (64, 21), (128, 32), (200, 50), (1024, 64)])
 def test_pieces_grow_with_the_swatch(side: int, block: int) -> None:
-    assert synthesis._quilt_options(side, None).block == block
+    assert start._quilt_options(side, None, Options()).block == block
 
 
 @pytest.mark.parametrize(("height", "width", "tile_y", "tile_x"), CASES)
@@ -148,17 +157,17 @@ def test_a_large_swatch_is_laid_in_larger_squares(
     height: int, width: int, tile_y: bool, tile_x: bool, labelled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = []
-    monkeypatch.setattr(synthesis, "LARGE", 64)
-    laid = synthesis.source_maps.paint
-    monkeypatch.setattr(synthesis.source_maps, "paint", lambda *given: (cells.append(given[2]), laid(*given))[1])
+    laid = start.source_maps.paint
+    monkeypatch.setattr(start.source_maps, "paint", lambda *given: (cells.append(given[2]), laid(*given))[1])
     swatch, regions = (u[..., :100, :90] for u in (texture(120, 120), stripes(120, 120)))  # no multiples of a square
-    maps = {"regions": regions, "layout": stripes(height, width)} if labelled else {}
-    make("pocket", height, width, swatch=swatch, tile_y=tile_y, tile_x=tile_x, steps=1, **maps)
-    assert cells == [2 * synthesis.CELL]
+    maps = LabelMaps(stripes(height, width), regions) if labelled else None
+    options = replace(OPTIONS, large_swatch=64)
+    make("pocket", height, width, options, swatch=swatch, tile_y=tile_y, tile_x=tile_x, steps=1, maps=maps)
+    assert cells == [2 * options.cell]
 
 
 def test_a_larger_scale_makes_a_coarser_grain() -> None:
-    fine, coarse = (make(SHIPPED, scale=scale, steps=1)[1].image.permute(2, 0, 1).float() for scale in (0.5, 2.0))
+    fine, coarse = (make(SHIPPED, scale=scale, steps=1)[1].color.permute(2, 0, 1).float() for scale in (0.5, 2.0))
     assert grain(fine) > 1.5 * grain(coarse)
 
 
@@ -168,7 +177,7 @@ def test_a_larger_scale_makes_a_coarser_grain() -> None:
 def test_the_same_seed_gives_the_same_bytes() -> None:
     images = []
     for seed in (7, 7, 8):
-        images.append(make("pocket", seed=seed, detail="pixels")[1].image)
+        images.append(make("pocket", seed=seed, detail="pixels")[1].color)
         torch.rand(13)  # draws elsewhere do not matter
     assert torch.equal(images[0], images[1])
     assert not torch.equal(images[0], images[2])
@@ -181,8 +190,8 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 def test_a_layout_is_obeyed(start: str) -> None:
     swatch, regions = three_materials()
     layout = stripes(64, 96).flip(1).contiguous()
-    _, picture = make(SHIPPED, swatch=swatch, regions=regions, layout=layout, start=start)
-    strongest = picture.image.argmax(2)
+    _, picture = make(SHIPPED, swatch=swatch, maps=LabelMaps(layout, regions), start=start)
+    strongest = picture.color.argmax(2)
     for label, least in ((0, 0.95), (1, 0.5), (2, 0.95)):
         assert float((strongest[layout == label] == label).float().mean()) > least
     assert picture.metrics["label_agreement"] > 0.8
@@ -192,7 +201,7 @@ def test_a_layout_is_obeyed(start: str) -> None:
 def test_every_family_takes_a_layout(family: str) -> None:
     swatch, regions = three_materials()
     method = "sample" if family in ("pocket", "sd2") else "optimize"
-    _, picture = make(family, 72, 136, swatch=swatch, regions=regions, layout=stripes(72, 136), method=method)
+    _, picture = make(family, 72, 136, swatch=swatch, maps=LabelMaps(stripes(72, 136), regions), method=method)
     assert 0 <= picture.metrics["label_agreement"] <= 1
 
 
@@ -200,8 +209,8 @@ def test_every_family_takes_a_layout(family: str) -> None:
 def test_a_layout_of_another_size_is_stretched_over_the_canvas(size: tuple[int, int]) -> None:
     swatch, regions = three_materials()
     halves = (torch.arange(size[0])[:, None] >= size[0] // 2).long().expand(*size) * 2
-    _, picture = make(SHIPPED, 104, 72, swatch=swatch, regions=regions, layout=halves)
-    strongest = picture.image.argmax(2)
+    _, picture = make(SHIPPED, 104, 72, swatch=swatch, maps=LabelMaps(halves, regions))
+    strongest = picture.color.argmax(2)
     assert float((strongest[:46] == 0).float().mean()) > 0.95
     assert float((strongest[58:] == 2).float().mean()) > 0.95
 
@@ -211,8 +220,8 @@ def test_a_layout_stays_where_it_was_painted() -> None:
     swatch, regions = three_materials()
     layout = torch.zeros(96, 96, dtype=torch.long)
     layout[16:48, 56:88] = 2
-    _, picture = make(SHIPPED, 96, 96, swatch=swatch, regions=regions, layout=layout)
-    blue = (picture.image.argmax(2) == 2).float()
+    _, picture = make(SHIPPED, 96, 96, swatch=swatch, maps=LabelMaps(layout, regions))
+    blue = (picture.color.argmax(2) == 2).float()
     assert float(blue[20:44, 60:84].mean()) > 0.95
     assert float(blue[56:].mean()) < 0.05
 
@@ -226,7 +235,7 @@ def test_a_label_of_a_single_swatch_pixel_does_not_break_a_job(
 ) -> None:
     regions = torch.zeros(100, 100, dtype=torch.long)
     regions[place] = 1
-    make(family, swatch=texture(100, 100), regions=regions, layout=stripes(64, 96) // 2, scale=scale, steps=1)
+    make(family, swatch=texture(100, 100), maps=LabelMaps(stripes(64, 96) // 2, regions), scale=scale, steps=1)
 
 
 def test_a_label_that_is_lost_with_the_rim_of_the_swatch_is_named_with_the_size_that_is_left() -> None:
@@ -235,23 +244,17 @@ def test_a_label_that_is_lost_with_the_rim_of_the_swatch_is_named_with_the_size_
     palette = torch.tensor([[200, 0, 0], [0, 200, 0], [0, 0, 200]])
     words = r"#0000c8\), which no pixel of .* once the swatch is fitted to 100x100 pixels, multiples of 4"
     with pytest.raises(LabelError, match=words):
-        make("pocket", swatch=texture(101, 101), regions=regions, layout=stripes(64, 96), palette=palette)
+        make("pocket", swatch=texture(101, 101), maps=LabelMaps(stripes(64, 96), regions, palette))
 
 
 def test_a_label_in_the_middle_of_a_large_swatch_is_read_too() -> None:
     regions = torch.zeros(256, 256, dtype=torch.long)
     regions[120:136, 120:136] = 1
     swatch, model = texture(256, 256), small_window("pocket", 16)
-    for both in ({}, {"regions": regions, "layout": stripes(64, 96) // 2}):
-        _, picture = make(model, swatch=swatch, steps=1, start="fill", **both)
+    for maps in (None, LabelMaps(stripes(64, 96) // 2, regions)):
+        _, picture = make(model, swatch=swatch, steps=1, start="fill", maps=maps)
         passes = picture.metrics["unet_forwards"] - picture.metrics["unet_backwards"]
-        assert passes >= 4 + len(both) // 2
-
-
-def test_regions_without_a_layout_mean_nothing() -> None:
-    swatch, regions = three_materials()
-    alone, both = make("pocket", swatch=swatch)[1], make("pocket", swatch=swatch, regions=regions)[1]
-    assert torch.equal(alone.image, both.image)
+        assert passes >= (4 if maps is None else 5)
 
 
 # ---------------------------------------------------------------------------------------------- starts and details
@@ -266,25 +269,28 @@ def test_every_start_works(family: str, method: str, start: str) -> None:
 @pytest.mark.parametrize("detail", ["off", "decoder", "pixels", "both"])
 def test_details_run_what_they_name(detail: str) -> None:
     steps, _ = make("pocket", 64, 64, swatch=texture(32, 32), detail=detail)
-    messages = {step.message for step in steps}
-    assert ("fitting the decoder" in messages) == (detail in ("decoder", "both"))
-    assert ("sharpening" in messages) == (detail in ("pixels", "both"))
-    assert {"laying out", "step 1 of 2", "step 2 of 2", "decoding", "measuring"} <= messages
+    phases, messages = {step.phase for step in steps}, {step.message for step in steps}
+    assert ("fit-decoder" in phases) == (detail in ("decoder", "both"))
+    assert ("sharpen" in phases) == (detail in ("pixels", "both"))
+    assert {"start", "denoise", "decode", "measure"} <= phases
+    assert {"step 1 of 2", "step 2 of 2"} <= messages
 
 
 def test_a_decoder_is_fitted_once_for_a_swatch_and_gives_the_same_bytes_each_time() -> None:
     model, kept, swatch = backbone("pocket"), dict[str, codec.State](), texture(32, 32)
     runs = [
-        end(synthesize(model, Request(one, 64, 64, steps=1, detail="both"), kept))
+        end(
+            synthesize(model, SynthesizeRequest(swatch=one, height=64, width=64, steps=1, detail="both"), kept, OPTIONS)
+        )
         for one in (swatch, swatch, texture(32, 32, seed=1))
     ]
-    fitted = ["fitting the decoder" in {step.message for step in steps} for steps, _ in runs]
-    assert fitted == [True, False, True]
+    fits = [sum(step.phase == "fit-decoder" for step in steps) for steps, _ in runs]
+    assert fits == [codec.FIT_STEPS, 0, codec.FIT_STEPS]
     assert len(kept) == 2
     (_, first), (_, again), (_, other) = runs
-    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.color, again.color)
     assert first.metrics == again.metrics
-    assert not torch.equal(first.image, other.image)
+    assert not torch.equal(first.color, other.color)
 
 
 def test_a_job_tells_what_of_the_swatch_the_decoder_keeps_when_it_was_fitted() -> None:
@@ -296,7 +302,7 @@ def test_a_job_tells_what_of_the_swatch_the_decoder_keeps_when_it_was_fitted() -
 
 def test_jobs_tell_every_figure_that_the_panel_has_words_for() -> None:
     swatch, regions = three_materials()
-    _, laid_out = make("pocket", 64, 64, swatch=swatch, regions=regions, layout=stripes(64, 64), detail="decoder")
+    _, laid_out = make("pocket", 64, 64, swatch=swatch, maps=LabelMaps(stripes(64, 64), regions), detail="decoder")
     _, restyled = make("pocket", 64, 64, swatch=swatch, content=swatch, steps=1)
     figures = {field for text in (*SEAMS, *FIGURES) for _, field, _, _ in Formatter().parse(text) if field}
     assert figures <= {*laid_out.metrics, *restyled.metrics}
@@ -310,15 +316,16 @@ def test_the_last_pass_brings_a_picture_nearer_to_its_swatch() -> None:
 def test_the_shipped_models_own_choices_make_more_of_the_swatch() -> None:
     _, picture = make(SHIPPED, 128, 128, detail="auto", steps=None, preset="draft")
     assert picture.metrics["patch_distance"] < 2 * picture.metrics["swatch_halves_distance"]
-    made = picture.image.permute(2, 0, 1).float() / 255
+    made = picture.color.permute(2, 0, 1).float() / 255
     edges = metrics.seam(made)
     assert edges.y.single.in_range and edges.x.single.in_range
 
 
 @pytest.mark.parametrize(("preset", "steps"), [("draft", 2), ("standard", 5), ("fine", 10)])
 def test_presets_set_the_number_of_steps(preset: str, steps: int) -> None:
-    job = synthesize(backbone("pocket"), Request(SWATCH, 64, 64, preset=preset))
-    first = next(step for step in job if step.message.startswith("step"))
+    request = SynthesizeRequest(swatch=SWATCH, height=64, width=64, preset=preset)
+    job = synthesize(backbone("pocket"), request)
+    first = next(step for step in job if step.phase == "denoise")
     job.close()
     assert first.message == f"step 1 of {steps}"
 
@@ -354,20 +361,22 @@ def test_a_higher_content_weight_keeps_more_of_the_content() -> None:
 
 
 def test_stable_diffusion_starts_from_the_content_and_keeps_to_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Subject, Tensor, Plan]] = []
+    seen: list[tuple[Constraints, Tensor, Plan]] = []
 
-    def still(_tape: Tape, subject: Subject, canvas: Tensor, plan: Plan, _: torch.Generator) -> Iterator[Tensor]:
-        seen.append((subject, canvas, plan))
+    def still(
+        _tape: AttentionCapture, constraints: Constraints, canvas: Tensor, plan: Plan, _: torch.Generator
+    ) -> Iterator[Tensor]:
+        seen.append((constraints, canvas, plan))
         yield canvas
 
-    monkeypatch.setitem(synthesis.METHODS, "optimize", still)
+    monkeypatch.setitem(denoise.SAMPLERS, "optimize", still)
     model = backbone("sd15")
     for weight in (None, 2.0):
         make(model, 64, 96, content=CONTENT, content_weight=weight)
     assert [plan.content_weight for _, _, plan in seen] == [0.25, 2.0]
-    for subject, canvas, _ in seen:
-        assert subject.content is canvas and subject.freedom is None
-        torch.testing.assert_close(canvas, codec.encode_canvas(model, CONTENT.roll((4, 4), (1, 2)), subject.shape))
+    for constraints, canvas, _ in seen:
+        assert constraints.content is canvas and constraints.change_mask is None
+        torch.testing.assert_close(canvas, codec.encode_canvas(model, CONTENT.roll((4, 4), (1, 2)), constraints.shape))
 
 
 def test_the_shipped_model_keeps_the_contents_place_and_the_swatchs_look() -> None:
@@ -381,7 +390,7 @@ def test_the_shipped_model_keeps_the_contents_place_and_the_swatchs_look() -> No
 def test_a_content_that_tiles_still_tiles(method: str) -> None:
     content = texture(128, 128, seed=9, tiling=True)
     _, picture = make(SHIPPED, 128, 128, content=content, method=method, steps=4)
-    edges = metrics.seam(picture.image.permute(2, 0, 1).float() / 255)
+    edges = metrics.seam(picture.color.permute(2, 0, 1).float() / 255)
     assert edges.y.in_range and edges.x.in_range
 
 
@@ -389,7 +398,7 @@ def test_what_is_restyled_stays_where_it_is() -> None:
     content = torch.zeros(3, 64, 96)
     content[:, :, 48:] = 1
     _, picture = make(SHIPPED, content=content, steps=1)
-    halves = picture.image.float().mean(2).split(48, 1)
+    halves = picture.color.float().mean(2).split(48, 1)
     assert float(halves[1].mean()) > float(halves[0].mean()) + 10
 
 
@@ -397,8 +406,9 @@ def test_what_is_restyled_stays_where_it_is() -> None:
     ("preset", "method", "steps"), [("draft", "auto", 100), ("fine", "auto", 400), ("draft", "preview", 50)]
 )
 def test_a_restyling_takes_the_steps_of_its_paper(preset: str, method: str, steps: int) -> None:
-    job = restyle(backbone("sd15"), Request(SWATCH, 64, 64, preset=preset, method=method, content=CONTENT))
-    first = next(step for step in job if step.message.startswith("step"))
+    request = RestyleRequest(swatch=SWATCH, **SMALL, preset=preset, method=method, content=CONTENT)
+    job = restyle(backbone("sd15"), request)
+    first = next(step for step in job if step.phase == "denoise")
     job.close()
     assert first.message == f"step 1 of {steps}"
 
@@ -420,7 +430,7 @@ def test_previews_are_small_pictures_of_the_canvas() -> None:
 def test_a_preview_looks_like_the_canvas() -> None:
     swatch, regions = three_materials()
     layout = stripes(64, 96)
-    steps, _ = make(SHIPPED, 64, 96, swatch=swatch, regions=regions, layout=layout)
+    steps, _ = make(SHIPPED, 64, 96, swatch=swatch, maps=LabelMaps(layout, regions))
     preview = [step.preview for step in steps if step.preview is not None][-1]()
     strongest = preview.argmax(2)
     third = strongest.shape[1] // 3
@@ -431,7 +441,7 @@ def test_a_preview_looks_like_the_canvas() -> None:
 # ---------------------------------------------------------------------------------------------- ends before the end
 
 
-def state(model: Backbone) -> list[Any]:
+def state(model: Model) -> list[Any]:
     """All that a job changes in a model while it runs."""
     decoder = [v.double().sum().item() for v in model.vae.decoder.state_dict().values()]
     norms = [m for m in model.vae.decoder.modules() if "forward" in vars(m)]
@@ -439,22 +449,22 @@ def state(model: Backbone) -> list[Any]:
     return [[a.processor for a in self_attention_layers(model.unet)], decoder, norms, any(grads)]
 
 
-@pytest.mark.parametrize("message", ["laying out", "step 1 of 2", "fitting the decoder", "decoding", "sharpening"])
-def test_a_job_dropped_between_any_two_steps_leaves_the_model_as_it_was(message: str) -> None:
+@pytest.mark.parametrize("phase", ["start", "denoise", "fit-decoder", "decode", "sharpen"])
+def test_a_job_dropped_between_any_two_steps_leaves_the_model_as_it_was(phase: str) -> None:
     model = backbone("pocket")
     before = state(model)
-    request = Request(texture(32, 32), 64, 64, steps=2, detail="both")
-    job = synthesize(model, request)
-    assert any(step.message == message for step in job)
-    if message != "laying out":
-        assert message == "sharpening" or state(model) != before
+    request = SynthesizeRequest(swatch=texture(32, 32), height=64, width=64, steps=2, detail="both")
+    job = synthesize(model, request, options=OPTIONS)
+    assert any(step.phase == phase for step in job)
+    if phase != "start":
+        assert phase == "sharpen" or state(model) != before
     job.close()
     assert state(model) == before
 
 
 def test_a_model_that_gives_nan_ends_the_job_and_is_put_back() -> None:
     model = backbone("pocket")
-    broken = replace(model, predict=lambda z, t: model.predict(z * torch.nan, t))
+    broken = with_predict(model, lambda m, z, t: predict(m, z * torch.nan, t))
     before = state(model)
     with pytest.raises(NotFinite):
         make(broken)

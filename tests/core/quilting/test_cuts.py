@@ -1,4 +1,4 @@
-"""Cuts: the cheapest of all, where nothing is forced, and seen where they show."""
+"""Cuts: the cheapest of all choices, and which of them are visible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ad_service.core.quilting.cuts import Borders, visible_cuts
+from ad_service.core.quilting.cuts import Borders, CutOptions, visible_cuts
 from ad_service.core.quilting.source_maps import Swatch
 from tests.support.tiny_models import grain
 
@@ -37,7 +37,7 @@ def test_a_cut_is_the_cheapest_of_all_choices(seed: int) -> None:
     assert borders.sum(np.where(take, new, old)) + price[take].sum() == pytest.approx(best, abs=1e-4)
 
 
-def test_what_is_bare_is_covered_and_what_is_kept_stays() -> None:
+def test_empty_cells_are_covered_and_kept_cells_stay() -> None:
     borders = Borders(grain(6, 7), 1.0)
     old, new = two_pieces(9)
     laid, kept = np.zeros((3, 4), np.bool_), np.zeros((3, 4), np.bool_)
@@ -48,7 +48,7 @@ def test_what_is_bare_is_covered_and_what_is_kept_stays() -> None:
     assert not take[:, 0].any()
 
 
-def test_neighbours_of_the_swatch_cost_nothing_and_its_rows_do_not_run_on() -> None:
+def test_neighbors_in_the_swatch_cost_nothing_and_rows_do_not_continue_in_the_next() -> None:
     picture = torch.linspace(0, 1, 8).expand(1, 8, 8)  # dark at the left, bright at the right
     borders = Borders(picture, 0.01)
     row = np.array([12, 13, 14])
@@ -57,8 +57,8 @@ def test_neighbours_of_the_swatch_cost_nothing_and_its_rows_do_not_run_on() -> N
     assert borders.cost(np.array([15]), np.array([16]), 1).item() > 10
 
 
-def test_only_cuts_that_show_are_seen_and_what_lies_near_them() -> None:
-    picture = torch.cat([grain(20, 20), torch.full((3, 20, 20), 0.5)], 2)  # grain at the left, one colour at the right
+def test_only_visible_cuts_and_the_cells_near_them_are_marked() -> None:
+    picture = torch.cat([grain(20, 20), torch.full((3, 20, 20), 0.5)], 2)  # grain at the left, one color at the right
     index = torch.arange(20 * 40).view(20, 40)
     whole = index[:, :16]
     plain = torch.cat([index[:, 24:32], index[:, 24:32]], 1)
@@ -74,10 +74,20 @@ def test_only_cuts_that_show_are_seen_and_what_lies_near_them() -> None:
 
 
 @pytest.mark.parametrize("tiling", [True, False])
-def test_cuts_are_seen_alike_in_bands_of_any_height(tiling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visible_cuts_do_not_depend_on_the_height_of_the_bands(tiling: bool) -> None:
     swatch = Swatch(grain(40, 56))
     rows, columns = torch.arange(45)[:, None], torch.arange(50)[None, :]
     source = (rows * 7 + columns // 9) % 40 * 56 + (columns * 3 + rows // 11) % 56
     whole = visible_cuts(source, swatch, 0.1, 3, (tiling, tiling))
-    monkeypatch.setattr("ad_service.core.quilting.cuts.BAND", 7)
-    assert torch.equal(visible_cuts(source, swatch, 0.1, 3, (tiling, tiling)), whole)
+    banded = visible_cuts(source, swatch, 0.1, 3, (tiling, tiling), CutOptions(band_rows=7))
+    assert torch.equal(banded, whole)
+
+
+def test_a_cut_is_fully_visible_from_the_visible_cost_on() -> None:
+    swatch, index = Swatch(grain(20, 20)), torch.arange(20 * 20).view(20, 20)
+    source = torch.cat([index[:, :8], index[:, 11:19]], 1)
+    strengths = [
+        float(visible_cuts(source, swatch, 0.1, 3, (False, False), CutOptions(visible_cost=cost)).max())
+        for cost in (1e-6, 1e6)
+    ]
+    assert strengths[0] == 1 and strengths[1] < 0.01

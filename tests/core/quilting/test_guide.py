@@ -1,4 +1,4 @@
-"""Guided quilts: the content's light and dark, in pieces of the swatch; what tiles still tiles."""
+"""Guided quilts: the light and dark of a content in pieces of the swatch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SWATCH = F.interpolate(texture(64, 80)[None], scale_factor=4, mode="bicubic")[0]
 
 
 def disc(side: int = 128) -> Tensor:
-    """A white disc on black, off the middle."""
+    """A white disc on black, off center."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     return ((y - side / 3) ** 2 + (x - side / 2) ** 2 < (side / 4) ** 2).float().expand(3, -1, -1)
 
@@ -34,14 +34,14 @@ def quilted(content: Tensor, price: float, *, tile: bool = True) -> Tensor:
 
 
 @pytest.mark.parametrize("tile", [True, False])
-def test_a_higher_price_keeps_more_of_the_content(tile: bool) -> None:
+def test_a_higher_guide_price_keeps_more_of_the_content(tile: bool) -> None:
     free, some, much = (content_correlation(quilted(disc(), price, tile=tile), disc()) for price in (0.0, 0.5, 4.0))
     assert abs(free) < 0.4
     assert free + 0.2 < some < much
     assert much > 0.7
 
 
-def test_a_guide_has_the_tones_of_the_swatch_in_the_order_of_the_contents() -> None:
+def test_a_guide_has_the_tones_of_the_swatch_in_the_order_of_the_content() -> None:
     content = texture(64, 64, seed=3)
     guide = guide_of(content, SWATCH, CELL, (True, True))
     assert guide.canvas.shape == (16, 16) and guide.swatch.shape == (64, 80)
@@ -51,13 +51,13 @@ def test_a_guide_has_the_tones_of_the_swatch_in_the_order_of_the_contents() -> N
     torch.testing.assert_close(brighter.canvas, guide.canvas, atol=0.02, rtol=0)
 
 
-def test_what_is_of_one_tone_stays_of_one_tone() -> None:
+def test_cells_of_equal_tone_keep_equal_tones() -> None:
     guide = guide_of(torch.full((3, 64, 64), 0.9), SWATCH, CELL, (True, True))
     assert len(guide.canvas.unique()) == 1
     assert abs(float(guide.canvas[0, 0]) - float(guide.swatch.median())) < 0.02
 
 
-def test_the_tones_of_a_content_that_tiles_go_on_over_its_edge() -> None:
+def test_the_tones_of_a_tiling_content_wrap_around_its_edges() -> None:
     content = disc().roll(40, 2)
     whole, moved = (guide_of(c, SWATCH, CELL, (True, True)).canvas for c in (content, content.roll((20, 60), (1, 2))))
     torch.testing.assert_close(whole.roll((5, 15), (0, 1)), moved)

@@ -1,4 +1,4 @@
-"""Regular swatches: their periods are found, and fitted to the torus with little change."""
+"""Regular swatches: their periods are found, and fitted to a torus with little change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.tiny_models import grain
 
 
 def paving(height: int, width: int, down: float, right: float, shift: float = 0.0) -> Tensor:
-    """Grey stones of `down` x `right` pixels with dark joints and a little grain; rows are moved by `shift`."""
+    """Gray stones of `down` x `right` pixels with dark joints and a little grain; rows are moved by `shift`."""
     y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
     x = x + shift * (y / down).floor()
     joint = ((y % down) < 3) | ((x % right) < 3)
@@ -31,7 +31,7 @@ def test_the_periods_of_a_paving_are_found_to_a_fraction_of_a_pixel(down: float,
 
 
 def courses(height: int, width: int, down: float, lean: float = 0.0) -> Tensor:
-    """Courses of `down` pixels, of bricks of unlike lengths, that sink by `lean` pixels for each to the right."""
+    """Courses `down` pixels high, of unequal bricks, that sink by `lean` pixels for each pixel to the right."""
     generator = torch.Generator().manual_seed(4)
     y, x = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
     y = y - lean * x + 10 * down
@@ -60,17 +60,17 @@ def test_upright_planks_have_one_period_too() -> None:
     assert vectors.abs().tolist()[0] == pytest.approx([0, 36], abs=0.6)
 
 
-def test_two_courses_are_too_few_to_tell() -> None:
+def test_two_courses_are_too_few_for_a_period() -> None:
     assert periodicity.find_periods(courses(200, 320, 90.0)) is None
 
 
 @pytest.mark.parametrize("tiles", [(True, True), (True, False), (False, True)])
-def test_whole_rows_lie_along_each_side_of_the_torus(tiles: tuple[bool, bool]) -> None:
+def test_an_integer_number_of_rows_lies_along_each_side_of_the_torus(tiles: tuple[bool, bool]) -> None:
     period = torch.tensor([[41.5, 2.0]])
     found = periodicity.fit_periods(period, 512, 640, tiles)
     assert found is not None
     matrix, moved = found
-    assert float((matrix - torch.eye(2)).abs().max()) <= periodicity.MOST
+    assert float((matrix - torch.eye(2)).abs().max()) <= periodicity.PeriodicityOptions().max_change
     wave = moved[0] / moved[0].square().sum()
     for side, tile in ((torch.tensor([512.0, 0.0]), tiles[0]), (torch.tensor([0.0, 640.0]), tiles[1])):
         rows = float(side @ wave)
@@ -85,11 +85,11 @@ def test_noise_has_no_periods() -> None:
 
 
 @pytest.mark.parametrize("side", [64, 96, 128])
-def test_the_blobs_of_a_small_picture_are_no_rows(side: int) -> None:
+def test_blobs_of_a_small_picture_are_not_taken_for_rows(side: int) -> None:
     assert [seed for seed in range(6) if periodicity.find_periods(grain(side, side, seed=seed)) is not None] == []
 
 
-def test_a_picture_of_one_colour_has_no_periods() -> None:
+def test_a_picture_of_one_color_has_no_periods() -> None:
     assert periodicity.find_periods(torch.full((3, 64, 64), 0.5)) is None
 
 
@@ -99,7 +99,7 @@ def test_the_sides_of_the_torus_become_sums_of_periods(tiles: tuple[bool, bool])
     found = periodicity.fit_periods(vectors, 512, 640, tiles)
     assert found is not None
     matrix, moved = found
-    assert float((matrix - torch.eye(2)).abs().max()) <= periodicity.MOST
+    assert float((matrix - torch.eye(2)).abs().max()) <= periodicity.PeriodicityOptions().max_change
     assert torch.allclose(moved, vectors @ matrix.t())
     for side, tile in ((torch.tensor([512.0, 0.0]), tiles[0]), (torch.tensor([0.0, 640.0]), tiles[1])):
         if tile:
@@ -107,13 +107,13 @@ def test_the_sides_of_the_torus_become_sums_of_periods(tiles: tuple[bool, bool])
             assert float((counts - counts.round()).abs().max()) < 1e-4
 
 
-def test_a_pattern_too_coarse_for_the_canvas_is_left_alone() -> None:
+def test_a_pattern_too_coarse_for_the_canvas_is_not_fitted() -> None:
     assert periodicity.fit_periods(torch.tensor([[90.0, 0.0], [0.0, 90.0]]), 64, 64, (True, True)) is None
     assert periodicity.fit_periods(torch.tensor([[90.0, 0.0]]), 40, 64, (True, True)) is None
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_where_nothing_tiles_nothing_is_stretched(count: int) -> None:
+def test_nothing_is_stretched_if_nothing_tiles(count: int) -> None:
     periods = torch.tensor([[90.0, 0.0], [0.0, 90.0]])[:count]
     found = periodicity.fit_periods(periods, 512, 512, (False, False))
     assert found is not None
@@ -121,7 +121,7 @@ def test_where_nothing_tiles_nothing_is_stretched(count: int) -> None:
     assert torch.equal(found[1], periods)
 
 
-def test_a_warped_paving_has_the_periods_that_were_asked_for() -> None:
+def test_a_warped_paving_has_the_periods_of_the_matrix() -> None:
     picture = paving(256, 320, 40.0, 40.0)
     matrix = torch.tensor([[1.05, 0.0], [0.0, 0.96]])
     warped = periodicity.warp(picture, matrix)
@@ -134,3 +134,9 @@ def test_a_warped_paving_has_the_periods_that_were_asked_for() -> None:
 def test_an_identity_changes_nothing() -> None:
     picture = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(2))
     assert torch.allclose(periodicity.warp(picture, torch.eye(2)), picture, atol=1e-4)
+
+
+def test_the_options_decide_what_counts_as_a_period_and_how_far_it_is_stretched() -> None:
+    options = periodicity.PeriodicityOptions(peak_correlation=1.0, row_correlation=1.0, max_change=0.0)
+    assert periodicity.find_periods(paving(256, 320, 40.0, 40.0), options) is None
+    assert periodicity.fit_periods(torch.tensor([[41.5, 0.0]]), 512, 512, (True, True), options) is None

@@ -1,4 +1,4 @@
-"""Starts: random cells of the right label, and the pictures that source maps paint."""
+"""Source maps: random cells of the right label, and the pictures that source maps paint."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def test_random_cells_have_the_label_of_the_layout() -> None:
     swatch = Swatch(grain(20, 30), regions)
     source = random_source_map(swatch, Shape(17, 41, True, True), layout, torch.Generator().manual_seed(0))
     assert torch.equal(regions.flatten()[source], layout)
-    again = random_source_map(swatch, Shape(17, 41, True, True), layout, torch.Generator().manual_seed(0))
-    assert torch.equal(source, again)
+    repeated = random_source_map(swatch, Shape(17, 41, True, True), layout, torch.Generator().manual_seed(0))
+    assert torch.equal(source, repeated)
 
 
-def test_a_label_that_the_swatch_lacks_is_named() -> None:
+def test_a_layout_label_missing_from_the_swatch_is_named_in_the_error() -> None:
     swatch = Swatch(grain(16, 16), torch.zeros(16, 16, dtype=torch.long))
     layout = torch.eye(16, dtype=torch.long)
     with pytest.raises(LabelError, match="label 1, which no pixel of the swatch"):
         random_source_map(swatch, Shape(16, 16, True, True), layout, torch.Generator())
 
 
-def test_random_cells_without_a_layout_come_from_all_over_the_swatch() -> None:
+def test_random_cells_without_a_layout_come_from_the_entire_swatch() -> None:
     source = random_source_map(Swatch(grain(6, 5)), Shape(40, 40, True, True), None, torch.Generator().manual_seed(0))
     assert sorted(set(source.flatten().tolist())) == list(range(30))
 
 
-def test_a_source_map_shows_the_cells_that_it_names() -> None:
+def test_gather_returns_the_values_of_the_cells_of_a_source_map() -> None:
     picture = torch.arange(6.0).view(1, 2, 3)
     assert gather(torch.tensor([[5, 0], [1, 3]]), picture).tolist() == [[[5, 0], [1, 3]]]
 
@@ -45,7 +45,7 @@ def test_the_source_map_of_the_swatch_itself_paints_the_swatch(cell: int) -> Non
     torch.testing.assert_close(paint(source, picture, cell, (False, False)), picture)
 
 
-def test_a_rolled_source_map_paints_the_swatch_rolled_away_from_its_old_edges() -> None:
+def test_a_rolled_source_map_paints_the_rolled_swatch_except_at_its_old_edges() -> None:
     picture = grain(48, 72)
     source = torch.arange(54).view(6, 9).roll((2, 3), (0, 1))
     painted = paint(source, picture, 8, (True, True))

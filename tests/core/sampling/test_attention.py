@@ -1,4 +1,4 @@
-"""Features: the tape sees what the network's own attention sees, changes nothing that it should not, and goes away."""
+"""Attention capture: it records what the network sees, changes nothing else, and is removed afterwards."""
 
 from __future__ import annotations
 
@@ -8,24 +8,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from ad_service.core.backbone.loading import Backbone, self_attention_layers
-from ad_service.core.sampling.attention import Labels, Layer, Reference, Transfer, _Run, capture, token_grid
-from tests.support.tiny_models import FAMILIES, backbone, noise
+from ad_service.core.backbone.model import Model, self_attention_layers
+from ad_service.core.sampling.attention import (
+    Layer,
+    Reference,
+    TokenLabels,
+    Transfer,
+    _Run,
+    capture_attention,
+    token_grid,
+)
+from tests.support.tiny_models import FAMILIES, backbone, noise, predict
 
 CPU = torch.device("cpu")
 LAYERS = {"pocket": 6, "sd15": 16, "sd2": 16, "sdxl": 70}
 """How many self-attention layers a model has; SD's tiny ones have as many as the real ones."""
 
 
-def latents(model: Backbone, batch: int, height: int, width: int, seed: int = 0) -> Tensor:
+def latents(model: Model, batch: int, height: int, width: int, seed: int = 0) -> Tensor:
     return noise(batch, model.unet.config.in_channels, height, width, seed=seed)
 
 
-def processors(model: Backbone) -> list[object]:
+def processors(model: Model) -> list[object]:
     return [a.processor for a in self_attention_layers(model.unet)]
 
 
-def plain(model: Backbone) -> Backbone:
+def plain(model: Model) -> Model:
     """The same network with diffusers' own similarity, which reads no swatch."""
     return replace(model, family=replace(model.family, similarity=None, in_context=False))
 
@@ -35,9 +43,9 @@ def test_a_network_predicts_the_same_inside_capture_as_outside(family: str) -> N
     model = plain(backbone(family))
     z = latents(model, 2, 8, 16)
     with torch.no_grad():
-        outside = model.predict(z, 300)
-        with capture(model) as tape:
-            inside, _ = tape.observe(z, 300)
+        outside = predict(model, z, 300)
+        with capture_attention(model) as capture:
+            inside, _ = capture.predict_and_record(z, 300)
     torch.testing.assert_close(inside, outside, atol=1e-4, rtol=1e-4)
 
 
@@ -45,7 +53,7 @@ def test_processors_are_put_back_after_each_capture() -> None:
     model = backbone("pocket")
     before = processors(model)
     for _ in range(2):
-        with capture(model):
+        with capture_attention(model):
             assert all(p is not q for p, q in zip(processors(model), before, strict=True))
         assert processors(model) == before
 
@@ -53,15 +61,15 @@ def test_processors_are_put_back_after_each_capture() -> None:
 def test_processors_are_put_back_after_an_exception() -> None:
     model = backbone("pocket")
     before = processors(model)
-    with pytest.raises(RuntimeError, match="in the middle"), capture(model):
+    with pytest.raises(RuntimeError, match="in the middle"), capture_attention(model):
         raise RuntimeError("in the middle")
     assert processors(model) == before
 
 
-def test_the_network_cannot_run_around_its_tape() -> None:
+def test_calling_the_network_without_its_capture_is_an_error() -> None:
     model = backbone("pocket")
-    with capture(model), pytest.raises(AssertionError, match="around its tape"):
-        model.predict(latents(model, 1, 8, 8), 10)
+    with capture_attention(model), pytest.raises(AssertionError, match="without its capture"):
+        predict(model, latents(model, 1, 8, 8), 10)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -69,11 +77,11 @@ def test_stopping_after_the_last_layer_of_the_loss_changes_none_of_them(family: 
     model, z = backbone(family), latents(backbone(family), 2, 16, 24)
     after = []
     hook = model.unet.conv_out.register_forward_hook(lambda *_: after.append(1))
-    with torch.no_grad(), capture(model) as tape:
-        reference = tape.reference(latents(model, 1, 16, 16), 0)
-        stopped = tape.layers(z, 100, reference)
+    with torch.no_grad(), capture_attention(model) as capture:
+        reference = capture.reference(latents(model, 1, 16, 16), 0)
+        stopped = capture.record(z, 100, reference)
         assert not after
-        _, whole = tape.observe(z, 100, reference)
+        _, whole = capture.predict_and_record(z, 100, reference)
     hook.remove()
     assert list(stopped) == list(whole)
     for i, layer in whole.items():
@@ -84,10 +92,10 @@ def test_stopping_after_the_last_layer_of_the_loss_changes_none_of_them(family: 
 @pytest.mark.parametrize("size", [(16, 24), (40, 8)])
 def test_the_last_six_layers_are_taped_with_their_grids(family: str, size: tuple[int, int]) -> None:
     model = backbone(family)
-    with torch.no_grad(), capture(model) as tape:
-        _, layers = tape.observe(latents(model, 2, *size), 100)
-    assert tape.count == LAYERS[family]
-    assert list(layers) == list(range(tape.count - 6, tape.count))
+    with torch.no_grad(), capture_attention(model) as capture:
+        _, layers = capture.predict_and_record(latents(model, 2, *size), 100)
+    assert capture.count == LAYERS[family]
+    assert list(layers) == list(range(capture.count - 6, capture.count))
     for layer in layers.values():
         h, w = layer.grid
         assert layer.Q.shape == layer.K.shape == layer.V.shape
@@ -112,7 +120,7 @@ def test_a_token_grid_is_a_halving_that_rounds_up(size: tuple[int, int], count: 
 
 
 def test_tokens_of_no_halving_are_refused() -> None:
-    with pytest.raises(ValueError, match="50 tokens are no halving of 16x16"):
+    with pytest.raises(ValueError, match="50 tokens are not a halving of 16x16"):
         token_grid((16, 16), 50)
 
 
@@ -120,9 +128,9 @@ def test_tokens_of_no_halving_are_refused() -> None:
 def test_the_crops_of_a_swatch_stand_side_by_side(family: str) -> None:
     model = backbone(family)
     crops = latents(model, 3, 8, 16)
-    with capture(model) as tape:
-        together = tape.reference(crops, 50)
-        alone = [tape.reference(crops[i : i + 1], 50) for i in range(3)]
+    with capture_attention(model) as capture:
+        together = capture.reference(crops, 50)
+        alone = [capture.reference(crops[i : i + 1], 50) for i in range(3)]
     assert set(together.layers) == set(alone[0].layers)
     for i, layer in together.layers.items():
         assert layer.K.shape[0] == 1
@@ -134,18 +142,21 @@ def test_the_crops_of_a_swatch_stand_side_by_side(family: str) -> None:
 def test_a_family_that_reads_in_context_keeps_the_keys_of_all_layers() -> None:
     for family, expected in (("pocket", 0), ("sd15", 6)):
         model = backbone(family)
-        with capture(model) as tape:
-            reference = tape.reference(latents(model, 1, 8, 8), 0)
-        assert len(reference.layers) == (expected or tape.count)
+        with capture_attention(model) as capture:
+            reference = capture.reference(latents(model, 1, 8, 8), 0)
+        assert len(reference.layers) == (expected or capture.count)
 
 
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
 def test_the_swatch_changes_the_prediction_of_a_family_that_reads_in_context(family: str) -> None:
     model = backbone(family)
     z = latents(model, 1, 8, 8)
-    with torch.no_grad(), capture(model) as tape:
-        alone, _ = tape.observe(z, 50)
-        readings = [tape.observe(z, 50, tape.reference(latents(model, 1, 8, 16, seed), 0))[0] for seed in (1, 2)]
+    with torch.no_grad(), capture_attention(model) as capture:
+        alone, _ = capture.predict_and_record(z, 50)
+        readings = [
+            capture.predict_and_record(z, 50, capture.reference(latents(model, 1, 8, 16, seed), 0))[0]
+            for seed in (1, 2)
+        ]
     changed = [float((r - alone).abs().max()) > 1e-3 for r in (*readings, readings[0] + alone - readings[1])]
     assert changed == [model.family.in_context] * 3
 
@@ -153,9 +164,9 @@ def test_the_swatch_changes_the_prediction_of_a_family_that_reads_in_context(fam
 def test_the_order_of_a_swatchs_crops_does_not_matter() -> None:
     model = backbone("pocket")
     z, crops = latents(model, 1, 8, 8), latents(model, 2, 8, 8, seed=1)
-    with torch.no_grad(), capture(model) as tape:
-        one, _ = tape.observe(z, 50, tape.reference(crops, 0))
-        other, _ = tape.observe(z, 50, tape.reference(crops.flip(0), 0))
+    with torch.no_grad(), capture_attention(model) as capture:
+        one, _ = capture.predict_and_record(z, 50, capture.reference(crops, 0))
+        other, _ = capture.predict_and_record(z, 50, capture.reference(crops.flip(0), 0))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
@@ -167,20 +178,20 @@ def halves(count: int = 1) -> Tensor:
 def test_labels_restrict_what_the_target_reads() -> None:
     model = backbone("sd15")
     z, zs = latents(model, 1, 8, 8), latents(model, 1, 8, 8, seed=1)
-    with torch.no_grad(), capture(model) as tape:
-        reference = tape.reference(zs, 50, Labels(halves(), 2, CPU))
-        _, layers = tape.observe(z, 50)
-        i = tape.count - 1
+    with torch.no_grad(), capture_attention(model) as capture:
+        reference = capture.reference(zs, 50, TokenLabels(halves(), 2, CPU))
+        _, layers = capture.predict_and_record(z, 50)
+        i = capture.count - 1
         assert layers[i].grid == (8, 8)
         keys = reference.layers[i]
         below = torch.zeros(64, dtype=torch.bool)
         below[32:] = True
         spoilt = replace(reference, layers={i: replace(keys, V=torch.where(below[:, None], keys.V + 9, keys.V))})
-        layout = Labels(halves(), 2, CPU)
-        before, after = (tape.target(i, layers[i], r, layout) for r in (reference, spoilt))
+        layout = TokenLabels(halves(), 2, CPU)
+        before, after = (capture.target(i, layers[i], r, layout) for r in (reference, spoilt))
         changed = (before != after).any(3).any(1)[0]
         assert torch.equal(changed, below)
-        free = tape.target(i, layers[i], spoilt, None)
+        free = capture.target(i, layers[i], spoilt, None)
     assert bool((free != before).any(3).all())
 
 
@@ -189,10 +200,11 @@ def test_a_layout_of_one_label_reads_that_part_of_the_swatch_alone() -> None:
     z, zs = latents(model, 1, 16, 16), latents(model, 1, 32, 16, seed=1)
     zs[:, :, 16:] *= 3
     regions = (torch.arange(32)[:, None] >= 16).long().expand(1, 32, 16)
-    with torch.no_grad(), capture(model) as tape:
-        reference = tape.reference(zs, 0, Labels(regions, 2, CPU))
-        top, bottom = (tape.observe(z, 50, reference, Labels(torch.full((1, 16, 16), i), 2, CPU))[0] for i in range(2))
-        free, _ = tape.observe(z, 50, reference)
+    with torch.no_grad(), capture_attention(model) as capture:
+        reference = capture.reference(zs, 0, TokenLabels(regions, 2, CPU))
+        layouts = [TokenLabels(torch.full((1, 16, 16), i), 2, CPU) for i in range(2)]
+        top, bottom = (capture.predict_and_record(z, 50, reference, layout)[0] for layout in layouts)
+        free, _ = capture.predict_and_record(z, 50, reference)
     for one, other in ((top, bottom), (top, free), (bottom, free)):
         assert float((one - other).abs().max()) > 1e-3
 
@@ -200,11 +212,11 @@ def test_a_layout_of_one_label_reads_that_part_of_the_swatch_alone() -> None:
 def test_without_regions_a_layout_means_nothing() -> None:
     model = backbone("pocket")
     z, zs = latents(model, 1, 8, 8), latents(model, 1, 8, 8, seed=1)
-    with torch.no_grad(), capture(model) as tape:
-        reference = tape.reference(zs, 0)
-        assert torch.equal(
-            tape.observe(z, 50, reference, Labels(halves(), 2, CPU))[0], tape.observe(z, 50, reference)[0]
-        )
+    with torch.no_grad(), capture_attention(model) as capture:
+        reference = capture.reference(zs, 0)
+        with_layout, _ = capture.predict_and_record(z, 50, reference, TokenLabels(halves(), 2, CPU))
+        without, _ = capture.predict_and_record(z, 50, reference)
+    assert torch.equal(with_layout, without)
 
 
 def test_a_transfer_asks_with_the_contents_queries_and_reads_the_swatch_alone() -> None:
@@ -213,10 +225,10 @@ def test_a_transfer_asks_with_the_contents_queries_and_reads_the_swatch_alone() 
     K, Ks = noise(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]])
     V, Vs = noise(1, 1, 2, 3, seed=1), torch.eye(3)[None, None]
     content, swatch = Layer(Qc, K, V, (1, 2)), Layer(noise(1, 1, 3, 2), Ks, Vs, (1, 3))
-    with capture(plain(backbone("pocket"))) as tape:
+    with capture_attention(plain(backbone("pocket"))) as capture:
         transfer = Transfer({5: content}, Reference({4: swatch, 5: swatch}), 0.75, 1.5)
-        tape._run = _Run((1, 2), frozenset(), transfer=transfer)
-        asked, own = (tape.attention(i, Q, K, V) for i in (5, 4))
+        capture._run = _Run((1, 2), frozenset(), transfer=transfer)
+        asked, own = (capture.attend(i, Q, K, V) for i in (5, 4))
     blended = torch.tensor([[0.25, 0.75], [3.0, 0.5]])  # 0.75 Qc + 0.25 Q
     scores = torch.tensor([[0.25, 0.75, 1.0], [3.0, 0.5, 3.5]]) * 1.5 / 2**0.5
     torch.testing.assert_close(blended @ Ks[0, 0].T * 1.5 / 2**0.5, scores)
@@ -228,27 +240,27 @@ def test_a_transfer_asks_with_the_contents_queries_and_reads_the_swatch_alone() 
 def test_a_transfer_from_a_picture_to_itself_changes_nothing(family: str) -> None:
     model = replace(backbone(family), family=replace(backbone(family).family, in_context=False))
     z = latents(model, 1, 8, 8)
-    with torch.no_grad(), capture(model) as tape:
-        plainly, layers = tape.observe(z, 300)
-        transferred = tape.restyle(z, 300, Transfer(layers, tape.reference(z, 300), 1.0, 1.0))
-        sharper = tape.restyle(z, 300, Transfer(layers, tape.reference(z, 300), 1.0, 2.0))
+    with torch.no_grad(), capture_attention(model) as capture:
+        plainly, layers = capture.predict_and_record(z, 300)
+        transferred = capture.predict_transferred(z, 300, Transfer(layers, capture.reference(z, 300), 1.0, 1.0))
+        sharper = capture.predict_transferred(z, 300, Transfer(layers, capture.reference(z, 300), 1.0, 2.0))
     torch.testing.assert_close(transferred, plainly, atol=1e-4, rtol=1e-4)
     assert float((sharper - plainly).abs().max()) > 1e-4
 
 
 def test_a_tape_counts_the_windows_that_went_through() -> None:
     model = backbone("pocket")
-    with torch.no_grad(), capture(model) as tape:
-        tape.observe(latents(model, 3, 8, 8), 1)
-        tape.reference(latents(model, 2, 8, 8), 1)
-    assert (tape.forwards, tape.backwards) == (5, 0)
+    with torch.no_grad(), capture_attention(model) as capture:
+        capture.predict_and_record(latents(model, 3, 8, 8), 1)
+        capture.reference(latents(model, 2, 8, 8), 1)
+    assert (capture.forwards, capture.backwards) == (5, 0)
 
 
 def test_gradients_flow_through_the_tape_to_the_canvas_and_to_no_parameter() -> None:
     model = backbone("pocket")
     z = latents(model, 1, 8, 8).requires_grad_()
-    with capture(model) as tape:
-        _, layers = tape.observe(z, 50, tape.reference(latents(model, 1, 8, 8, seed=1), 0))
+    with capture_attention(model) as capture:
+        _, layers = capture.predict_and_record(z, 50, capture.reference(latents(model, 1, 8, 8, seed=1), 0))
         sum(layer.K.square().sum() for layer in layers.values()).backward()  # type: ignore[union-attr]
     assert z.grad is not None and float(z.grad.abs().max()) > 0
     assert all(p.grad is None for p in model.unet.parameters())

@@ -1,4 +1,4 @@
-"""Samplers: they lower the loss, obey seed, freedom and layout, cover any canvas, and end cleanly when it breaks."""
+"""Samplers: they lower the loss, obey seed, mask and layout, cover any canvas, and end cleanly on NaN."""
 
 from __future__ import annotations
 
@@ -9,39 +9,51 @@ import pytest
 import torch
 from torch import Tensor
 
-from ad_service.core.backbone.loading import Backbone, self_attention_layers
+from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import Shape
 from ad_service.core.sampling import samplers
-from ad_service.core.sampling.attention import Tape, capture
+from ad_service.core.sampling.attention import AttentionCapture, capture_attention
 from ad_service.core.sampling.losses import ad_loss, attend
-from ad_service.core.sampling.samplers import SAMPLERS, NotFinite, Plan, Subject, noised, recombine, split, timesteps
-from tests.support.tiny_models import backbone, noise, seeded
+from ad_service.core.sampling.samplers import (
+    Constraints,
+    NotFinite,
+    Plan,
+    Sampler,
+    add_noise,
+    ddim_step,
+    optimize,
+    predict_x0_eps,
+    sample,
+    timesteps,
+)
+from tests.support.tiny_models import backbone, noise, predict, seeded, with_predict
 
 PLAN = Plan(steps=3, iterations=1, learning_rate=0.05, content_weight=0.0, strength=0.5)
 TORUS = Shape(16, 24, True, True)
+SAMPLERS: dict[str, Sampler] = {"optimize": optimize, "sample": sample}
 METHODS = pytest.mark.parametrize("method", SAMPLERS)
 MODELS = pytest.mark.parametrize("family", ["pocket", "sd15"])
 
 
-def small_window(family: str, side: int = 16) -> Backbone:
+def small_window(family: str, side: int = 16) -> Model:
     model = backbone(family)
     return replace(model, family=replace(model.family, window=side))
 
 
-def canvas_of(model: Backbone, shape: Shape, seed: int = 0) -> Tensor:
+def canvas_of(model: Model, shape: Shape, seed: int = 0) -> Tensor:
     return noise(model.unet.config.in_channels, shape.height, shape.width, seed=seed)
 
 
-def swatch_of(model: Backbone) -> Tensor:
+def swatch_of(model: Model) -> Tensor:
     """Latents of a flat swatch with a little grain, which noise is far from."""
     return 3 + 0.1 * noise(1, model.unet.config.in_channels, 16, 16, seed=9)
 
 
-def run(model: Backbone, method: str, shape: Shape, plan: Plan = PLAN, seed: int = 0, **subject: object) -> Tensor:
+def run(model: Model, method: str, shape: Shape, plan: Plan = PLAN, seed: int = 0, **constraints: object) -> Tensor:
     """The canvas at the end, from noise that is always the same."""
-    with capture(model) as tape:
-        work = Subject(swatch_of(model), shape, **subject)  # type: ignore[arg-type]
-        *_, canvas = SAMPLERS[method](tape, work, canvas_of(model, shape), plan, seeded(seed))
+    with capture_attention(model) as capture:
+        work = Constraints(swatch_of(model), shape, **constraints)  # type: ignore[arg-type]
+        *_, canvas = SAMPLERS[method](capture, work, canvas_of(model, shape), plan, seeded(seed))
     return canvas
 
 
@@ -74,8 +86,8 @@ def truth(kind: str, x0: Tensor, eps: Tensor, a: float) -> Tensor:
 def test_split_finds_the_picture_and_the_noise_of_a_latent(kind: str, t: int) -> None:
     model = replace(backbone("sd15"), prediction=kind)
     x0, eps = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
-    z = recombine(model, x0, eps, t)
-    found = split(model, z, truth(kind, x0, eps, float(model.alphas[t])), t)
+    z = ddim_step(model, x0, eps, t)
+    found = predict_x0_eps(model, z, truth(kind, x0, eps, float(model.alphas[t])), t)
     torch.testing.assert_close(found, (x0, eps), atol=1e-3, rtol=0)
 
 
@@ -84,7 +96,9 @@ def test_a_latent_is_made_of_what_any_prediction_says(kind: str) -> None:
     model = replace(backbone("sd15"), prediction=kind)
     z, prediction = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
     for t in (1, 400, 999):
-        torch.testing.assert_close(recombine(model, *split(model, z, prediction, t), t), z, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            ddim_step(model, *predict_x0_eps(model, z, prediction, t), t), z, atol=1e-4, rtol=1e-4
+        )
 
 
 def test_noise_is_added_by_the_schedule() -> None:
@@ -92,7 +106,7 @@ def test_noise_is_added_by_the_schedule() -> None:
     z = noise(2, 4, 8, 8)
     a = float(model.alphas[300])
     expected = a**0.5 * z + (1 - a) ** 0.5 * noise(2, 4, 8, 8, seed=5)
-    torch.testing.assert_close(noised(z, model, 300, seeded(5)), expected)
+    torch.testing.assert_close(add_noise(z, model, 300, seeded(5)), expected)
 
 
 # ---------------------------------------------------------------------------------------------- both samplers
@@ -122,30 +136,30 @@ def test_every_step_yields_a_canvas_and_leaves_the_one_it_was_given_alone(method
     model = small_window("pocket")
     start = canvas_of(model, TORUS)
     before = start.clone()
-    with capture(model) as tape:
-        seen = list(SAMPLERS[method](tape, Subject(swatch_of(model), TORUS), start, PLAN, seeded()))
+    with capture_attention(model) as capture:
+        seen = list(SAMPLERS[method](capture, Constraints(swatch_of(model), TORUS), start, PLAN, seeded()))
     assert len(seen) == PLAN.steps
     assert all(s.shape == start.shape and not s.requires_grad for s in seen), "no graph may grow over the steps"
     assert torch.equal(start, before)
 
 
 @METHODS
-def test_cells_without_freedom_end_as_they_began(method: str) -> None:
+def test_latents_outside_the_change_mask_stay_as_they_were(method: str) -> None:
     model = small_window("pocket")
-    freedom = torch.zeros(16, 24)
-    freedom[:, 12:] = 1
-    freedom[:, 11] = 0.5
-    end, start = run(model, method, TORUS, freedom=freedom), canvas_of(model, TORUS)
-    assert torch.equal(end[:, freedom == 0], start[:, freedom == 0])
-    assert float((end - start).abs().amax(0)[freedom > 0].min()) > 1e-4
+    change_mask = torch.zeros(16, 24)
+    change_mask[:, 12:] = 1
+    change_mask[:, 11] = 0.5
+    end, start = run(model, method, TORUS, change_mask=change_mask), canvas_of(model, TORUS)
+    assert torch.equal(end[:, change_mask == 0], start[:, change_mask == 0])
+    assert float((end - start).abs().amax(0)[change_mask > 0].min()) > 1e-4
 
 
 @METHODS
 def test_a_network_that_gives_nan_is_an_error(method: str) -> None:
     model = small_window("pocket")
-    broken = replace(model, predict=lambda z, t: model.predict(z, t) * torch.nan)
+    broken = with_predict(model, lambda m, z, t: predict(m, z, t) * torch.nan)
     if method == "optimize":  # which reads queries, keys and values and not the prediction
-        broken = replace(model, predict=lambda z, t: model.predict(z * torch.nan, t))
+        broken = with_predict(model, lambda m, z, t: predict(m, z * torch.nan, t))
     with pytest.raises(NotFinite, match="NaN or infinity"):
         run(broken, method, TORUS)
     assert not [a for a in self_attention_layers(model.unet) if type(a.processor).__name__ == "_Processor"]
@@ -167,13 +181,13 @@ def test_a_layout_decides_what_each_part_becomes(family: str, method: str) -> No
 # ---------------------------------------------------------------------------------------------- the loss falls
 
 
-def loss(model: Backbone, canvas: Tensor, shape: Shape, t: int) -> float:
+def loss(model: Model, canvas: Tensor, shape: Shape, t: int) -> float:
     """The AD loss of a canvas in one window at t, against the clean swatch."""
-    with torch.no_grad(), capture(model) as tape:
-        reference = tape.reference(swatch_of(model), 0 if model.family.in_context else t)
-        _, layers = tape.observe(canvas[None], t, reference)
+    with torch.no_grad(), capture_attention(model) as capture:
+        reference = capture.reference(swatch_of(model), 0 if model.family.in_context else t)
+        _, layers = capture.predict_and_record(canvas[None], t, reference)
         return sum(
-            float(ad_loss(attend(x.Q, x.K, x.V, tape.similarity), tape.target(i, x, reference, None)))
+            float(ad_loss(attend(x.Q, x.K, x.V, capture.similarity), capture.target(i, x, reference, None)))
             for i, x in layers.items()
         )
 
@@ -206,8 +220,8 @@ def test_the_content_loss_keeps_queries_near_the_content() -> None:
 
     def distance(weight: float) -> float:
         end = run(model, "optimize", shape, replace(PULL, content_weight=weight), content=content)
-        with torch.no_grad(), capture(model) as tape:
-            (_, ours), (_, theirs) = (tape.observe(z[None], 40) for z in (end, content))
+        with torch.no_grad(), capture_attention(model) as capture:
+            (_, ours), (_, theirs) = (capture.predict_and_record(z[None], 40) for z in (end, content))
         return sum(float((ours[i].Q - theirs[i].Q).abs().mean()) for i in ours)
 
     assert distance(10.0) < 0.9 * distance(0.0)
@@ -227,20 +241,20 @@ def test_the_content_loss_keeps_queries_near_the_content() -> None:
 )
 def test_passes_through_the_network_are_counted(family: str, method: str, forwards: int, backwards: int) -> None:
     model, shape = small_window(family, 8), Shape(16, 16, True, True)
-    work, plan = Subject(swatch_of(model)[:, :, :8, :8], shape), replace(PLAN, iterations=2)
-    with capture(model) as tape:
-        list(SAMPLERS[method](tape, work, canvas_of(model, shape), plan, seeded()))
-    assert (tape.forwards, tape.backwards) == (forwards, backwards)
+    work, plan = Constraints(swatch_of(model)[:, :, :8, :8], shape), replace(PLAN, iterations=2)
+    with capture_attention(model) as capture:
+        list(SAMPLERS[method](capture, work, canvas_of(model, shape), plan, seeded()))
+    assert (capture.forwards, capture.backwards) == (forwards, backwards)
 
 
 def in_batches(method: str, size: int) -> tuple[Tensor, int]:
     """A canvas of four windows that go through in batches of a size, and the size at the end."""
     model, shape = small_window("pocket", 8), Shape(16, 16, True, True)
-    plan, work = replace(PLAN, steps=2, learning_rate=1e-3), Subject(swatch_of(model), shape)
-    with capture(model) as tape:
-        tape.batch = size
-        *_, end = SAMPLERS[method](tape, work, canvas_of(model, shape), plan, seeded())
-    return end, tape.batch
+    plan, work = replace(PLAN, steps=2, learning_rate=1e-3), Constraints(swatch_of(model), shape)
+    with capture_attention(model) as capture:
+        capture.batch = size
+        *_, end = SAMPLERS[method](capture, work, canvas_of(model, shape), plan, seeded())
+    return end, capture.batch
 
 
 @METHODS
@@ -253,15 +267,15 @@ def test_the_size_of_a_batch_changes_nothing(method: str) -> None:
 def test_a_batch_that_memory_does_not_hold_is_halved_and_nothing_is_lost(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradient = samplers._whole_gradient
+    gradient = samplers._gradient_at_once
 
-    def of_two(tape: Tape, z: Tensor, *rest: Any) -> Tensor:
+    def of_two(capture: AttentionCapture, z: Tensor, *rest: Any) -> Tensor:
         if len(z) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return gradient(tape, z, *rest)
+        return gradient(capture, z, *rest)
 
     whole, _ = in_batches(method, 4)
-    monkeypatch.setattr(samplers, "_whole_gradient", of_two)
+    monkeypatch.setattr(samplers, "_gradient_at_once", of_two)
     parted, size = in_batches(method, 4)
     assert size == 2
     torch.testing.assert_close(parted, whole, atol=2e-3, rtol=0)
@@ -271,6 +285,6 @@ def test_one_window_that_memory_does_not_hold_is_an_error(monkeypatch: pytest.Mo
     def full(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(samplers, "_whole_gradient", full)
+    monkeypatch.setattr(samplers, "_gradient_at_once", full)
     with pytest.raises(torch.OutOfMemoryError):
         in_batches("optimize", 4)

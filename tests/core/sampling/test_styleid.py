@@ -8,44 +8,48 @@ import pytest
 import torch
 from torch import Tensor
 
-from ad_service.core.backbone.loading import Backbone, self_attention_layers
+from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import Shape
 from ad_service.core.sampling import styleid
-from ad_service.core.sampling.attention import capture
-from ad_service.core.sampling.samplers import NotFinite, Plan, Subject
-from tests.support.tiny_models import backbone, noise, seeded
+from ad_service.core.sampling.attention import capture_attention
+from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
+from tests.support.tiny_models import backbone, noise, predict, seeded, with_predict
 
 PLAN = Plan(steps=4, iterations=1, learning_rate=0.05, content_weight=0.0, strength=1.0)
 SQUARE = Shape(8, 8, True, True)
 MODELS = pytest.mark.parametrize("family", ["pocket", "sd2"])
 
 
-def latents(model: Backbone, height: int, width: int, seed: int = 0) -> Tensor:
+def latents(model: Model, height: int, width: int, seed: int = 0) -> Tensor:
     """Smooth latents (C, h, w), as pictures have them: noise blurred over a torus."""
     z = noise(model.unet.config.in_channels, height, width, seed=seed)
     z = torch.stack([z.roll((dy, dx), (1, 2)) for dy in range(3) for dx in range(3)]).mean(0)
     return z / z.std()
 
 
-def run(model: Backbone, content: Tensor, swatch: Tensor, shape: Shape = SQUARE, plan: Plan = PLAN) -> list[Tensor]:
-    with capture(model) as tape:
-        return list(styleid.preview(tape, Subject(swatch[None], shape), content, plan, seeded()))
+FAITHFUL = styleid.StyleIDOptions(gamma=1.0, tau=1.0)
+"""Queries are the content's alone, and scores are not scaled."""
 
 
-@pytest.fixture
-def faithful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Queries are the content's alone, and scores are as they are."""
-    monkeypatch.setattr(styleid, "KEEP", 1.0)
-    monkeypatch.setattr(styleid, "SHARPNESS", 1.0)
+def run(
+    model: Model,
+    content: Tensor,
+    swatch: Tensor,
+    plan: Plan = PLAN,
+    options: styleid.StyleIDOptions | None = None,
+) -> list[Tensor]:
+    with capture_attention(model) as capture:
+        work = Constraints(swatch[None], SQUARE)
+        return list(styleid.preview(capture, work, content, plan, seeded(), options or styleid.StyleIDOptions()))
 
 
-@pytest.mark.usefixtures("faithful")
 @MODELS
 def test_a_content_in_its_own_style_comes_back_but_for_the_error_of_the_inversion(family: str) -> None:
     model = backbone(family)
     content = latents(model, 8, 8)
     errors = [
-        float((run(model, content, content, plan=replace(PLAN, steps=n))[-1] - content).abs().mean()) for n in (4, 16)
+        float((run(model, content, content, replace(PLAN, steps=n), FAITHFUL)[-1] - content).abs().mean())
+        for n in (4, 16)
     ]
     assert errors[1] < 0.15
     assert errors[1] < 0.8 * errors[0]
@@ -66,11 +70,11 @@ def test_the_swatch_lends_its_statistics_and_the_content_its_shapes(family: str)
 
 def test_a_canvas_takes_the_mean_and_deviation_of_each_channel() -> None:
     canvas, like = noise(4, 8, 16), 3 + 2 * noise(2, 4, 8, 8, seed=1)
-    same = styleid.renormalised(canvas, like)
+    same = styleid.adain(canvas, like)
     theirs = like.transpose(0, 1).flatten(1)
     torch.testing.assert_close(same.mean((1, 2)), theirs.mean(1), atol=1e-5, rtol=0)
     torch.testing.assert_close(same.std((1, 2)), theirs.std(1), atol=1e-5, rtol=0)
-    torch.testing.assert_close(styleid.renormalised(canvas, canvas[None]), canvas, atol=1e-5, rtol=0)
+    torch.testing.assert_close(styleid.adain(canvas, canvas[None]), canvas, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [Shape(16, 24, True, True), Shape(24, 16, False, True)])
@@ -78,22 +82,22 @@ def test_a_canvas_larger_than_a_window_is_drawn_in_windows(shape: Shape) -> None
     model = backbone("pocket")
     model = replace(model, family=replace(model.family, window=8))
     content = latents(model, shape.height, shape.width)
-    with capture(model) as tape:
-        work, before = Subject(latents(model, 8, 8, seed=1)[None], shape), content.clone()
+    with capture_attention(model) as capture:
+        work, before = Constraints(latents(model, 8, 8, seed=1)[None], shape), content.clone()
         plan = replace(PLAN, steps=2)
-        seen = list(styleid.preview(tape, work, content, plan, seeded()))
+        seen = list(styleid.preview(capture, work, content, plan, seeded()))
     assert torch.equal(content, before)
     assert len(seen) == 2 * plan.steps
     assert all(z.shape == content.shape and bool(torch.isfinite(z).all()) for z in seen)
     least = shape.height * shape.width // 64
     passes = least + 2 * 2 * least + 2  # up; down on two grids, the content and the canvas; the swatch up and down
-    assert passes * plan.steps <= tape.forwards <= 2 * passes * plan.steps
-    assert tape.backwards == 0
+    assert passes * plan.steps <= capture.forwards <= 2 * passes * plan.steps
+    assert capture.backwards == 0
 
 
 def test_a_network_that_gives_nan_is_an_error_and_is_put_back() -> None:
     model = backbone("sd15")
-    broken = replace(model, predict=lambda z, t: model.predict(z, t) * torch.nan)
+    broken = with_predict(model, lambda m, z, t: predict(m, z, t) * torch.nan)
     content = latents(model, 8, 8)
     with pytest.raises(NotFinite, match="NaN or infinity"):
         run(broken, content, content)

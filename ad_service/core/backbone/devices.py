@@ -1,0 +1,53 @@
+"""The device and the number format that a model runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device with that name, or the best one of this machine; raises RuntimeError if it is not available."""
+    available: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "xpu": torch.xpu.is_available,
+        "mps": torch.backends.mps.is_available,
+        "cpu": lambda: True,
+    }
+    if name is None:
+        return torch.device(next(kind for kind, test in available.items() if test()))
+    device = torch.device(name)
+    if device.type in available and not available[device.type]():
+        raise RuntimeError(f"the device {name} is not available here; leave the device out to use the best one")
+    return device
+
+
+def make_repeatable(device: torch.device) -> None:
+    """Make operations on a CUDA device deterministic; one that cannot be raises RuntimeError from then on.
+
+    The fastest backward passes of attention and of convolutions add up in the order in which threads arrive, and with
+    `warn_only` attention keeps doing so. cuBLAS also needs CUBLAS_WORKSPACE_CONFIG, set before torch is loaded.
+    """
+    if device.type == "cuda":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing reads it
+
+
+def choose_precision(precision: str, device: torch.device, family: str) -> torch.dtype:
+    """The UNet's number format: the requested one, or the fastest on this device that keeps the picture intact."""
+    if precision != "auto":
+        return PRECISIONS[precision]
+    if device.type == "cpu":
+        return torch.bfloat16 if family == "pocket" and _cpu_multiplies_bf16() else torch.float32
+    if device.type == "xpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)):
+        return torch.bfloat16
+    return torch.float32 if family == "sd2" else torch.float16  # SD 2.x's attention scores overflow float16
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for bf16 products (AVX512-BF16 or AMX); without them bf16 is slower."""
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test is not None and test() for test in tests)

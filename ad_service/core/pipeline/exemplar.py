@@ -1,0 +1,163 @@
+"""The exemplar of a job: the swatch with its channels and regions after one transform, and the canvas it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_service.core import labels
+from ad_service.core.backbone.model import Family
+from ad_service.core.canvas import Shape, round_up
+from ad_service.core.pictures import lighting
+from ad_service.core.pipeline.request import LabelMaps, Request
+from ad_service.core.pipeline.transform import Channel, Crop, Scale, Transform, Warp
+from ad_service.core.quilting import periodicity
+from ad_service.core.sampling.samplers import Constraints
+
+HALVED = 8
+"""Latents whose multiples every UNet can halve as often as it does."""
+
+MAX_CROPS = 4
+"""Crops of a swatch larger than the window whose keys and values are concatenated."""
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """The swatch as a job uses it.
+
+    Attributes:
+        color: (3, h, w) in [0, 1], sides in multiples of the codec's factor.
+        channels: the other channels by name, at the same size.
+        transform: what was applied to the swatch, its channels and its regions.
+        periods: (1 or 2, 2) of a regular swatch in pixels, fitted to the canvas; None if there are none.
+        maps: the painted layout and the regions, at the sizes of the canvas and of `color`; None without a layout.
+    """
+
+    color: Tensor
+    channels: Mapping[str, Channel]
+    transform: Transform
+    periods: Tensor | None = None
+    maps: LabelMaps | None = None
+
+    @property
+    def regions(self) -> Tensor | None:
+        return None if self.maps is None else self.maps.regions
+
+    @property
+    def layout(self) -> Tensor | None:
+        return None if self.maps is None else self.maps.layout
+
+    @property
+    def label_count(self) -> int:
+        """One more than the largest label; 0 without a layout."""
+        return 0 if self.maps is None else int(max(self.maps.regions.max(), self.maps.layout.max())) + 1
+
+
+def prepare(request: Request, family: Family, *, fit_periods: bool, maps: LabelMaps | None = None) -> Exemplar:
+    """Scale the swatch, flatten its lighting, fit its periods to the canvas, and crop it to whole latents.
+
+    `fit_periods` is for swatches that are quilted: a regular one is stretched a little so that whole periods close on
+    the torus. Raises LabelError if the maps do not fit together or a label is lost by the crop.
+    """
+    smallest = family.factor * HALVED
+    regions = None if maps is None else maps.regions
+    if maps is not None:
+        labels.check(maps.layout, maps.regions, maps.palette)
+    h, w = (max(smallest, round(side * request.scale)) for side in request.swatch.shape[1:])
+    transform = Transform((Scale(h, w),))
+    color = transform.apply(request.swatch, "color")
+    regions = None if regions is None else transform.apply(regions, "labels")
+    if request.even_light:
+        color = lighting.flatten_lighting(color, request.even_light, regions)
+    warp, periods = _fit_periods(color, request, smallest) if fit_periods else (None, None)
+    if warp is not None:
+        transform = transform.then(warp)
+        color = warp.apply(color, "color")
+        regions = None if regions is None else warp.apply(regions, "labels")
+    h, w = (side - side % family.factor for side in color.shape[1:])
+    crop = Crop(*((0, 0) if regions is None else _corner_with_most_labels(regions, h, w)), h, w)
+    transform = transform.then(crop)
+    channels = {name: replace(c, pixels=transform.apply(c.pixels, c.kind)) for name, c in request.channels.items()}
+    exemplar = Exemplar(crop.apply(color, "color"), channels, transform, periods)
+    if maps is None or regions is None:
+        return exemplar
+    regions = crop.apply(regions, "labels")
+    since = f" once the swatch is fitted to {w}x{h} pixels, multiples of {family.factor}"
+    labels.check(maps.layout, regions, maps.palette, since)
+    layout = labels.resize(maps.layout, request.height, request.width)
+    return replace(exemplar, maps=LabelMaps(layout, regions, maps.palette))
+
+
+def _fit_periods(color: Tensor, request: Request, smallest: int) -> tuple[Warp | None, Tensor | None]:
+    """The warp after which a regular swatch closes on the canvas, and its periods then; none for another swatch."""
+    periods = periodicity.find_periods(color)
+    fit = None if periods is None else periodicity.fit_periods(periods, request.height, request.width, request.tiles)
+    if fit is None:
+        return None, None
+    warp = Warp(fit[0])
+    if min(warp.apply(color, "color").shape[1:]) < smallest:
+        return None, None
+    return warp, fit[1]
+
+
+def _corner_with_most_labels(regions: Tensor, h: int, w: int) -> tuple[int, int]:
+    """The corner (top, left) of a crop h x w that keeps the most labels of the regions, the first of equals."""
+    corners = [(y, x) for y in (0, regions.shape[0] - h) for x in (0, regions.shape[1] - w)]
+    return max(corners, key=lambda c: len(labels.used(regions[c[0] : c[0] + h, c[1] : c[1] + w])))
+
+
+# ---------------------------------------------------------------------------------------------- the canvas
+
+
+def canvas_shape(request: Request, family: Family) -> Shape:
+    """The result in latents, rounded up."""
+    height, width = (-(-side // family.factor) for side in (request.height, request.width))
+    return Shape(height, width, request.tile_y, request.tile_x)
+
+
+def constraints_of(request: Request, family: Family, exemplar: Exemplar, latents: Tensor) -> Constraints:
+    """Crops of the exemplar's latents (C, h, w), the canvas that the UNet can halve, and the labels of both."""
+    shape = canvas_shape(request, family)
+    work = replace(
+        shape,
+        height=shape.height if shape.tile_y else round_up(shape.height, HALVED),
+        width=shape.width if shape.tile_x else round_up(shape.width, HALVED),
+    )
+    if exemplar.maps is None:
+        crops = _crops(latents, family.window, None)
+        return Constraints(_stack(latents, crops), work)
+    layout = labels.resize(exemplar.maps.layout, shape.height, shape.width)
+    pad = (0, work.width - shape.width, 0, work.height - shape.height)
+    layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
+    small = labels.condense(exemplar.maps.regions, *latents.shape[1:])
+    crops = _crops(latents, family.window, small)
+    regions = _stack(small, crops)
+    return Constraints(_stack(latents, crops), work, layout, regions, exemplar.label_count)
+
+
+def _stack(picture: Tensor, crops: list[Crop]) -> Tensor:
+    return torch.stack([crop.apply(picture, "data") for crop in crops])
+
+
+def _crops(latents: Tensor, side: int, regions: Tensor | None) -> list[Crop]:
+    """At most MAX_CROPS windows that show much of the swatch, and one more for each label that none of them shows.
+
+    All of one size that the UNet can halve; a rim of the swatch narrower than an eighth of it may be left out.
+    `regions` (h, w) has the labels of the latents.
+    """
+    h, w = latents.shape[1:]
+    height, width = (min(n - n % HALVED, side) for n in (h, w))
+    ys, xs = ([0] if n - length <= length // 8 else [0, n - length] for n, length in ((h, height), (w, width)))
+    crops = [Crop(y, x, height, width) for y in ys for x in xs][:MAX_CROPS]
+    for label in [] if regions is None else labels.used(regions):
+        assert regions is not None
+        if not any(bool((crop.apply(regions, "labels") == label).any()) for crop in crops):
+            spots = (regions == label).nonzero()
+            middle = spots[len(spots) // 2].tolist()
+            y, x = (min(max(c - s // 2, 0), n - s) for c, s, n in zip(middle, (height, width), (h, w), strict=True))
+            crops.append(Crop(y, x, height, width))
+    return crops

@@ -1,0 +1,128 @@
+"""What a job asks for, the steps that it reports, and what it returns: plain data, one small request a job kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from ad_service.core.backbone.conditioning import Conditioning
+from ad_service.core.materials.follow import SourceMap
+from ad_service.core.pipeline.transform import Channel
+
+Preset = Literal["draft", "standard", "fine"]
+Detail = Literal["auto", "off", "decoder", "pixels", "both"]
+Method = Literal["auto", "optimize", "sample"]
+RestyleMethod = Literal["auto", "optimize", "sample", "preview"]
+StartName = Literal["auto", "noise", "fill", "quilt"]
+Phase = Literal["start", "denoise", "fit-decoder", "decode", "sharpen", "measure"]
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """A painted layout: `layout` of any size over the result and `regions` (h, w) over the swatch, int64 labels.
+
+    `palette` (n, 3) uint8 has the color of each label, for messages.
+    """
+
+    layout: Tensor
+    regions: Tensor
+    palette: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What every job kind has in common. None and "auto" leave the choice to the preset and the model's family.
+
+    Attributes:
+        swatch: the exemplar's base color (3, h, w), float32 in [0, 1].
+        channels: other channels of the material by name, pixel by pixel over the swatch.
+        height, width: of the result in pixels.
+        tile_y, tile_x: whether the result repeats along each axis.
+        scale: size of the swatch's grain in the result, relative to the swatch.
+        even_light: part of the swatch's uneven lighting that is removed, in [0, 1].
+        strength, steps, iterations, learning_rate, content_weight: see `samplers.Plan`.
+        conditioning: what the network is asked for; None for the empty prompt.
+    """
+
+    swatch: Tensor
+    height: int
+    width: int
+    tile_y: bool = True
+    tile_x: bool = True
+    seed: int = 0
+    scale: float = 1.0
+    even_light: float = 0.0
+    preset: Preset = "standard"
+    detail: Detail = "auto"
+    strength: float | None = None
+    steps: int | None = None
+    iterations: int | None = None
+    learning_rate: float | None = None
+    content_weight: float | None = None
+    channels: Mapping[str, Channel] = field(default_factory=dict)
+    conditioning: Conditioning | None = None
+
+    @property
+    def tiles(self) -> tuple[bool, bool]:
+        """Whether y and x tile."""
+        return self.tile_y, self.tile_x
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizeRequest(Request):
+    """A new texture from the swatch, arranged by `maps` if there is a painted layout."""
+
+    method: Method = "auto"
+    start: StartName = "auto"
+    maps: LabelMaps | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestyleRequest(Request):
+    """The content (3, any size), float32 in [0, 1], redrawn in the material of the swatch."""
+
+    content: Tensor
+    method: RestyleMethod = "auto"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a job: the fraction of the whole that is done, its phase, and the same in words.
+
+    `preview` makes a small picture (h, w, 3) uint8 of the canvas when it is called.
+    """
+
+    fraction: float
+    phase: Phase
+    message: str
+    preview: Callable[[], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished job.
+
+    Attributes:
+        channels: pictures (H, W, C) uint8 on the host by name; `color` is always there.
+        metrics: see `metrics` and `finish.measure`.
+        notes: what the artist should know.
+        source_map: where the exemplar each pixel comes from; None for a start from noise or from a content's latents.
+            Denoising and sharpening may have changed the color since.
+    """
+
+    channels: Mapping[str, Tensor]
+    metrics: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    source_map: SourceMap | None = None
+
+    @property
+    def color(self) -> Tensor:
+        """The base color (H, W, 3) uint8."""
+        return self.channels["color"]
+
+
+Job = Generator[Step, None, Result]
+"""A job in progress: yields after every step and can be dropped between any two."""

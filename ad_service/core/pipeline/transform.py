@@ -1,0 +1,112 @@
+"""The channels of a material, and the transform that a swatch goes through: the same for every channel and label map.
+
+A picture is resampled, a label map keeps its labels, and the vectors of a normal map turn with the surface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_service.core import labels
+from ad_service.core.quilting import periodicity
+
+Kind = Literal["color", "data", "normal", "labels"]
+"""Colors and data (C, h, w) in [0, 1]; OpenGL normals (3, h, w) as (n + 1) / 2; labels (h, w) int64."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of a material: pixels (C, h, w) in [0, 1]."""
+
+    pixels: Tensor
+    kind: Literal["color", "data", "normal"] = "data"
+
+
+class Step(Protocol):
+    """One part of a transform."""
+
+    def apply(self, pixels: Tensor, kind: Kind) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Scale:
+    """To height x width pixels. Slopes of normals stay: heights grow with the surface."""
+
+    height: int
+    width: int
+
+    def apply(self, pixels: Tensor, kind: Kind) -> Tensor:
+        """The pixels at the new size, bicubic and antialiased; labels by `labels.condense`."""
+        size = self.height, self.width
+        if pixels.shape[-2:] == size:
+            return pixels
+        if kind == "labels":
+            return labels.condense(pixels, *size)
+        out = F.interpolate(pixels[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+        return _renormalize(out) if kind == "normal" else out
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A matrix (2, 2) on (down, right), see `periodicity.warp`. Slopes of normals are divided by it, heights stay."""
+
+    matrix: Tensor
+
+    def apply(self, pixels: Tensor, kind: Kind) -> Tensor:
+        """The warped pixels, as large as their sides become."""
+        if kind == "labels":
+            return periodicity.warp(pixels[None].float(), self.matrix, "nearest")[0].long()
+        out = periodicity.warp(pixels, self.matrix).clamp(0, 1)
+        return _turn_normals(out, self.matrix) if kind == "normal" else out
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The rectangle height x width at (top, left)."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def apply(self, pixels: Tensor, kind: Kind) -> Tensor:
+        """The pixels of the rectangle."""
+        return pixels[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Steps applied one after the other."""
+
+    steps: tuple[Step, ...] = ()
+
+    def then(self, step: Step) -> Transform:
+        """The transform followed by one more step."""
+        return Transform((*self.steps, step))
+
+    def apply(self, pixels: Tensor, kind: Kind) -> Tensor:
+        """The pixels after all steps."""
+        for step in self.steps:
+            pixels = step.apply(pixels, kind)
+        return pixels
+
+
+def _renormalize(normals: Tensor) -> Tensor:
+    """Normals (3, h, w) as (n + 1) / 2, at unit length."""
+    return F.normalize(normals * 2 - 1, dim=0) / 2 + 0.5
+
+
+def _turn_normals(normals: Tensor, matrix: Tensor) -> Tensor:
+    """Normals (3, h, w) as (n + 1) / 2 after their surface was warped by a matrix on (down, right).
+
+    For p' = M p and an unchanged height, the gradient becomes M^-T g, with g = (n_y / n_z, -n_x / n_z) since y is up.
+    """
+    x, y, z = normals * 2 - 1
+    z = z.clamp_min(1e-3)
+    down, right = torch.einsum("ij,jhw->ihw", torch.linalg.inv(matrix).t(), torch.stack([y / z, -x / z]))
+    return F.normalize(torch.stack([-right, down, torch.ones_like(z)]), dim=0) / 2 + 0.5
