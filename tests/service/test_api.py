@@ -26,13 +26,13 @@ def sha_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def is_problem(answer: requests.Response, code: str) -> bool:
+def is_problem(response: requests.Response, code: str) -> bool:
     """Whether a response is a complete problem of that type."""
     row = wire.ERRORS[code]
-    assert answer.headers["Content-Type"] == "application/problem+json", answer.text
-    problem = answer.json()
+    assert response.headers["Content-Type"] == "application/problem+json", response.text
+    problem = response.json()
     assert set(problem) - {"data"} == {"type", "title", "status", "detail", "remedy", "retryable"}
-    return (problem["type"], problem["status"], answer.status_code) == (row.name, row.status, row.status)
+    return (problem["type"], problem["status"], response.status_code) == (row.name, row.status, row.status)
 
 
 # ---------------------------------------------------------------------------------------------- information
@@ -101,9 +101,9 @@ def test_a_blob_with_another_checksum_gets_422(service: LiveService) -> None:
 
 def test_a_range_of_a_blob_can_be_requested(service: LiveService) -> None:
     sha = service.put_blob(b"0123456789")
-    answer = service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=2-4"})
-    assert (answer.status_code, answer.content) == (206, b"234")
-    assert answer.headers["Content-Range"] == "bytes 2-4/10"
+    response = service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=2-4"})
+    assert (response.status_code, response.content) == (206, b"234")
+    assert response.headers["Content-Range"] == "bytes 2-4/10"
     assert service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=7-"}).content == b"789"
     assert service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=20-"}).status_code == 416
 
@@ -112,17 +112,17 @@ def test_a_blob_with_a_known_etag_gets_304(service: LiveService) -> None:
     sha = service.put_blob(b"known")
     etag = service.get(f"/v1/blobs/{sha}").headers["ETag"]
     assert etag == f'"{sha}"'
-    answer = service.get(f"/v1/blobs/{sha}", headers={"If-None-Match": etag})
-    assert (answer.status_code, answer.content) == (304, b"")
+    response = service.get(f"/v1/blobs/{sha}", headers={"If-None-Match": etag})
+    assert (response.status_code, response.content) == (304, b"")
     assert service.get(f"/v1/blobs/{sha}", headers={"If-None-Match": '"other"'}).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["0" * 63, "A" * 64, "..%2f..%2fetc%2fpasswd", "x"])
 def test_a_blob_name_that_is_not_a_sha256_is_rejected(service: LiveService, name: str) -> None:
     for method in ("GET", "PUT"):
-        answer = service.request(method, f"/v1/blobs/{name}")
-        assert answer.status_code in (400, 404)
-        assert answer.headers["Content-Type"] == "application/problem+json"
+        response = service.request(method, f"/v1/blobs/{name}")
+        assert response.status_code in (400, 404)
+        assert response.headers["Content-Type"] == "application/problem+json"
 
 
 # ---------------------------------------------------------------------------------------------- jobs
@@ -153,9 +153,9 @@ def test_submitting_the_same_job_again_returns_it(service: LiveService) -> None:
 def test_a_new_job_is_accepted_with_202_and_its_defaults_filled_in(service: LiveService) -> None:
     sha = service.put_blob(b"swatch")
     body = {"kind": "synthesize", "inputs": {"swatch": sha}}
-    answer = service.request("PUT", f"/v1/jobs/{uuid.uuid4()}", json=body)
-    assert answer.status_code == 202
-    assert answer.json()["request"]["parameters"]["width"] == 512
+    response = service.request("PUT", f"/v1/jobs/{uuid.uuid4()}", json=body)
+    assert response.status_code == 202
+    assert response.json()["request"]["parameters"]["width"] == 512
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_an_invalid_number_is_an_invalid_parameter(service: LiveService, number:
 
 def test_a_text_that_utf8_cannot_encode_is_rejected(service: LiveService) -> None:
     body = {"kind": "synthesize", "inputs": {"swatch": service.put_blob(b"x")}, "parameters": {"model": "\ud800"}}
-    answer = service.request("PUT", f"/v1/jobs/{uuid.uuid4()}", data=json.dumps(body))
-    assert is_problem(answer, "invalid-parameter")
+    response = service.request("PUT", f"/v1/jobs/{uuid.uuid4()}", data=json.dumps(body))
+    assert is_problem(response, "invalid-parameter")
     assert service.get("/v1/jobs").status_code == 200
 
 
@@ -223,9 +223,9 @@ def test_jobs_are_listed_newest_first(service: LiveService) -> None:
 def test_a_long_poll_returns_after_its_time(service: LiveService) -> None:
     job = service.submit(steps=1000)
     revision = service.wait_for_state(job, "running")["revision"]
-    began = time.monotonic()
+    started = time.monotonic()
     status = service.get(f"/v1/jobs/{job}", params={"wait": 0.5, "after": revision + 1000}).json()
-    assert 0.4 < time.monotonic() - began < 3
+    assert 0.4 < time.monotonic() - started < 3
     assert status["state"] == "running"
     service.cancel(job)
     service.wait_for_state(job, "canceled")
@@ -235,31 +235,31 @@ def test_a_long_poll_returns_at_once_after_a_change(service: LiveService) -> Non
     running = service.submit(steps=1000)
     job = service.submit(seed=1)
     revision = service.status(job)["revision"]
-    answers: list[dict[str, object]] = []
+    responses: list[dict[str, object]] = []
 
     def poll() -> None:
-        answer = requests.get(
+        response = requests.get(
             f"{service.url}/v1/jobs/{job}?wait=20&after={revision}", headers=dict(service.session.headers), timeout=30
         )
-        answers.append(answer.json())
+        responses.append(response.json())
 
     thread = threading.Thread(target=poll)
     thread.start()
     time.sleep(0.3)
-    began = time.monotonic()
+    started = time.monotonic()
     service.cancel(job)
     thread.join()
-    assert time.monotonic() - began < 2
-    assert answers[0]["state"] == "canceled"
+    assert time.monotonic() - started < 2
+    assert responses[0]["state"] == "canceled"
     service.cancel(running)
     service.wait_for_state(running, "canceled")
 
 
 def events(service: LiveService, job: str, **headers: str) -> list[tuple[int, dict[str, object]]]:
     """The server-sent events of a job, to their end, as (id, data)."""
-    with service.get(f"/v1/jobs/{job}/events", stream=True, headers=headers) as answer:
-        assert answer.headers["Content-Type"].startswith("text/event-stream")
-        blocks = answer.text.strip().split("\n\n") if answer.text.strip() else []
+    with service.get(f"/v1/jobs/{job}/events", stream=True, headers=headers) as response:
+        assert response.headers["Content-Type"].startswith("text/event-stream")
+        blocks = response.text.strip().split("\n\n") if response.text.strip() else []
     parsed = [dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":")) for block in blocks]
     return [(int(block["id"]), json.loads(block["data"])) for block in parsed if block]
 
@@ -315,9 +315,9 @@ def test_a_waiting_client_does_not_delay_stopping(start: Callable[..., LiveServi
     waiting = threading.Thread(target=poll)
     waiting.start()
     time.sleep(0.5)
-    began = time.monotonic()
+    started = time.monotonic()
     live.process.terminate()
     assert live.process.wait(timeout=20) == 0
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - started < 8
     waiting.join(timeout=5)
     assert not waiting.is_alive()

@@ -17,7 +17,7 @@ from blender_addon import wire
 from tests.support.live_service import LiveService
 
 
-def ask(service: LiveService, path: str = "/v1/jobs", **headers: str) -> requests.Response:
+def send(service: LiveService, path: str = "/v1/jobs", **headers: str) -> requests.Response:
     return requests.get(service.url + path, headers=headers, timeout=10)
 
 
@@ -26,28 +26,28 @@ def bearer(service: LiveService) -> str:
 
 
 def test_health_needs_no_token_and_shows_only_versions(service: LiveService) -> None:
-    answer = ask(service, "/v1/health")
-    assert answer.status_code == 200
-    assert set(answer.json()) == {"service", "version", "wire"}
+    response = send(service, "/v1/health")
+    assert response.status_code == 200
+    assert set(response.json()) == {"service", "version", "wire"}
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/ready", "/v1/capabilities", "/v1/jobs", "/openapi.json", "/v1/nothing", "/v1/health/"]
 )
 def test_every_other_route_without_a_token_gets_401(service: LiveService, path: str) -> None:
-    answer = ask(service, path)
-    assert answer.status_code == 401
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["type"] == "unauthorized"
+    response = send(service, path)
+    assert response.status_code == 401
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["type"] == "unauthorized"
 
 
 @pytest.mark.parametrize("wrong", ["", "Bearer", "Bearer ", "Bearer x", "Basic {token}", "{token}", "Bearer {token}x"])
 def test_a_wrong_token_gets_401(service: LiveService, wrong: str) -> None:
-    assert ask(service, Authorization=wrong.format(token=service.token)).status_code == 401
+    assert send(service, Authorization=wrong.format(token=service.token)).status_code == 401
 
 
 def test_the_right_token_gets_200(service: LiveService) -> None:
-    assert ask(service, Authorization=bearer(service)).status_code == 200
+    assert send(service, Authorization=bearer(service)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -55,28 +55,28 @@ def test_the_right_token_gets_200(service: LiveService) -> None:
 )
 def test_another_host_gets_403_even_with_the_token(service: LiveService, host: str) -> None:
     host = host.format(port=urlsplit(service.url).port)
-    answer = ask(service, Authorization=bearer(service), Host=host)
-    assert (answer.status_code, answer.json()["type"]) == (403, "forbidden")
-    assert ask(service, "/v1/health", Host=host).status_code == 403
+    response = send(service, Authorization=bearer(service), Host=host)
+    assert (response.status_code, response.json()["type"]) == (403, "forbidden")
+    assert send(service, "/v1/health", Host=host).status_code == 403
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
 def test_the_names_of_this_machine_are_accepted(service: LiveService, name: str) -> None:
     host = f"{name}:{urlsplit(service.url).port}"
-    assert ask(service, Authorization=bearer(service), Host=host).status_code == 200
+    assert send(service, Authorization=bearer(service), Host=host).status_code == 200
 
 
 @pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
 @pytest.mark.parametrize("path", ["/v1/health", "/v1/jobs"])
 def test_a_web_page_gets_403_even_with_the_token(service: LiveService, header: str, path: str) -> None:
-    answer = ask(service, path, Authorization=bearer(service), **{header: "null"})
-    assert (answer.status_code, answer.json()["type"]) == (403, "forbidden")
+    response = send(service, path, Authorization=bearer(service), **{header: "null"})
+    assert (response.status_code, response.json()["type"]) == (403, "forbidden")
 
 
 def test_no_response_allows_other_origins(service: LiveService) -> None:
-    answer = requests.options(service.url + "/v1/jobs", headers={"Origin": "http://evil.example"}, timeout=10)
-    assert answer.status_code == 403
-    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+    response = requests.options(service.url + "/v1/jobs", headers={"Origin": "http://evil.example"}, timeout=10)
+    assert response.status_code == 403
+    assert not [name for name in response.headers if name.lower().startswith("access-control")]
 
 
 def test_a_body_with_a_too_large_content_length_gets_413_before_it_is_sent(service: LiveService) -> None:
@@ -86,8 +86,8 @@ def test_a_body_with_a_too_large_content_length_gets_413_before_it_is_sent(servi
     connection.putheader("Authorization", bearer(service))
     connection.putheader("Content-Length", str(wire.MAX_BLOB_BYTES + 1))
     connection.endheaders()
-    answer = connection.getresponse()
-    assert answer.status == 413
+    response = connection.getresponse()
+    assert response.status == 413
     connection.close()
 
 
@@ -97,8 +97,8 @@ def test_a_body_without_content_length_gets_413_at_the_limit(service: LiveServic
             yield b" " * 1024
 
     job = "/v1/jobs/3f1f1f60-0000-4000-8000-000000000000"
-    answer = requests.put(service.url + job, data=endless(), headers={"Authorization": bearer(service)}, timeout=10)
-    assert (answer.status_code, answer.json()["type"]) == (413, "too-large")
+    response = requests.put(service.url + job, data=endless(), headers={"Authorization": bearer(service)}, timeout=10)
+    assert (response.status_code, response.json()["type"]) == (413, "too-large")
 
 
 def test_only_the_owner_can_read_runtime_json(service: LiveService) -> None:

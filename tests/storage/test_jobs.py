@@ -201,9 +201,9 @@ def test_a_job_that_is_interrupted_at_every_restart_fails(jobs: Jobs) -> None:
 
 
 def test_an_unknown_job_is_not_found(jobs: Jobs) -> None:
-    for ask in (jobs.get, jobs.cancel):
+    for method in (jobs.get, jobs.cancel):
         with pytest.raises(WireError, match="no job nowhere") as caught:
-            ask("nowhere")
+            method("nowhere")
         assert caught.value.code == "not-found"
 
 
@@ -399,7 +399,7 @@ def test_a_record_of_a_newer_version_is_rejected(tmp_path: Path) -> None:
 
 def test_the_error_for_a_damaged_record_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
-    file.write_bytes(b"this is no database" * 100)
+    file.write_bytes(b"not a database" * 100)
     with pytest.raises(RuntimeError, match=r"jobs\.sqlite cannot be used"):
         Jobs(file)
 

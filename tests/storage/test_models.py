@@ -156,7 +156,7 @@ def test_a_path_is_accepted_only_with_allow_paths(data_dir: Path, tiny: Path) ->
     for sneaky in ("../models/Realistic", "./Realistic", "Realistic/unet", ".fetch-sd2", "notes.txt", ""):
         with pytest.raises(ModelMissing):
             models.find(sneaky, data_dir)
-    with pytest.raises(ModelCorrupt, match="no model folder"):
+    with pytest.raises(ModelCorrupt, match="is not a model folder"):
         models.find(str(data_dir), data_dir, allow_paths=True)
 
 

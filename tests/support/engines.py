@@ -123,7 +123,7 @@ def babbles(request: JobRequest, read: Read, _: Path) -> Steps:
     print("not json", file=sys.stderr)
     for fraction in (0.5, 0.2, 7.0):
         yield Step(fraction, f"At {fraction}")
-    return Outcome({"image": b"said"})
+    return Outcome({"image": b"image"})
 
 
 @fixture

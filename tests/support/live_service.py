@@ -48,8 +48,8 @@ class LiveService:
     def submit(self, swatch: bytes = b"swatch", job: str | None = None, **parameters: Any) -> str:
         job = job or str(uuid.uuid4())
         body = {"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": self.put_blob(swatch)}}
-        answer = self.request("PUT", f"/v1/jobs/{job}", json=body)
-        assert answer.status_code in (200, 202), answer.text
+        response = self.request("PUT", f"/v1/jobs/{job}", json=body)
+        assert response.status_code in (200, 202), response.text
         return job
 
     def status(self, job: str) -> dict[str, Any]:
@@ -73,10 +73,10 @@ class LiveService:
 
     def wait_until_ready(self, seconds: float = 30.0) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
-        while (answer := self.get("/v1/ready")).status_code != 200:
-            assert time.monotonic() < deadline, answer.text
+        while (response := self.get("/v1/ready")).status_code != 200:
+            assert time.monotonic() < deadline, response.text
             time.sleep(0.05)
-        return dict(answer.json())
+        return dict(response.json())
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.session.close()

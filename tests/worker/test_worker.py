@@ -95,10 +95,10 @@ def test_a_running_job_ends_soon_after_cancel(start: Start) -> None:
     live = start("sleeps")
     job, next_job = live.submit(seed=1), live.submit(seed=2)
     live.wait(job, lambda status: status["message"] == "Sleeping")
-    began = time.monotonic()
+    started = time.monotonic()
     assert live.cancel(job)["state"] == "canceling"
     live.wait_for_state(job, "canceled")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - started < 2
     live.wait_for_state(next_job, "running")
     assert live.cancel(job)["state"] == "canceled"
 
@@ -175,9 +175,9 @@ def test_a_worker_that_never_starts_fails_its_job_with_the_last_line_of_its_log(
 
 
 def test_a_service_without_a_worker_is_not_ready(start: Start) -> None:
-    answer = start("never_starts").get("/v1/ready")
-    assert (answer.status_code, answer.json()["type"]) == (503, "device-unavailable")
-    assert answer.json()["detail"]
+    response = start("never_starts").get("/v1/ready")
+    assert (response.status_code, response.json()["type"]) == (503, "device-unavailable")
+    assert response.json()["detail"]
 
 
 def test_a_killed_service_runs_its_job_again_when_it_starts(start: Start, tmp_path: Path) -> None:
