@@ -1,4 +1,4 @@
-"""The contract itself: requests are checked and completed, events and commands survive their pipe."""
+"""The contract: requests are checked and completed, statuses and errors survive as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ad_service.worker import protocol
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Result, WireError
 
@@ -38,14 +37,14 @@ def test_a_request_is_completed_with_every_default() -> None:
     assert request.parameters == {p.name: p.default for p in wire.SYNTHESIZE.parameters}
 
 
-def test_a_request_reads_its_own_document_back_and_keeps_its_digest() -> None:
+def test_a_request_parses_its_own_document_and_keeps_its_digest() -> None:
     request = JobRequest.parse(body(width=1024, seed=7, tile="x"))
     again = JobRequest.parse(request.document())
     assert again == request
     assert again.digest() == request.digest()
 
 
-def test_what_differs_in_a_parameter_has_another_digest() -> None:
+def test_another_parameter_gives_another_digest() -> None:
     assert JobRequest.parse(body(seed=1)).digest() != JobRequest.parse(body(seed=2)).digest()
 
 
@@ -93,7 +92,7 @@ def test_a_long_value_is_shown_by_its_beginning(long: Any) -> None:
     assert len(refused(body(**{"x" * 100_000: 1})).detail) < 500
 
 
-def test_layout_and_regions_come_together_or_not_at_all() -> None:
+def test_a_picture_that_needs_another_is_refused_without_it() -> None:
     for name in ("layout", "regions"):
         assert refused({"kind": "synthesize", "inputs": {"swatch": SHA, name: SHA}}).code == "invalid-labels"
     both = {"kind": "synthesize", "inputs": {"swatch": SHA, "layout": SHA, "regions": SHA}}
@@ -104,7 +103,7 @@ def restyling(**parameters: Any) -> dict[str, Any]:
     return {"kind": "restyle", "parameters": parameters, "inputs": {"content": SHA, "swatch": SHA}}
 
 
-def test_a_restyling_has_the_size_of_its_content_unless_told() -> None:
+def test_a_restyling_has_the_size_of_its_content_by_default() -> None:
     assert JobRequest.parse(restyling()).parameters["width"] == 0
     assert JobRequest.parse(restyling(width=128)).parameters["width"] == 128
     for width in (-8, 8, 56, 100):
@@ -119,14 +118,14 @@ def test_a_restyling_needs_both_its_pictures_and_takes_no_others() -> None:
     assert "layout" in refused({"kind": "restyle", "inputs": extra}).detail
 
 
-def test_a_preview_is_a_method_of_restyling_alone() -> None:
+def test_only_restyling_has_the_method_preview() -> None:
     assert JobRequest.parse(restyling(method="preview")).parameters["method"] == "preview"
     assert "'preview'" in refused(body(method="preview")).detail
     assert "start" in refused(restyling(start="quilt")).detail
 
 
 @pytest.mark.parametrize("sha", ["", "0" * 63, "G" * 64, "/etc/passwd", None, 5, "0" * 64 + "\n"])
-def test_a_picture_is_named_by_sha256_alone(sha: Any) -> None:
+def test_a_picture_is_named_only_by_its_sha256(sha: Any) -> None:
     assert refused({"kind": "synthesize", "inputs": {"swatch": sha}}).code == "invalid-request"
 
 
@@ -141,38 +140,7 @@ def test_any_json_is_a_request_or_a_wire_error(document: Any) -> None:
             JobRequest.parse(attempt)
 
 
-EVENTS: list[protocol.Event] = [
-    protocol.Ready("cuda", "a GPU", 2**34, 2**33),
-    protocol.Progress("a", 0.25, "Step 1 of 4", 3.5, SHA),
-    protocol.Succeeded("a", Result({"image": SHA}, {"seam_x": 1.25}, ("grün", "two\nlines"), 3.0)),
-    protocol.Failed("a", WireError("out-of-memory", "at 16384x16384").problem()),
-    protocol.Canceled("a"),
-]
-
-
-@pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_events_survive_their_pipe_in_one_line(event: protocol.Event) -> None:
-    line = protocol.encode_event(event)
-    assert "\n" not in line
-    assert protocol.decode_event(line) == event
-
-
-@pytest.mark.parametrize("command", [protocol.Run("a", body()), protocol.Cancel("a")], ids=lambda c: type(c).__name__)
-def test_commands_survive_their_pipe_in_one_line(command: protocol.Command) -> None:
-    line = protocol.encode_command(command)
-    assert "\n" not in line
-    assert protocol.decode_command(line) == command
-
-
-@pytest.mark.parametrize("line", ["", "{}", "[]", "3", '{"event": "exploded"}', "Loading pipeline components..."])
-def test_what_is_no_event_and_no_command_is_refused(line: str) -> None:
-    with pytest.raises(ValueError):
-        protocol.decode_event(line)
-    with pytest.raises(ValueError):
-        protocol.decode_command(line)
-
-
-def test_a_status_reads_its_own_document_back_and_ignores_what_is_newer() -> None:
+def test_a_status_parses_its_own_document_and_ignores_newer_fields() -> None:
     status = JobStatus(
         "a", body(), "succeeded", 5, 1, 1.0, "Done", 1.0, 2.0, None, SHA, Result({"image": SHA}, {}, ("note",), 1.0)
     )
@@ -187,6 +155,12 @@ def test_every_error_says_what_to_do_and_survives_as_a_problem(row: wire.ErrorTy
     again = WireError.from_problem(error.problem())
     assert (again.code, again.detail) == (error.code, error.detail)
     assert 400 <= row.status < 600
+
+
+def test_the_data_of_an_error_survives_as_a_problem() -> None:
+    error = WireError("invalid-parameter", "seed is -1", parameter="seed")
+    assert WireError.from_problem(error.problem()).data == {"parameter": "seed"}
+    assert "data" not in WireError("internal", "no data").problem()
 
 
 def test_a_problem_of_an_unknown_type_is_internal() -> None:
