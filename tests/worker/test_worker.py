@@ -265,12 +265,6 @@ def test_a_job_that_is_canceled_before_its_first_step_is_not_run(tmp_path: Path)
     assert worker._canceled == set()
 
 
-@pytest.mark.parametrize("line", ['{"event": "succeeded", "job": "a"}', '{"event": "progress"}', "[]", "{}", "text"])
-def test_an_incomplete_event_is_a_value_error(line: str) -> None:
-    with pytest.raises(ValueError):
-        protocol.decode_event(line)
-
-
 def test_only_the_newest_previews_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Clock, "preview_is_due", lambda self: True)
     monkeypatch.setattr(Clock, "progress_is_due", lambda self: True)
