@@ -1,12 +1,13 @@
-"""Set Texture Distiller up, and run it. Standard library only; Python 3.10 or newer.
+"""Install and run Texture Distiller. Standard library only; Python 3.10 or newer.
 
-    python install.py                  set up the service in .venv
-    python install.py blender [PATH]   put the add-on into Blender, and tell it where the service is
-    python install.py demo             the whole way once, without a window: swatch and layout in, painted model out
+    python install.py                  install the service into .venv
+    python install.py blender [PATH]   install the add-on in Blender and tell it where the service is
+    python install.py demo             run the whole pipeline without a window: swatch, layout, texture, rendering
     python install.py serve            run the service (the add-on's Start button does the same)
-    python install.py test             every check and every test
+    python install.py test             run every check and every test
+    python install.py package          build the service's wheel and the add-on's zip
 
-Everything can be run again: what is done already is skipped. Nothing outside this folder is changed, except that
+Every command can be repeated and skips what is done already. Nothing outside this folder is changed, except that
 `blender` installs the add-on and writes one small file into the service's data folder.
 """
 
@@ -34,11 +35,11 @@ PINS = ROOT / ".constraints"
 WINDOWS = sys.platform == "win32"
 
 BPY = {"4.2": "4.2.0", "5.0": "5.0.1"}
-"""Blender as a Python module, by the Blender whose name it goes by. Both wheels are made for BPY_PYTHON alone."""
+"""Version of the bpy package for each version of Blender. The wheels exist for BPY_PYTHON only."""
 BPY_PYTHON = (3, 11)
 OLDEST_BLENDER = (4, 2)
 START_SECONDS = 120.0
-"""How long the service may take until it has announced itself."""
+"""Seconds that the service may take to write its address."""
 
 SYSTEM_LIBRARIES = {
     "libX11.so.6": "libx11-6",
@@ -53,22 +54,22 @@ SYSTEM_LIBRARIES = {
     "libEGL.so.1": "libegl1",
     "libgomp.so.1": "libgomp1",
 }
-"""What bpy's Linux wheels take from the system, and the Debian package that brings it."""
+"""The system libraries that bpy's Linux wheels need, and their Debian packages."""
 
 
 class SetupError(Exception):
-    """What is wrong and what to do about it, in one or two sentences."""
+    """A problem of the installation; its text says what is wrong and what to do."""
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, flush=True)
 
 
-# -- running things -------------------------------------------------------------------------------------------------
+# -- subprocesses ---------------------------------------------------------------------------------------------------
 
 
-def quietly(command: Sequence[str | Path]) -> str:
-    """Run to the end and return what it printed; raises SetupError with its last lines when it fails."""
+def run_captured(command: Sequence[str | Path]) -> str:
+    """Run a command and return its output; raises SetupError with the last lines of it when the command fails."""
     done = subprocess.run(
         [str(part) for part in command],
         cwd=ROOT,
@@ -79,25 +80,22 @@ def quietly(command: Sequence[str | Path]) -> str:
     )
     if done.returncode:
         tail = "\n".join(done.stdout.strip().splitlines()[-25:])
-        raise SetupError(f"{tail}\n\nThis command failed with status {done.returncode}: {_shown(command)}")
+        line = " ".join(str(part) for part in command)
+        raise SetupError(f"{tail}\n\nThis command failed with status {done.returncode}: {line}")
     return done.stdout
 
 
-def openly(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
-    """Run with this terminal as its own; returns its exit status."""
+def run_in_terminal(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
+    """Run a command with its output in this terminal, `env` added to the environment; returns its exit status."""
     merged = None if env is None else {**os.environ, **env}
     return subprocess.run([str(part) for part in command], cwd=ROOT, env=merged).returncode
-
-
-def _shown(command: Sequence[str | Path]) -> str:
-    return " ".join(str(part) for part in command)
 
 
 # -- virtual environments -------------------------------------------------------------------------------------------
 
 
 class Environment:
-    """A virtual environment in a folder. `add` installs something into it once for each state of its pins."""
+    """A virtual environment in a folder. `add` installs a layer of packages once for each state of the pins."""
 
     def __init__(self, folder: Path, pins: Path) -> None:
         self.folder = folder
@@ -107,14 +105,23 @@ class Environment:
         return self.folder / ("Scripts" if WINDOWS else "bin") / (f"{name}.exe" if WINDOWS else name)
 
     def create(self, python: str) -> None:
-        """Make it with that interpreter, unless it is there. One that was moved here is made anew."""
+        """Create it with that interpreter if it does not exist; an environment that was moved is created again.
+
+        Raises SetupError where the folder is a link: creating would empty an environment that belongs elsewhere.
+        """
+        real = self.folder.parent.resolve() / self.folder.name
+        if self.folder.resolve() != real:
+            raise SetupError(
+                f"{self.folder} is a link to {self.folder.resolve()}. Nothing was changed there. "
+                f"Remove the link, so that an environment can be created in its place."
+            )
         home = self.folder / ".home"
         moved = home.is_file() and home.read_text(encoding="utf-8") != str(self.folder)
         if self.tool("python").exists() and not moved:
             return
-        say(f"Making the environment {self.folder.name}")
+        log(f"Creating the environment {self.folder.name}")
         try:
-            quietly([python, "-m", "venv", "--clear", self.folder])
+            run_captured([python, "-m", "venv", "--clear", self.folder])
         except SetupError as error:
             if "ensurepip" in str(error):
                 raise SetupError(f"{python} lacks its venv module; on Debian, install python3-venv") from error
@@ -122,24 +129,24 @@ class Environment:
         home.write_text(str(self.folder), encoding="utf-8")
 
     def add(self, layer: str, what: str, requirements: Sequence[str], size: str) -> None:
-        """pip-install the requirements in their pinned versions, unless that was done and nothing changed since."""
+        """Install requirements in their pinned versions, unless they are installed and nothing changed since."""
         files = [self.pins, ROOT / "pyproject.toml"]
         sources = [*(file.read_text(encoding="utf-8") for file in files), *requirements]
         state = hashlib.sha256("\n".join(sources).encode()).hexdigest()
         stamp = self.folder / f".{layer}"
         if stamp.is_file() and stamp.read_text(encoding="utf-8") == state:
-            say(f"{what}: ready in {self.folder.name}")
+            log(f"{what}: ready in {self.folder.name}")
             return
-        say(f"{what}: installing into {self.folder.name} (the first time {size} to download)")
+        log(f"{what}: installing into {self.folder.name} (downloads {size} the first time)")
         pip = [str(self.tool("python")), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += ["--constraint", str(self.pins)]
-        quietly([*pip, "pip", "setuptools"])  # the versions in the pins, which know dependency groups
-        quietly([*pip, "--no-build-isolation", *requirements])
+        run_captured([*pip, "pip", "setuptools"])  # the versions in the pins, which know dependency groups
+        run_captured([*pip, "--no-build-isolation", *requirements])
         stamp.write_text(state, encoding="utf-8")
 
 
 def service_environment() -> Environment:
-    """The service in .venv."""
+    """The environment .venv with the service."""
     environment = Environment(ROOT / ".venv", PINS / "service.txt")
     environment.create(sys.executable)
     environment.add("service", "The service", ["--editable", str(ROOT)], "0.3 to 3 GB")
@@ -147,14 +154,14 @@ def service_environment() -> Environment:
 
 
 def tools_environment() -> Environment:
-    """The service's environment with the test tools in it."""
+    """The service's environment with the test tools."""
     environment = service_environment()
     environment.add("tools", "The test tools", ["--group", "dev"], "40 MB")
     return environment
 
 
 def bpy_environment(blender: str) -> Environment:
-    """Blender as a Python module, in an environment of its own."""
+    """An environment with Blender as a Python module."""
     environment = Environment(ROOT / f".venv-bpy-{blender}", PINS / "bpy.txt")
     if packages := missing_packages():
         raise SetupError(
@@ -184,7 +191,7 @@ def _loads(library: str) -> bool:
 
 
 def find_python(version: tuple[int, int]) -> str:
-    """An interpreter of exactly that version; raises SetupError when there is none."""
+    """An interpreter of exactly that version; raises SetupError if there is none."""
     if sys.version_info[:2] == version:
         return sys.executable
     name = ".".join(map(str, version))
@@ -194,15 +201,15 @@ def find_python(version: tuple[int, int]) -> str:
     candidates += [[f"{folder}/python{name}"] for folder in ("/usr/bin", "/usr/local/bin", "/opt/homebrew/bin")]
     for candidate in candidates:
         try:
-            question = "import sys, venv; print(*sys.version_info[:2], sys.executable)"
-            answer = subprocess.run([*candidate, "-c", question], capture_output=True, text=True, timeout=30)
+            code = "import sys, venv; print(*sys.version_info[:2], sys.executable)"
+            done = subprocess.run([*candidate, "-c", code], capture_output=True, text=True, timeout=30)
         except OSError:
             continue
-        words = answer.stdout.strip().split(" ", 2)
-        if answer.returncode == 0 and words[:2] == [str(part) for part in version]:
+        words = done.stdout.strip().split(" ", 2)
+        if done.returncode == 0 and words[:2] == [str(part) for part in version]:
             return words[2]
     raise SetupError(
-        f"Python {name} was not found, and Blender's Python module runs in no other version. "
+        f"Python {name} was not found, and Blender's Python module needs exactly this version. "
         f"Install it (python.org, your system's packages, or pyenv) so that `python{name}` starts it."
     )
 
@@ -211,23 +218,23 @@ def find_python(version: tuple[int, int]) -> str:
 
 
 def extension_tool(bpy: Environment) -> list[str | Path]:
-    """Blender's own command for extensions, as it lies in the wheel."""
+    """Blender's own command for extensions, from the bpy wheel."""
     found = sorted(bpy.folder.glob("[Ll]ib/**/bpy/*/scripts/addons_core/bl_pkg/cli/blender_ext.py"))
     if not found:
-        raise SetupError(f"There is no whole bpy in {bpy.folder}: delete that folder and try again.")
+        raise SetupError(f"The bpy in {bpy.folder} is incomplete: delete that folder and try again.")
     return [bpy.tool("python"), found[0]]
 
 
 def build_extension(tool: Sequence[str | Path], folder: Path) -> Path:
-    """The add-on as a checked zip in that folder, made by Blender's own command."""
+    """Build and validate the add-on's zip in that folder with Blender's own command; returns its path."""
     archive = folder / "texture_distiller.zip"
-    quietly([*tool, "build", "--source-dir", ADDON, "--output-filepath", archive])
-    quietly([*tool, "validate", archive])
+    run_captured([*tool, "build", "--source-dir", ADDON, "--output-filepath", archive])
+    run_captured([*tool, "validate", archive])
     return archive
 
 
 def find_blender() -> Path:
-    """The newest Blender on the PATH or in its usual places; raises SetupError when there is none."""
+    """The Blender on the PATH, or else the newest one in the usual folders; raises SetupError if there is none."""
     if on_path := shutil.which("blender"):
         return Path(on_path)
     places: dict[str, list[tuple[str | Path, str]]] = {
@@ -237,19 +244,19 @@ def find_blender() -> Path:
     }
     found = [path for folder, pattern in places.get(sys.platform, []) for path in sorted(Path(folder).glob(pattern))]
     if not found:
-        raise SetupError("Blender was not found. Name it: python install.py blender PATH_OF_BLENDER")
+        raise SetupError("Blender was not found. Give its path: python install.py blender PATH_OF_BLENDER")
     return found[-1]
 
 
 def check_blender(blender: Path) -> str:
-    """The version of that Blender; raises SetupError when it does not start or is too old."""
+    """The version of a Blender, such as "Blender 4.2.1"; raises SetupError if it does not start or is too old."""
     try:
-        printed = quietly([blender, "--version"])
+        printed = run_captured([blender, "--version"])
     except OSError as error:
         raise SetupError(f"{blender} cannot be started: {error.strerror}.") from error
     match = re.search(r"Blender (\d+)\.(\d+)\S*", printed)
     if not match:
-        raise SetupError(f"{blender} does not look like Blender: it says {printed.strip()[:80]!r}.")
+        raise SetupError(f"{blender} does not look like Blender: it printed {printed.strip()[:80]!r}.")
     if (int(match[1]), int(match[2])) < OLDEST_BLENDER:
         oldest = ".".join(map(str, OLDEST_BLENDER))
         raise SetupError(f"{match[0]} is too old: extensions need Blender {oldest} or newer.")
@@ -263,7 +270,7 @@ def setup(torch_index: str | None) -> int:
     service = service_environment()
     if torch_index:
         service.add("torch", "torch from that index", ["--upgrade", "--extra-index-url", torch_index, "torch"], "3 GB")
-    say(f"The service is ready. Next: {_python()} install.py blender, or see it work: {_python()} install.py demo")
+    log(f"The service is ready. Next: {_python()} install.py blender, or try it: {_python()} install.py demo")
     return 0
 
 
@@ -272,62 +279,62 @@ def _python() -> str:
 
 
 def blender(path: Path | None) -> int:
-    """Put the add-on into Blender, and write down where the service is, so that the add-on can start it."""
+    """Install the add-on in Blender, and write the service's path to launch.json, from which the add-on starts it."""
     program = path or find_blender()
     if program.is_dir():
         program = program / ("Contents/MacOS/Blender" if program.suffix == ".app" else "blender")
-    say(f"{check_blender(program)}: {program}")
+    log(f"{check_blender(program)}: {program}")
     service = service_environment()
     with tempfile.TemporaryDirectory() as folder:
-        say("Building the extension")
+        log("Building the extension")
         archive = build_extension([program, "--command", "extension"], Path(folder))
-        say("Installing and enabling it")
-        quietly([program, "--command", "extension", "install-file", "-r", "user_default", "-e", archive])
-    question = "from ad_service.storage.settings import default_data_dir; print(default_data_dir())"
-    data = Path(quietly([service.tool("python"), "-c", question]).strip().splitlines()[-1])
+        log("Installing and enabling it")
+        run_captured([program, "--command", "extension", "install-file", "-r", "user_default", "-e", archive])
+    code = "from ad_service.storage.settings import default_data_dir; print(default_data_dir())"
+    data = Path(run_captured([service.tool("python"), "-c", code]).strip().splitlines()[-1])
     data.mkdir(parents=True, exist_ok=True)
     launch = data / "launch.json"
     launch.write_text(json.dumps({"executable": str(service.tool("ad-service"))}), encoding="utf-8")
-    say(f"Told the add-on where the service is: {launch}")
-    say("Done. In Blender: the sidebar (N) of the 3D View or the Image Editor, tab Distill.")
+    log(f"The add-on finds the service through {launch}")
+    log("Done. In Blender, open the tab Distill in the sidebar (N) of the 3D View or the Image Editor.")
     return 0
 
 
 def serve(arguments: Sequence[str]) -> int:
-    return openly([service_environment().tool("ad-service"), "serve", *arguments])
+    return run_in_terminal([service_environment().tool("ad-service"), "serve", *arguments])
 
 
 def demo(out: Path, version: str, size: int) -> int:
-    """Run blender_addon/examples/demo.py in a Blender without a window, with a service of its own."""
+    """Run blender_addon/examples/demo.py in a Blender without a window and a temporary service."""
     service, bpy = service_environment(), bpy_environment(version)
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         archive = build_extension(extension_tool(bpy), Path(folder))
         with running_service(service, Path(folder) / "data") as place:
-            say(f"Blender {version}: modelling, painting the layout, synthesizing {size}x{size}, rendering")
+            log(f"Blender {version}: modeling, painting the layout, synthesizing {size}x{size}, rendering")
             env = {**place, "BLENDER_USER_RESOURCES": str(Path(folder) / "blender")}
             options = ["--extension", str(archive), "--out", str(out), "--size", str(size)]
-            status = openly([bpy.tool("python"), ADDON / "examples" / "demo.py", *options], env)
+            status = run_in_terminal([bpy.tool("python"), ADDON / "examples" / "demo.py", *options], env)
     if status == 0:
-        say(f"The demo took {time.monotonic() - start:.0f} s. Its pictures and its .blend are in {out}")
+        log(f"The demo took {time.monotonic() - start:.0f} s. The pictures and the .blend are in {out}")
     return status
 
 
 @contextmanager
 def running_service(service: Environment, data: Path) -> Iterator[dict[str, str]]:
-    """A service with that data folder for as long as this is open; gives the variables by which others find it."""
-    say("Starting the service")
+    """Run a service with that data folder; yields the environment variables with which the add-on finds it."""
+    log("Starting the service")
     data.mkdir(parents=True)
-    with (data / "start.log").open("wb") as log:
+    with (data / "start.log").open("wb") as stdout:
         command = [service.tool("ad-service"), "serve", "--port", "0", "--data-dir", data]
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([str(part) for part in command], stdout=stdout, stderr=subprocess.STDOUT)
     try:
         end = time.monotonic() + START_SECONDS
         while not (data / "runtime.json").is_file():
             if process.poll() is not None or time.monotonic() > end:
-                words = (data / "start.log").read_text(encoding="utf-8", errors="replace").strip()
-                raise SetupError(f"The service did not start. It said:\n{words[-2000:]}")
+                output = (data / "start.log").read_text(encoding="utf-8", errors="replace").strip()
+                raise SetupError(f"The service did not start. Its output was:\n{output[-2000:]}")
             time.sleep(0.1)
         yield {"AD_SERVICE_DATA": str(data)}
     finally:
@@ -340,17 +347,17 @@ def running_service(service: Environment, data: Path) -> Iterator[dict[str, str]
 
 
 def test() -> int:
-    """Every check and every test; runs them all even when one fails. Returns 1 when any did."""
+    """Run every check and every test, also when one fails. Returns 1 if any failed."""
     service = tools_environment()
     bpys = {version: bpy_environment(version) for version in BPY}
     python = service.tool("python")
     failed = []
 
     def check(title: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
-        say(f"\n== {title}")
+        log(f"\n== {title}")
         start = time.monotonic()
-        status = openly(command, env)
-        say(f"== {title}: {'passed' if status == 0 else f'FAILED ({status})'} in {time.monotonic() - start:.0f} s")
+        status = run_in_terminal(command, env)
+        log(f"== {title}: {'passed' if status == 0 else f'FAILED ({status})'} in {time.monotonic() - start:.0f} s")
         if status:
             failed.append(title)
 
@@ -365,8 +372,50 @@ def test() -> int:
             out = Path(folder) / f"demo-{version}"
             title = f"demo in Blender {version}"
             check(title, python, "install.py", "demo", "--out", out, "--blender", version, "--size", "128")
-    say(f"\nFAILED: {', '.join(failed)}" if failed else "\nEverything passed.")
+    log(f"\nFAILED: {', '.join(failed)}" if failed else "\nEverything passed.")
     return 1 if failed else 0
+
+
+def version() -> str:
+    """The version of the project, read from ad_service/__init__.py, where it is written."""
+    return _version_in(ROOT / "ad_service" / "__init__.py", "__version__")
+
+
+def _version_in(file: Path, name: str) -> str:
+    match = re.search(rf'^{name} = "(.+)"', file.read_text(encoding="utf-8"), re.MULTILINE)
+    if match is None:
+        raise SetupError(f'{file} has no line {name} = "..."')
+    return match[1]
+
+
+def build_wheel(python: Path, folder: Path) -> Path:
+    """Build the service's wheel in that folder from a copy of the sources; returns its path.
+
+    A copy, since setuptools would also pack what an earlier build left in build/.
+    """
+    with tempfile.TemporaryDirectory() as copy:
+        for name in ("ad_service", "blender_addon"):
+            shutil.copytree(ROOT / name, Path(copy) / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, copy)
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+        run_captured([python, "-m", "pip", "wheel", *options, "--wheel-dir", folder, copy])
+    return folder / f"texture_distiller-{version()}-py3-none-any.whl"
+
+
+def package(out: Path) -> int:
+    """Build the service's wheel and the add-on's zip in a folder; raises SetupError if their versions differ."""
+    manifest = ADDON / "blender_manifest.toml"
+    if _version_in(manifest, "version") != version():
+        raise SetupError(f"{manifest} has version {_version_in(manifest, 'version')}; change it to {version()}.")
+    service, bpy = service_environment(), bpy_environment(max(BPY))
+    out.mkdir(parents=True, exist_ok=True)
+    log("Building the wheel")
+    log(f"  {build_wheel(service.tool('python'), out)}")
+    log("Building the extension")
+    archive = build_extension(extension_tool(bpy), out)
+    log(f"  {archive.replace(out / f'texture_distiller-{version()}.zip')}")
+    return 0
 
 
 # -- the command line -----------------------------------------------------------------------------------------------
@@ -377,19 +426,21 @@ def parser() -> argparse.ArgumentParser:
         prog="install.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     top.add_argument(
-        "--torch-index", metavar="URL", help="take torch from here, such as a build for your GPU that pip does not find"
+        "--torch-index", metavar="URL", help="index of a torch build that pip does not find, such as one for your GPU"
     )
     commands = top.add_subparsers(dest="command", title="commands", metavar="COMMAND")
-    install = commands.add_parser("blender", help="put the add-on into Blender and tell it where the service is")
-    install.add_argument("path", type=Path, nargs="?", help="Blender's program; looked for when not given")
-    show = commands.add_parser("demo", help="the whole way once, without a window")
-    show.add_argument("--out", type=Path, default=ROOT / "demo-output", help="folder of the results (demo-output)")
+    install = commands.add_parser("blender", help="install the add-on in Blender and tell it where the service is")
+    install.add_argument("path", type=Path, nargs="?", help="Blender's program (default: searched for)")
+    show = commands.add_parser("demo", help="run the whole pipeline without a window")
+    show.add_argument("--out", type=Path, default=ROOT / "demo-output", help="folder for the results (demo-output)")
     show.add_argument("--blender", choices=list(BPY), default="5.0", help="which Blender to run it in (5.0)")
     show.add_argument("--size", type=int, default=512, help="side of the texture in pixels (512)")
     run = commands.add_parser("serve", help="run the service; further options go to `ad-service serve`", add_help=False)
     run.set_defaults(rest=True)
-    commands.add_parser("test", help="every check and every test")
-    commands.add_parser("packages", help="print the Debian packages that Blender's Python module needs and lacks here")
+    commands.add_parser("test", help="run every check and every test")
+    pack = commands.add_parser("package", help="build the service's wheel and the add-on's zip")
+    pack.add_argument("--out", type=Path, default=ROOT / "dist", help="folder for both files (dist)")
+    commands.add_parser("packages", help="print the Debian packages that Blender's Python module needs and are missing")
     return top
 
 
@@ -398,7 +449,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, rest = top.parse_known_args(arguments)
     if rest and given.command != "serve":
         top.error(f"unknown arguments: {' '.join(rest)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leaves by an exception: what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, so that subprocesses are ended
     try:
         if given.command == "blender":
             return blender(given.path)
@@ -408,8 +459,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return serve(rest)
         if given.command == "test":
             return test()
+        if given.command == "package":
+            return package(given.out.resolve())
         if given.command == "packages":
-            say(" ".join(missing_packages()))
+            log(" ".join(missing_packages()))
             return 0
         return setup(given.torch_index)
     except SetupError as error:

@@ -1,25 +1,38 @@
 """Texture Distiller in Blender: a swatch and a painted layout go to the service, the texture comes back.
 
-bpy is touched in `register` and `unregister` only, so that `blender_addon.wire` can be imported anywhere.
+bpy is imported in `register` and `unregister` only, so that `blender_addon.wire` can be imported anywhere.
 """
 
-from types import ModuleType
+from typing import Any
 
 
-def _modules() -> tuple[ModuleType, ...]:
-    """The modules that register something with Blender, in their order."""
-    from .scene import preferences, properties, session
-    from .ui.operators import jobs, layout
-    from .ui.panels import main
+def _classes() -> tuple[Any, ...]:
+    """The classes to register, in order."""
+    from .scene import preferences, properties
+    from .ui import operators, panels
 
-    return preferences, properties, jobs, layout, main, session
+    return (*preferences.classes, *properties.classes, *operators.classes, *panels.classes)
 
 
 def register() -> None:
-    for module in _modules():
-        module.register()
+    import bpy
+
+    from .scene import active_region, properties, session
+
+    for cls in _classes():
+        bpy.utils.register_class(cls)
+    properties.add_to_blender()
+    active_region.start()
+    session.start()
 
 
 def unregister() -> None:
-    for module in reversed(_modules()):
-        module.unregister()
+    import bpy
+
+    from .scene import active_region, properties, session
+
+    session.stop()
+    active_region.stop()
+    properties.remove_from_blender()
+    for cls in reversed(_classes()):
+        bpy.utils.unregister_class(cls)

@@ -1,26 +1,59 @@
-"""The pages say what is true: options, commands, files, links and errors. It also writes their tables anew:
+"""The pages agree with the code: tables, commands, buttons, files, links, the Python example.
 
-python -m tests.test_docs
+`python -m tests.test_docs` writes the tables into the pages.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import install
 from ad_service.bench import report
 from ad_service.cli import main
 from ad_service.storage import models
 from blender_addon import wire
+from blender_addon.link import records
 from blender_addon.wire import Parameter
 
 ROOT = Path(install.__file__).resolve().parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+MANNERED = (
+    "anew",
+    "amiss",
+    "at hand",
+    "told",
+    "whatever",
+    "such as is",
+    "so many",
+    "of its own",
+    "to be seen",
+    "learnt",
+)
+BRITISH = (
+    "colour",
+    "grey",
+    "licence",
+    "centre",
+    "synthesise",
+    "optimise",
+    "quantise",
+    "normalise",
+    "cancelled",
+    "artefact",
+)
+"""Words that the pages, in plain American English, do without."""
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -34,7 +67,7 @@ def parameter_table() -> str:
     for kind in wire.KINDS.values():
         for parameter in kind.parameters:
             rows.setdefault(parameter, []).append(kind.name)
-    lines = ["| parameter | default | values | what it does |", "|---|---|---|---|"]
+    lines = ["| parameter | default | values | meaning |", "|---|---|---|---|"]
     names = list(dict.fromkeys(parameter.name for parameter in rows))
     for parameter, kinds in sorted(rows.items(), key=lambda row: (row[0].advanced, names.index(row[0].name))):
         only = "" if len(kinds) == len(wire.KINDS) else f" (only {', '.join(kinds)})"
@@ -48,28 +81,28 @@ def parameter_table() -> str:
 
 def error_table() -> str:
     """The closed list of errors, as a Markdown table."""
-    lines = ["| error | HTTP | what it means | what to do | again? |", "|---|---|---|---|---|"]
+    lines = ["| error | HTTP | meaning | remedy | retry |", "|---|---|---|---|---|"]
     for error in wire.ERRORS.values():
-        again = "yes" if error.retryable else "no"
-        lines.append(f"| `{error.name}` | {error.status} | {error.title} | {error.remedy} | {again} |")
+        retry = "yes" if error.retryable else "no"
+        lines.append(f"| `{error.name}` | {error.status} | {error.title} | {error.remedy} | {retry} |")
     return "\n".join(lines)
 
 
 def speed_tables() -> str:
-    """What the benchmark measured and wrote as JSON into docs/speed, one table for each file."""
+    """The measurements in docs/speed, one Markdown table for each file."""
     files = sorted((ROOT / "docs" / "speed").glob("*.json"))
     return "\n".join(report.Report.read(file.read_text(encoding="utf-8")).markdown() for file in files).rstrip("\n")
 
 
 TABLES = (
-    (ROOT / "README.md", "parameters", parameter_table),
-    (ROOT / "README.md", "speed", speed_tables),
+    (ROOT / "docs" / "parameters.md", "parameters", parameter_table),
+    (ROOT / "docs" / "benchmarks.md", "speed", speed_tables),
     (ROOT / "docs" / "errors.md", "errors", error_table),
 )
 
 
 def parts(page: Path, name: str) -> tuple[str, str, str]:
-    """A page as what stands before its table, the table, and what stands after it."""
+    """A page in three parts: before the table of that name, the table, after it."""
     text = page.read_text(encoding="utf-8")
     match = re.search(rf"(.*<!-- {name}:[^\n]*-->\n)(.*?)(<!-- end -->.*)", text, re.DOTALL)
     assert match, f"{page} has no table between <!-- {name}: ... --> and <!-- end -->"
@@ -77,9 +110,7 @@ def parts(page: Path, name: str) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize(("page", "name", "table"), TABLES, ids=[name for _, name, _ in TABLES])
-def test_the_tables_are_those_of_the_contract_and_of_what_was_measured(
-    page: Path, name: str, table: Callable[[], str]
-) -> None:
+def test_tables_match_the_contract_and_the_measurements(page: Path, name: str, table: Callable[[], str]) -> None:
     assert parts(page, name)[1] == table() + "\n", "run: python -m tests.test_docs"
 
 
@@ -87,7 +118,7 @@ def test_the_tables_are_those_of_the_contract_and_of_what_was_measured(
 
 
 def options_of(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str, set[str]]]:
-    """Every command below a parser with the options that it takes."""
+    """Every command of a parser with its options."""
     yield name, {option for action in parser._actions for option in action.option_strings}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -101,7 +132,7 @@ def commands() -> dict[str, set[str]]:
 
 
 def examples(page: Path) -> list[str]:
-    """The commands that a page shows, in its blocks and between backticks."""
+    """The commands that a page shows, in indented blocks and between backticks."""
     text = page.read_text(encoding="utf-8")
     shown = re.findall(r"^    (.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text.replace("\n", " "))
     return [line.strip() for line in shown if re.match(r"\s*(python )?(ad-service|install\.py)\b", line)]
@@ -118,33 +149,67 @@ def test_every_command_shown_exists_with_its_options(page: Path) -> None:
                 name = f"{name} {word}"
         takes_verbs = any(other.startswith(f"{name} ") for other in known)
         if takes_verbs and len(words) > len(name.split()):
-            assert words[len(name.split())].startswith("-"), f"{line!r}: there is no such command"
+            assert words[len(name.split())].startswith("-"), f"{line!r} is not a command"
         for option in re.findall(r"(?<!\S)--[a-z-]+", line):
             assert option in known[name], f"{line!r}: {name} has no {option}"
 
 
 def test_the_readme_shows_every_command() -> None:
-    shown = " ".join(examples(ROOT / "README.md"))
+    shown = " ".join(examples(README))
     for name in commands():
         if len(name.split()) == 2 and name != "install.py packages":
             assert name in shown, f"the README does not show `{name}`"
 
 
-def test_the_readme_lists_every_model_with_its_licence(tmp_path: Path) -> None:
-    rows = re.findall(r"^\| (`.*`) \|.*\| (.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    listed = {name: licence for names, licence in rows for name in re.findall(r"`([\w-]+)`", names)}
+def test_the_readme_lists_every_model_with_its_license(tmp_path: Path) -> None:
+    rows = re.findall(r"^\| (`.*`) \|.*\| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    listed = {name: license for names, license in rows for name in re.findall(r"`([\w-]+)`", names)}
     known = {name: model.license for name, model in models.KNOWN.items()}
     known |= {model.name: model.license for model in models.available(tmp_path)}
     assert known.items() <= listed.items()
 
 
-def test_every_button_named_is_in_the_panel() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## In Blender")[1].split("\n## ")[0]
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "blender_addon").glob("*.py"))
+def test_every_button_named_in_the_readme_is_in_the_panel() -> None:
+    section = README.read_text(encoding="utf-8").split("## Your first texture in Blender")[1].split("\n## ")[0]
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "blender_addon").rglob("*.py"))
     named = {re.sub(r"\s+", " ", words) for words in re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", section)}
-    assert len(named) > 5
+    assert len(named) > 10
     fields = {p.name.replace("_", " ").title() for kind in wire.KINDS.values() for p in kind.parameters}
     assert {words for words in named - fields if f'"{words}' not in source} == set()
+
+
+def test_the_readme_explains_the_figures_of_the_panel() -> None:
+    rows = README.read_text(encoding="utf-8").split("| figure |")[1].split("\n\n")[0]
+    explained = set(re.findall(r"^\| ([A-Z][^|]*) \|", rows, re.MULTILINE))
+    shown = {re.split(r"( [XY])? [{(]", text)[0] for text in (*records.SEAMS, *records.FIGURES)}
+    assert explained == shown
+
+
+# -- the Python example ---------------------------------------------------------------------------------------------
+
+
+def test_the_python_example_in_the_readme_runs(tmp_path: Path) -> None:
+    code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[0]
+    shutil.copy(ROOT / "blender_addon" / "examples" / "cobbles.png", tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    small = code.replace("512", "128")
+    done = subprocess.run(
+        [sys.executable, "-c", small], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "measuring" in done.stdout
+    with Image.open(tmp_path / "more_cobbles.png") as picture:
+        assert (picture.size, picture.mode) == ((128, 128), "RGB")
+
+
+# -- language -------------------------------------------------------------------------------------------------------
+
+
+@each_page
+def test_pages_are_written_in_plain_american_english(page: Path) -> None:
+    text = re.sub(r"\s+", " ", page.read_text(encoding="utf-8")).lower()
+    found = [word for word in MANNERED if re.search(rf"\b{word}\b", text)] + [word for word in BRITISH if word in text]
+    assert found == []
 
 
 # -- files and links ------------------------------------------------------------------------------------------------
@@ -184,13 +249,22 @@ def test_every_python_file_named_exists(page: Path) -> None:
         assert name.rsplit("/", 1)[-1] in names | {"install.py", "__init__.py"}, f"{page.name} names {name}"
 
 
-def test_the_architecture_names_every_module() -> None:
+def test_the_architecture_lists_every_folder() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert sorted(path for path in modules() if path.rsplit("/", 1)[-1] not in text) == []
+    listed = set(re.findall(r"^\| `([\w/]+)` \|", text, re.MULTILINE))
+    folders = {path.rsplit("/", 1)[0] for path in modules() if path.count("/") > 1}
+    core = {folder for folder in folders if folder.startswith("ad_service/core/")}
+    assert {"/".join(folder.split("/")[:2]) for folder in folders} | core <= listed
+    assert sorted(folder for folder in listed if not (ROOT / folder).is_dir()) == []
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if page.name != "index.md" and f"{page.name})" not in index] == []
 
 
 def write_tables() -> None:
-    """Put the tables into the pages."""
+    """Write the tables into the pages."""
     for page, name, table in TABLES:
         before, _, after = parts(page, name)
         page.write_text(f"{before}{table()}\n{after}", encoding="utf-8")

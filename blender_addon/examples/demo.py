@@ -1,9 +1,9 @@
-"""The whole way once, in a Blender without a window: a garden path is laid out, synthesised and put on a model.
+"""Lays out, synthesizes and renders a garden path, in a Blender without a window.
 
-    python install.py demo                                                     does everything that this needs
+    python install.py demo                                                     also installs and starts everything
     blender -b --python-exit-code 1 --python demo.py -- --out DIR              in a Blender that has the add-on
 
-Leaves in DIR: path_texture.png, path_tiled.png (the texture twice in each direction), path_layout.png,
+Writes into DIR: path_texture.png, path_tiled.png (the texture twice in each direction), path_layout.png,
 path_model.png (the model, rendered by Cycles) and path.blend.
 """
 
@@ -28,7 +28,7 @@ WAIT_SECONDS = 1800.0
 
 
 def addon_package(extension: Path | None) -> str:
-    """The name of the add-on's package in this Blender; installs it from the zip first when one is given."""
+    """The name of the add-on's package in this Blender. Installs it from a zip first, if one is given."""
     if extension is not None:
         bpy.ops.extensions.package_install_files(
             filepath=str(extension), repo="user_default", enable_on_install=True, overwrite=True
@@ -43,7 +43,7 @@ def addon_package(extension: Path | None) -> str:
 
 
 def make_ground(rows: int = 240, columns: int = 160) -> bpy.types.Object:
-    """A slab of rolling ground, 2 x 3 m, whose UV map repeats the texture one and a half times along its length."""
+    """A slab of uneven ground, 2 x 3 m, whose UV map repeats the texture 1.5 times along its length."""
     v, u = np.meshgrid(np.linspace(0, 1.5, rows), np.linspace(0, 1, columns), indexing="ij")
     x, y = (u - 0.5) * 2, v * 2 - 1.5
     z = 0.16 * np.cos(1.9 * x + 0.6) * np.sin(1.7 * y) + 0.10 * np.sin(2.3 * x * y) + 0.12 * np.abs(x) ** 3
@@ -63,7 +63,7 @@ def make_ground(rows: int = 240, columns: int = 160) -> bpy.types.Object:
 
 
 def make_material(name: str, color: tuple[float, float, float], picture: Path | None = None) -> bpy.types.Material:
-    """A matt material of one colour, or with a picture as its base colour."""
+    """A rough material with a color or a picture as its base color."""
     material = bpy.data.materials.new(name)
     if material.node_tree is None:
         material.use_nodes = True
@@ -80,7 +80,7 @@ def make_material(name: str, color: tuple[float, float, float], picture: Path | 
 
 
 def make_scene() -> None:
-    """The ground in its material, a low sun, a pale sky and a camera."""
+    """The ground with its material, a low sun, a pale sky and a camera."""
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
     scene = bpy.context.scene
     ground = make_ground()
@@ -106,7 +106,7 @@ def make_scene() -> None:
 
 
 def path_layout(side: int) -> np.ndarray:
-    """Labels (side, side): 0 a winding path, 1 beside it. It leaves at the top where it enters at the bottom."""
+    """Labels (side, side): 0 on a winding path that tiles vertically, 1 beside it."""
     y, x = np.meshgrid((np.arange(side) + 0.5) / side, (np.arange(side) + 0.5) / side, indexing="ij")
     middle = 0.5 + 0.16 * np.sin(2 * np.pi * y) + 0.03 * np.sin(6 * np.pi * y + 1)
     width = 0.21 + 0.025 * np.sin(4 * np.pi * y + 2) + 0.012 * np.sin(14 * np.pi * y)
@@ -116,8 +116,8 @@ def path_layout(side: int) -> np.ndarray:
 # -- the job --------------------------------------------------------------------------------------------------------
 
 
-def order_texture(regions: ModuleType, size: int) -> None:
-    """Fill in what the panel shows, as an artist would, and press Distill."""
+def submit_job(regions: ModuleType, size: int) -> None:
+    """Sets the panel's properties as an artist would, and submits the job."""
     settings = bpy.context.scene.distill
     bpy.ops.distill.picture_from_material()
     settings.image_regions = bpy.data.images.load(str(EXAMPLES / "cobbles_regions.png"))
@@ -134,23 +134,23 @@ def order_texture(regions: ModuleType, size: int) -> None:
     bpy.ops.distill.run()
 
 
-def wait_for_it(running: ModuleType) -> None:
-    """Pump until the job has ended, and say how far it is now and then; ends the program when it failed."""
-    start = said = time.monotonic()
-    while running.desk.busy():
-        running.pump()
+def wait_for_result(session: ModuleType) -> None:
+    """Handles events until the job has ended, and prints its progress; exits if it failed."""
+    start = printed = time.monotonic()
+    while session.current().busy():
+        session.pump()
         time.sleep(0.1)
-        if time.monotonic() - said > 10:
-            said = time.monotonic()
-            print("  " + "; ".join(record.progress_text() for record in running.desk.of_this_file()), flush=True)
-        if said - start > WAIT_SECONDS:
+        if time.monotonic() - printed > 10:
+            printed = time.monotonic()
+            print("  " + "; ".join(record.progress_text() for record in session.current().of_this_file()), flush=True)
+        if printed - start > WAIT_SECONDS:
             raise SystemExit(f"demo.py: no result after {WAIT_SECONDS:g} seconds")
-    errors = [record.sentence for record in running.desk.of_this_file() if record.sentence]
+    errors = [record.sentence for record in session.current().of_this_file() if record.sentence]
     if errors or not bpy.context.scene.distill.last_result:
-        raise SystemExit(f"demo.py: {' '.join(errors) or 'the service gave no result'}")
+        raise SystemExit(f"demo.py: {' '.join(errors) or 'the job has no result'}")
 
 
-# -- what it leaves -------------------------------------------------------------------------------------------------
+# -- the results ---------------------------------------------------------------------------------------------------
 
 
 def save_pictures(image_io: ModuleType, out: Path) -> None:
@@ -164,7 +164,7 @@ def save_pictures(image_io: ModuleType, out: Path) -> None:
 
 
 def render(path: Path) -> None:
-    """A picture of the model by Cycles on the CPU."""
+    """Renders the model with Cycles on the CPU."""
     scene = bpy.context.scene
     scene.render.engine = "CYCLES"
     scene.cycles.device = "CPU"
@@ -187,18 +187,18 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
 
     package = addon_package(given.extension)
-    regions, running, image_io = (
-        importlib.import_module(f"{package}.{name}") for name in ("regions", "running", "image_io")
+    regions, session, image_io = (
+        importlib.import_module(f"{package}.scene.{name}") for name in ("regions", "session", "image_io")
     )
     make_scene()
     bpy.ops.distill.connect()
-    order_texture(regions, given.size)
-    wait_for_it(running)
+    submit_job(regions, given.size)
+    wait_for_result(session)
     save_pictures(image_io, given.out)
     render(given.out / "path_model.png")
     bpy.ops.file.pack_all()
     bpy.ops.wm.save_as_mainfile(filepath=str(given.out / "path.blend"))
-    running.desk.close()
+    session.current().close()
 
 
 if __name__ == "__main__":

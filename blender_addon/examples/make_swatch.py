@@ -1,26 +1,27 @@
-"""How the example swatch was made: cobbles and moss, modelled from noise, rendered by Cycles. No photograph is in it.
+"""Makes the example swatch: cobbles and moss, modeled from noise and rendered by Cycles, without a photograph.
 
-Run with a Python that has bpy: `python make_swatch.py [FOLDER]`. It writes cobbles.png (the swatch), and
-cobbles_regions.png, the map that says which pixels are stone and which are moss. Both are CC0.
+Run with a Python that has bpy: `python make_swatch.py [FOLDER]`. Writes cobbles.png, the swatch, and
+cobbles_regions.png, its region map of stone and moss. Both are CC0.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 
 SIDE = 448  # pixels of the swatch
 EDGE = 1.06  # the ground reaches from -EDGE to EDGE, the camera sees -1 to 1
 GRID = 1200  # vertices of the ground along a side
 STONES = 10  # cobbles along a side of the picture
 LEAVES = 150_000
-STONE_COLOUR, MOSS_COLOUR = (214, 120, 60), (60, 160, 80)  # of the region map
+STONE_COLOR, MOSS_COLOR = (214, 120, 60), (60, 160, 80)  # of the region map
 
 
 def noise(rng: np.random.Generator, x: Array, y: Array, cells: float, octaves: int = 4) -> Array:
@@ -64,14 +65,14 @@ def cobbles(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def moss_amount(x: Array, y: Array, joint: Array) -> Array:
-    """0 on bare stone, 1 deep in the moss. It grows in wide patches and creeps along the joints at their rim."""
+    """Amount of moss, 0 to 1: wide patches, and at their edges along the joints."""
     rng = np.random.default_rng(40)
     patches = noise(rng, x, y, 2.2, 3) + 0.12 * noise(rng, x, y, 40, 3)
     return smoothstep(-0.12, 0.12, patches - 0.35 * np.clip(joint - 0.25, -0.25, 0.5))
 
 
 def ground(x: Array, y: Array) -> tuple[Array, Array, Array]:
-    """Height, colour (N, 3, linear) and moss at the points."""
+    """Height, color (N, 3, linear) and moss at the points."""
     rng = np.random.default_rng(8)
     joint, stone = cobbles(x, y)
     own = rng.random((4096, 5)).astype(np.float32)[stone]
@@ -84,20 +85,20 @@ def ground(x: Array, y: Array) -> tuple[Array, Array, Array]:
     cushion = 0.05 + 0.022 * noise(rng, x, y, 14, 2) + 0.010 * noise(rng, x, y, 60, 2)
     height = np.maximum(stones, soil) * (1 - 0.7 * moss) + moss * cushion
 
-    grey = 0.15 + 0.16 * own[..., 2] + 0.05 * noise(rng, x, y, 10, 4) + 0.05 * rough + 0.06 * pits
+    gray = 0.15 + 0.16 * own[..., 2] + 0.05 * noise(rng, x, y, 10, 4) + 0.05 * rough + 0.06 * pits
     warm = 0.16 * (own[..., 3] - 0.45) + 0.05 * noise(rng, x, y, 5, 3)
-    colour = np.clip(grey, 0.03, 0.6)[..., None] * np.stack([1.06 + warm, 1 + 0 * warm, 0.93 - warm], -1)
+    color = np.clip(gray, 0.03, 0.6)[..., None] * np.stack([1.06 + warm, 1 + 0 * warm, 0.93 - warm], -1)
     lichen = smoothstep(0.55, 0.75, noise(rng, x, y, 22, 4)) * s * (own[..., 4] > 0.6)
-    colour = colour * (1 - 0.6 * lichen[..., None]) + 0.6 * lichen[..., None] * np.array([0.42, 0.42, 0.33])
+    color = color * (1 - 0.6 * lichen[..., None]) + 0.6 * lichen[..., None] * np.array([0.42, 0.42, 0.33])
     earth = (0.045 + 0.02 * noise(rng, x, y, 80, 3))[..., None] * np.array([1.2, 0.95, 0.7])
     bare = smoothstep(0.02, 0.14, joint)[..., None]
-    colour = earth * (1 - bare) + colour * bare
+    color = earth * (1 - bare) + color * bare
     green = (0.05 + 0.02 * noise(rng, x, y, 30, 3))[..., None] * np.array([0.75, 1.0, 0.25])
-    return height, colour * (1 - moss[..., None]) + green * moss[..., None], moss
+    return height, color * (1 - moss[..., None]) + green * moss[..., None], moss
 
 
-def mesh(name: str, points: Array, faces: NDArray[np.int32], colours: Array) -> None:
-    """An object of polygons with `faces.shape[1]` corners, coloured by its points, put into the scene."""
+def mesh(name: str, points: Array, faces: NDArray[np.int32], colors: Array) -> None:
+    """An object of polygons with `faces.shape[1]` corners, colored by its points, in the scene."""
     data = bpy.data.meshes.new(name)
     data.vertices.add(len(points))
     data.vertices.foreach_set("co", points.astype(np.float32).ravel())
@@ -108,14 +109,14 @@ def mesh(name: str, points: Array, faces: NDArray[np.int32], colours: Array) -> 
     data.polygons.foreach_set("loop_start", np.arange(0, faces.size, corners, dtype=np.int32))
     data.update(calc_edges=True)
     data.shade_smooth()
-    layer = data.color_attributes.new("colour", "FLOAT_COLOR", "POINT")
-    layer.data.foreach_set("color", np.c_[colours, np.ones(len(colours))].astype(np.float32).ravel())
+    layer = data.color_attributes.new("color", "FLOAT_COLOR", "POINT")
+    layer.data.foreach_set("color", np.c_[colors, np.ones(len(colors))].astype(np.float32).ravel())
 
     material = bpy.data.materials.new(name)
     material.use_nodes = True
     nodes, links = material.node_tree.nodes, material.node_tree.links
     attribute = nodes.new("ShaderNodeVertexColor")
-    attribute.layer_name = "colour"
+    attribute.layer_name = "color"
     links.new(attribute.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
     nodes["Principled BSDF"].inputs["Roughness"].default_value = 0.75
     data.materials.append(material)
@@ -125,14 +126,14 @@ def mesh(name: str, points: Array, faces: NDArray[np.int32], colours: Array) -> 
 def add_ground() -> None:
     axis = np.linspace(-EDGE, EDGE, GRID, dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
-    height, colour, _ = ground(x, y)
+    height, color, _ = ground(x, y)
     number = np.arange(GRID * GRID, dtype=np.int32).reshape(GRID, GRID)
     faces = np.stack([number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]], -1).reshape(-1, 4)
-    mesh("ground", np.stack([x, y, height], -1).reshape(-1, 3), faces, colour.reshape(-1, 3))
+    mesh("ground", np.stack([x, y, height], -1).reshape(-1, 3), faces, color.reshape(-1, 3))
 
 
 def add_leaves() -> None:
-    """The moss: small bent blades, standing where there is much of it."""
+    """The moss: small bent blades where there is much of it."""
     rng = np.random.default_rng(3)
     x, y = rng.uniform(-EDGE, EDGE, (2, LEAVES)).astype(np.float32)
     height, _, moss = ground(x, y)
@@ -151,12 +152,12 @@ def add_leaves() -> None:
     tone = (rng.uniform(0.6, 1.5, n) * (1 + 0.35 * noise(rng, x, y, 9, 3)))[:, None]
     dry = (rng.random(n) < 0.06)[:, None]
     green = np.array([0.10, 0.165, 0.028]) * tone
-    colour = np.where(dry, np.array([0.20, 0.14, 0.06]) * tone, green)
-    mesh("moss", points, faces, np.repeat(colour, 4, axis=0))
+    color = np.where(dry, np.array([0.20, 0.14, 0.06]) * tone, green)
+    mesh("moss", points, faces, np.repeat(color, 4, axis=0))
 
 
 def photograph(path: Path) -> None:
-    """Look straight down, under an overcast sky with a low sun."""
+    """Renders the view straight down, under an overcast sky with a low sun."""
     scene = bpy.context.scene
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     camera.data.type, camera.data.ortho_scale = "ORTHO", 2.0
@@ -185,14 +186,14 @@ def photograph(path: Path) -> None:
 
 
 def draw_regions(path: Path) -> None:
-    """The region map: flat colours, cut where the moss becomes thicker than half."""
+    """Draws the region map: moss where its amount exceeds 0.5, otherwise stone."""
     axis = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1
     x, y = np.meshgrid(axis, axis)
     _, _, moss = ground(x, y)
-    for _ in range(3):  # crumbs of a few pixels belong to what is around them
-        moss = sum(np.roll(moss, (i, j), (0, 1)) for i in (-2, 0, 2) for j in (-2, 0, 2)) / 9
-    colours = np.where(moss[..., None] > 0.5, np.array(MOSS_COLOUR), np.array(STONE_COLOUR)) / 255
-    pixels = np.concatenate([colours, np.ones((SIDE, SIDE, 1))], -1).astype(np.float32)
+    for _ in range(3):  # a blur that removes parts of a few pixels
+        moss = np.mean([np.roll(moss, (i, j), (0, 1)) for i in (-2, 0, 2) for j in (-2, 0, 2)], 0)
+    colors = np.where(moss[..., None] > 0.5, np.array(MOSS_COLOR), np.array(STONE_COLOR)) / 255
+    pixels = np.concatenate([colors, np.ones((SIDE, SIDE, 1))], -1).astype(np.float32)
     image = bpy.data.images.new("regions", SIDE, SIDE)
     image.pixels.foreach_set(pixels.ravel())
     image.file_format = "PNG"

@@ -1,13 +1,13 @@
-"""The one background thread: takes orders from a queue, talks HTTP, hands news back through `pump`. No bpy.
+"""A background thread that talks HTTP, so that Blender's main thread never waits. No bpy.
 
-The main thread orders (`connect`, `submit`, `watch`, `cancel`) and never waits; a timer, a script or a test calls
-`pump` to take the news. A job that was submitted or watched gives exactly one `Ended`, except when `close` comes first.
+The main thread queues commands (`connect`, `submit`, `watch`, `cancel`) and takes the resulting events with
+`take_events`, from a timer, a script or a test. A job that was submitted or watched ends with exactly one `JobEnded`,
+unless `close` comes first.
 """
 
 from __future__ import annotations
 
 import queue
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,75 +19,75 @@ from ..wire.errors import LocalError
 from . import client
 
 SERVICE_ERRORS = ("service-unreachable", "unauthorized", "version-mismatch")
-"""What is wrong with the service and not with one job."""
-LOOK_SECONDS = 0.5
-"""How long one look at a job waits for news: an order waits at most so long for its turn."""
+"""Errors that concern the service and not a single job."""
+POLL_SECONDS = 0.5
+"""How long one request for a job's status may wait for a change; a new command waits at most this long."""
 IDLE_SECONDS = 20.0
-"""How often a service that has nothing to do is asked whether it is still there."""
+"""Interval of status requests to a service without jobs of ours."""
 START_SECONDS = 90.0
-"""How long a service that was started may take until it answers."""
-RIVAL_SECONDS = 3.0
-"""How long to look on when it ended at once: it does so when another one, just started, holds the data folder."""
+"""Timeout until a service that was started responds."""
+OTHER_SERVICE_SECONDS = 3.0
+"""How long to keep looking after a started service exits: it does so if another one has locked the data folder."""
 READY_SECONDS = 180.0
-"""How long its worker may take after that until the device is known."""
+"""Timeout until the service's worker knows its device."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The service answers."""
+class ServiceFound:
+    """The service responds."""
 
-    status: client.Status
+    status: client.ServiceStatus
 
 
 @dataclass(frozen=True)
-class Starting:
-    """The service was started, or is looked for again; the text says which."""
+class ServiceStarting:
+    """The service is being started or is not ready; the message says which."""
 
     message: str
 
 
 @dataclass(frozen=True)
-class Lost:
-    """The service cannot be used; the error says why."""
+class ServiceLost:
+    """The service cannot be used."""
 
     error: wire.WireError
 
 
 @dataclass(frozen=True)
-class Submitted:
-    """The service has taken the job; `request` is its document, by which it can be asked for again."""
+class JobSubmitted:
+    """The service has accepted the job; `request` is its document, with which it can be submitted again."""
 
     job: str
     request: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Moved:
-    """A job that has not ended changed its state or its progress."""
+class JobProgressed:
+    """The state or the progress of an active job changed."""
 
     job: str
     status: wire.JobStatus
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """Nothing is heard of the job for a moment; the text says why."""
+class JobWaiting:
+    """The job makes no progress at the moment; the message says why."""
 
     job: str
     message: str
 
 
 @dataclass(frozen=True)
-class Preview:
-    """The newest picture of a running job."""
+class PreviewReceived:
+    """The newest preview of a running job, a PNG file."""
 
     job: str
     png: bytes
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The one end of a job: pictures by name (and its status) when it succeeded, an error when it failed."""
+class JobEnded:
+    """The end of a job, with its pictures by name if it succeeded, with an error if it failed."""
 
     job: str
     state: str
@@ -96,38 +96,50 @@ class Ended:
     error: wire.WireError | None = None
 
 
-News = Found | Starting | Lost | Submitted | Moved | Waiting | Preview | Ended
+Event = (
+    ServiceFound
+    | ServiceStarting
+    | ServiceLost
+    | JobSubmitted
+    | JobProgressed
+    | JobWaiting
+    | PreviewReceived
+    | JobEnded
+)
 PictureSource = Callable[[], bytes]
-"""Gives a picture's bytes; called on the thread, so that encoding does not hold up the interface."""
+"""Returns a picture's bytes. Called on the thread, so that encoding does not block the interface."""
 
 
 @dataclass
-class _Watched:
-    """What the thread knows of a job that it follows."""
+class _WatchedJob:
+    """The last revision and preview (a sha256) that were reported of a job."""
 
     revision: int = -1
     preview: str | None = None
 
 
-class Tasks:
-    """One thread, its orders and its news. `patience` is how long a service may be away before its jobs fail here."""
+class BackgroundThread:
+    """One thread with a queue of commands and a queue of events.
 
-    def __init__(self, patience: float = 20.0) -> None:
-        self.patience = patience
-        self._orders: queue.Queue[tuple[Callable[[], None], str | None]] = queue.Queue()
-        self._news: queue.Queue[News] = queue.Queue()
+    `reconnect_timeout` is how many seconds the service may be unreachable before its jobs fail here.
+    """
+
+    def __init__(self, reconnect_timeout: float = 20.0) -> None:
+        self.reconnect_timeout = reconnect_timeout
+        self._commands: queue.Queue[tuple[Callable[[], None], str | None]] = queue.Queue()
+        self._events: queue.Queue[Event] = queue.Queue()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-        self._place = client.Place()
+        self._address = client.ServiceAddress()
         self._client: client.Client | None = None
-        self._watched: dict[str, _Watched] = {}
-        self._away_since: float | None = None
+        self._watched: dict[str, _WatchedJob] = {}
+        self._unreachable_since: float | None = None
 
-    # ---------------------------------------------------------------------- the main thread's side
+    # ---------------------------------------------------------------------- called on the main thread
 
-    def connect(self, place: client.Place, may_start: bool = False) -> None:
-        """Look for the service anew; start it if it is not there and that is allowed."""
-        self._order(lambda: self._connect(place, may_start))
+    def connect(self, address: client.ServiceAddress, may_start: bool = False) -> None:
+        """Connect to the service again; start it if it is not running and `may_start` is True."""
+        self._queue(lambda: self._connect(address, may_start))
 
     def submit(
         self,
@@ -135,137 +147,136 @@ class Tasks:
         kind: str,
         parameters: Mapping[str, Any],
         pictures: Mapping[str, PictureSource],
-        place: client.Place,
+        address: client.ServiceAddress,
         may_start: bool = False,
     ) -> None:
-        """Send the pictures and the job, then follow it."""
-        self._order(lambda: self._submit(job, kind, parameters, pictures, place, may_start), job)
+        """Upload the pictures, submit the job, then watch it."""
+        self._queue(lambda: self._submit(job, kind, parameters, pictures, address, may_start), job)
 
-    def resubmit(self, job: str, request: Mapping[str, Any], place: client.Place) -> None:
-        """Ask again for what was asked before, whose pictures the service has; then follow it."""
-        self._order(lambda: self._resubmit(job, request, place), job)
+    def resubmit(self, job: str, request: Mapping[str, Any], address: client.ServiceAddress) -> None:
+        """Submit an earlier request, whose pictures the service has; then watch the job."""
+        self._queue(lambda: self._resubmit(job, request, address), job)
 
-    def watch(self, job: str, place: client.Place) -> None:
-        """Follow a job that was submitted earlier, in this Blender or in another."""
-        self._order(lambda: self._watch(job, place), job)
+    def watch(self, job: str, address: client.ServiceAddress) -> None:
+        """Watch a job that was submitted earlier, by this Blender or another."""
+        self._queue(lambda: self._watch(job, address), job)
 
     def cancel(self, job: str) -> None:
-        self._order(lambda: self._cancel(job), job)
+        self._queue(lambda: self._cancel(job), job)
 
-    def pump(self) -> list[News]:
-        """The news since the last call, oldest first. Never waits."""
-        news: list[News] = []
-        while not self._news.empty():  # nobody else takes from it
-            news.append(self._news.get_nowait())
-        return news
+    def take_events(self) -> list[Event]:
+        """The events since the last call, oldest first. Never waits."""
+        events: list[Event] = []
+        while not self._events.empty():  # this is the only consumer
+            events.append(self._events.get_nowait())
+        return events
 
     def close(self, timeout: float = 10.0) -> bool:
-        """End the thread and wait for it; says whether it has ended. Jobs on the service go on."""
+        """Stop the thread; returns whether it ended within `timeout` seconds. Jobs on the service continue."""
         self._closing.set()
-        self._orders.put((lambda: None, None))
+        self._commands.put((lambda: None, None))
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(timeout)
         return thread is None or not thread.is_alive()
 
-    def _order(self, order: Callable[[], None], job: str | None = None) -> None:
+    def _queue(self, command: Callable[[], None], job: str | None = None) -> None:
         if self._closing.is_set():
-            raise RuntimeError("these tasks are closed")
+            raise RuntimeError("this BackgroundThread is closed")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="texture-distiller", daemon=True)
             self._thread.start()
-        self._orders.put((order, job))
+        self._commands.put((command, job))
 
-    # ---------------------------------------------------------------------- the thread's side
+    # ---------------------------------------------------------------------- runs on the thread
 
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                order, job = self._orders.get(not self._watched, IDLE_SECONDS if self._client else None)
+                command, job = self._commands.get(not self._watched, IDLE_SECONDS if self._client else None)
             except queue.Empty:
-                order, job = self._look_around if self._watched else self._check, None
+                command, job = self._poll_jobs if self._watched else self._check_service, None
             try:
-                order()
+                command()
             except wire.WireError as error:
                 self._fail(job, error)
-            except Exception as error:  # the thread must outlive a defect, and the artist must hear of it
-                self._fail(job, wire.WireError("internal", f"The add-on stumbled: {type(error).__name__}: {error}"))
+            except Exception as error:  # a defect must not end the thread without a message
+                problem = f"Unexpected error in the add-on: {type(error).__name__}: {error}"
+                self._fail(job, wire.WireError("internal", problem))
         if self._client is not None:
             self._client.close()
 
-    def _tell(self, news: News) -> None:
-        self._news.put(news)
+    def _send(self, event: Event) -> None:
+        self._events.put(event)
 
-    def _connect(self, place: client.Place, may_start: bool) -> None:
+    def _connect(self, address: client.ServiceAddress, may_start: bool) -> None:
         self._forget_client()
-        self._go_to(place)
+        self._set_address(address)
         self._service(may_start)
 
     def _service(self, may_start: bool = False) -> client.Client:
-        """The client in use, or a newly found one; raises WireError when there is no service."""
+        """The current client or a new one; raises WireError if the service cannot be reached."""
         if self._client is not None:
             return self._client
         try:
-            found = client.find(self._place)
+            found = client.find(self._address)
             status = found.status()
         except wire.WireError as error:
             if error.code != "service-unreachable" or isinstance(error, LocalError):
                 raise
-            if self._place.url:
-                todo = "start it there, or clear the address in the preferences"
-                raise LocalError(error.code, f"{error.detail}; {todo}") from error
-            if not client.executable_of(self._place):
-                todo = "run `python install.py blender`, or choose its program in the preferences"
-                raise LocalError(error.code, f"{error.detail}; {todo}") from error
+            if self._address.url:
+                remedy = "start it there, or clear the address in the preferences"
+                raise LocalError(error.code, f"{error.detail}; {remedy}") from error
+            if not client.executable_of(self._address):
+                remedy = "run `python install.py blender`, or choose its program in the preferences"
+                raise LocalError(error.code, f"{error.detail}; {remedy}") from error
             if not may_start:
                 raise
-            found, status = self._start()
+            found, status = self._start_service()
         self._client = found
-        self._tell(Found(self._until_ready(found, status)))
+        self._send(ServiceFound(self._wait_until_ready(found, status)))
         return found
 
-    def _start(self) -> tuple[client.Client, client.Status]:
-        """Start the service and wait until it answers."""
-        self._tell(Starting("Starting the service"))
-        process = client.start(self._place)
+    def _start_service(self) -> tuple[client.Client, client.ServiceStatus]:
+        """Start the service and wait until it responds; raises WireError if it does not."""
+        self._send(ServiceStarting("Starting the service"))
+        process = client.start(self._address)
         last_seen = time.monotonic()
         end = last_seen + START_SECONDS
-        error = wire.WireError("service-unreachable", f"The service gave no answer in {START_SECONDS:g} seconds")
         while time.monotonic() < end and not self._closing.wait(0.3):
             try:
-                found = client.find(self._place)
+                found = client.find(self._address)
                 return found, found.status()
-            except wire.WireError as latest:
-                if latest.code != "service-unreachable":
+            except wire.WireError as error:
+                if error.code != "service-unreachable":
                     raise
             if process.poll() is None:
                 last_seen = time.monotonic()
-            elif time.monotonic() - last_seen > RIVAL_SECONDS:
-                words = client.last_words(self._place) or f"exit status {process.returncode}"
-                raise wire.WireError("service-unreachable", f"The service ended while it started: {words}")
-        _let_go(process)
-        raise error
+            elif time.monotonic() - last_seen > OTHER_SERVICE_SECONDS:
+                reason = client.last_log_line(self._address) or f"exit status {process.returncode}"
+                raise wire.WireError("service-unreachable", f"The service stopped while it started: {reason}")
+        process.terminate()
+        raise wire.WireError("service-unreachable", f"The service did not respond within {START_SECONDS:g} seconds")
 
-    def _check(self) -> None:
-        """Whether the service is still there, while nothing is to be done."""
+    def _check_service(self) -> None:
+        """Report the status of the service, which has no jobs of ours."""
         if self._client is not None:
-            self._tell(Found(self._client.status()))
+            self._send(ServiceFound(self._client.status()))
 
-    def _until_ready(self, found: client.Client, status: client.Status) -> client.Status:
-        """The status once the worker knows its device, or the last one when that takes too long."""
+    def _wait_until_ready(self, found: client.Client, status: client.ServiceStatus) -> client.ServiceStatus:
+        """The status once the worker knows its device, or the last one after READY_SECONDS or with a new command."""
         end = time.monotonic() + READY_SECONDS
-        while not status.ready and time.monotonic() < end and self._orders.empty():
-            self._tell(Starting(status.device or "The service is getting ready"))
+        while not status.ready and time.monotonic() < end and self._commands.empty():
+            self._send(ServiceStarting(status.device or "The service is getting ready"))
             if self._closing.wait(0.5):
                 break
             status = found.status()
         return status
 
-    def _go_to(self, place: client.Place) -> None:
-        """Look for the service there from now on."""
-        if place != self._place:
+    def _set_address(self, address: client.ServiceAddress) -> None:
+        if address != self._address:
             self._forget_client()
-        self._place = place
+        self._address = address
 
     def _forget_client(self) -> None:
         if self._client is not None:
@@ -278,24 +289,24 @@ class Tasks:
         kind: str,
         parameters: Mapping[str, Any],
         pictures: Mapping[str, PictureSource],
-        place: client.Place,
+        address: client.ServiceAddress,
         may_start: bool,
     ) -> None:
-        self._go_to(place)
-        service = self._fresh_service(may_start)
+        self._set_address(address)
+        service = self._checked_service(may_start)
         inputs = {}
         for name, source in pictures.items():
-            self._tell(Waiting(job, f"Sending the {name}"))
-            inputs[name] = service.send_blob(source())
+            self._send(JobWaiting(job, f"Uploading the {name}"))
+            inputs[name] = service.upload(source())
         request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
-        self._follow(job, service.submit(job, request))
+        self._on_submitted(job, service.submit(job, request))
 
-    def _resubmit(self, job: str, request: Mapping[str, Any], place: client.Place) -> None:
-        self._go_to(place)
-        self._follow(job, self._fresh_service().submit(job, wire.JobRequest.parse(request)))
+    def _resubmit(self, job: str, request: Mapping[str, Any], address: client.ServiceAddress) -> None:
+        self._set_address(address)
+        self._on_submitted(job, self._checked_service().submit(job, wire.JobRequest.parse(request)))
 
-    def _fresh_service(self, may_start: bool = False) -> client.Client:
-        """A client that answered just now: the one in use may belong to a service that has gone since."""
+    def _checked_service(self, may_start: bool = False) -> client.Client:
+        """A client whose service responded just now: the service of the current one may have stopped."""
         if self._client is not None:
             try:
                 self._client.status()
@@ -305,14 +316,14 @@ class Tasks:
                 self._forget_client()
         return self._service(may_start)
 
-    def _follow(self, job: str, status: wire.JobStatus) -> None:
-        """Tell that the service has the job; what goes wrong from now on is met at the next look."""
-        self._tell(Submitted(job, status.request))
-        self._watched[job] = _Watched()
+    def _on_submitted(self, job: str, status: wire.JobStatus) -> None:
+        """Report that the service has the job and watch it; the next poll reports any error."""
+        self._send(JobSubmitted(job, status.request))
+        self._watched[job] = _WatchedJob()
 
-    def _watch(self, job: str, place: client.Place) -> None:
-        self._go_to(place)
-        self._watched.setdefault(job, _Watched())
+    def _watch(self, job: str, address: client.ServiceAddress) -> None:
+        self._set_address(address)
+        self._watched.setdefault(job, _WatchedJob())
 
     def _cancel(self, job: str) -> None:
         try:
@@ -320,74 +331,74 @@ class Tasks:
         except wire.WireError as error:
             if error.code != "service-unreachable":
                 raise
-            self._watched.pop(job, None)  # nobody is there who could run it on
-            self._tell(Ended(job, "canceled"))
+            self._watched.pop(job, None)  # no service is running that could continue it
+            self._send(JobEnded(job, "canceled"))
             return
         if job in self._watched:
-            self._hear(job, status)
+            self._on_status(job, status)
 
-    def _look_around(self) -> None:
-        """One look at every job that is followed. It waits for news of one of them: the first that runs."""
+    def _poll_jobs(self) -> None:
+        """Request the status of every watched job. Waits for a change of the first one only."""
         try:
             service = self._service()
             jobs = list(self._watched)
             for job in jobs[1:]:
-                self._look(service, job, 0.0)
-            if jobs and self._orders.empty() and jobs[0] in self._watched:
-                self._look(service, jobs[0], LOOK_SECONDS)
+                self._poll_job(service, job, 0.0)
+            if jobs and self._commands.empty() and jobs[0] in self._watched:
+                self._poll_job(service, jobs[0], POLL_SECONDS)
         except wire.WireError as error:
-            self._away(error)
+            self._on_unreachable(error)
             return
-        self._away_since = None
+        self._unreachable_since = None
 
-    def _look(self, service: client.Client, job: str, wait: float) -> None:
+    def _poll_job(self, service: client.Client, job: str, wait: float) -> None:
         try:
-            self._hear(job, service.look(job, wait, self._watched[job].revision))
+            self._on_status(job, service.job_status(job, wait, self._watched[job].revision))
         except wire.WireError as error:
             if error.code in SERVICE_ERRORS:
                 raise
             self._fail(job, error)
 
-    def _away(self, error: wire.WireError) -> None:
-        """The service does not answer: look for it again for a while, then give its jobs up."""
+    def _on_unreachable(self, error: wire.WireError) -> None:
+        """Try to reconnect until the timeout is over, then fail all watched jobs."""
         self._forget_client()
         now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
-        if now - self._away_since < self.patience and error.code != "version-mismatch":
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+        if now - self._unreachable_since < self.reconnect_timeout and error.code != "version-mismatch":
             for job in self._watched:
-                self._tell(Waiting(job, "The service does not answer; looking for it again"))
+                self._send(JobWaiting(job, "The service does not respond; reconnecting"))
             self._closing.wait(0.5)
             return
-        self._away_since = None
-        self._tell(Lost(error))
+        self._unreachable_since = None
+        self._send(ServiceLost(error))
         for job in list(self._watched):
             self._fail(job, error)
 
-    def _hear(self, job: str, status: wire.JobStatus) -> None:
-        """Tell what is new in a job's status; fetch the pictures that it names."""
+    def _on_status(self, job: str, status: wire.JobStatus) -> None:
+        """Report a status with a new revision, and download the pictures that it names."""
         watched = self._watched[job]
         if status.revision == watched.revision:
             return
         if not status.final:
             watched.revision = status.revision
-            self._tell(Moved(job, status))
+            self._send(JobProgressed(job, status))
             if status.preview and status.preview != watched.preview:
                 watched.preview = status.preview
-                self._fetch_preview(job, status.preview)
+                self._download_preview(job, status.preview)
         elif status.state == "succeeded" and status.result is not None:
-            pictures = {name: self._service().fetch_blob(sha) for name, sha in status.result.outputs.items()}
+            pictures = {name: self._service().download(sha) for name, sha in status.result.outputs.items()}
             del self._watched[job]
-            self._tell(Ended(job, status.state, status, pictures))
+            self._send(JobEnded(job, status.state, status, pictures))
         else:
             del self._watched[job]
             error = wire.WireError.from_problem(status.problem) if status.problem else None
-            self._tell(Ended(job, status.state, status, error=error))
+            self._send(JobEnded(job, status.state, status, error=error))
 
-    def _fetch_preview(self, job: str, sha: str) -> None:
-        """A preview that has been replaced meanwhile is no loss."""
+    def _download_preview(self, job: str, sha: str) -> None:
+        """Report a preview, unless the service has deleted it for a newer one."""
         try:
-            self._tell(Preview(job, self._service().fetch_blob(sha)))
+            self._send(PreviewReceived(job, self._service().download(sha)))
         except wire.WireError as error:
             if error.code != "not-found":
                 raise
@@ -395,12 +406,7 @@ class Tasks:
     def _fail(self, job: str | None, error: wire.WireError) -> None:
         if job is None or error.code in SERVICE_ERRORS:
             self._forget_client()
-            self._tell(Lost(error))
+            self._send(ServiceLost(error))
         if job is not None:
             self._watched.pop(job, None)
-            self._tell(Ended(job, "failed", error=error))
-
-
-def _let_go(process: subprocess.Popen[bytes]) -> None:
-    """End a service that never answered."""
-    process.terminate()
+            self._send(JobEnded(job, "failed", error=error))

@@ -1,6 +1,6 @@
-"""HTTP to the service: find it, start it, send pictures, submit, wait, cancel, fetch results. No bpy.
+"""HTTP client of the service: find it, start it, upload pictures, submit jobs, download results. No bpy.
 
-Everything that goes wrong here is a `wire.WireError`: one sentence that says what, and what to do about it.
+Every function raises `wire.WireError` on failure.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ READ_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the service is looked for. Empty texts mean: the usual data folder, what its files say."""
+class ServiceAddress:
+    """Where to find the service. An empty text means the default data folder, or the value in that folder's files."""
 
     data_dir: str = ""
     executable: str = ""
@@ -48,8 +48,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Status:
-    """A service that answers: where it is, what it runs on, and what it can do."""
+class ServiceStatus:
+    """A service that responds: its url, whether its worker is ready, its device and its models."""
 
     url: str
     ready: bool
@@ -58,11 +58,11 @@ class Status:
     version: str = ""
 
 
-# ---------------------------------------------------------------------------------------------- finding it
+# ---------------------------------------------------------------------------------------------- find and start
 
 
 def default_data_dir() -> Path:
-    """The service's data folder when none was chosen: the platform's folder for a user's data."""
+    """The data folder that the service uses by default: AD_SERVICE_DATA, or the platform's folder for user data."""
     if named := os.environ.get("AD_SERVICE_DATA"):
         return Path(named).expanduser()
     if sys.platform == "win32":
@@ -75,25 +75,25 @@ def default_data_dir() -> Path:
 
 
 def normal_url(text: str) -> str:
-    """`127.0.0.1:8000/`, `http://localhost:8000//` and the like as `http://host:port`.
+    """An address such as `127.0.0.1:8000/` or `http://localhost:8000//` as `http://host:port`.
 
-    Raises WireError `service-unreachable` when there is no host in it.
+    Raises WireError `service-unreachable` if the text has no host.
     """
     text = text.strip()
-    stranger = wire.WireError("service-unreachable", f"{text!r} is no address of a service, such as 127.0.0.1:8765")
+    invalid = wire.WireError("service-unreachable", f"{text!r} is not an address such as 127.0.0.1:8765")
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise stranger from None
+        raise invalid from None
     if not host or parts.scheme not in ("http", "https"):
-        raise stranger
+        raise invalid
     name = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{name}" + (f":{port}" if port else "") + parts.path.rstrip("/")
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a url leads to this machine: `localhost`, 127.x.x.x or ::1."""
+    """Whether a url is on this machine: `localhost`, 127.x.x.x or ::1."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -101,37 +101,40 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def find(place: Place) -> Client:
-    """A client for the service at a place; raises WireError when there is no sign of one.
+def find(address: ServiceAddress) -> Client:
+    """A client for the service at an address, which may not be running.
 
-    A url given by hand goes first; otherwise `runtime.json` in the data folder names url and token.
+    A url of the address comes first; otherwise url and token are those of `runtime.json` in the data folder.
+    Raises WireError if neither has a url, LocalError if the url is another machine and `online` is False.
     """
-    runtime = _read_json(place.folder / RUNTIME_FILE)
-    url = place.url or str(runtime.get("url", ""))
+    runtime = _read_json(address.folder / RUNTIME_FILE)
+    url = address.url or str(runtime.get("url", ""))
     if not url:
-        raise wire.WireError("service-unreachable", f"No service has been started with the data folder {place.folder}")
+        raise wire.WireError(
+            "service-unreachable", f"No service has been started with the data folder {address.folder}"
+        )
     url = normal_url(url)
-    if not is_loopback(url) and not place.online:
+    if not is_loopback(url) and not address.online:
         raise LocalError(
             "service-unreachable",
             f"{url} is another machine; allow that in Blender's preferences (System, Allow Online Access)",
         )
-    return Client(url, place.token or str(runtime.get("token", "")))
+    return Client(url, address.token or str(runtime.get("token", "")))
 
 
-def executable_of(place: Place) -> str:
-    """The `ad-service` program: as chosen, or as the installer left it; empty when neither is there."""
-    return place.executable or str(_read_json(place.folder / LAUNCH_FILE).get("executable", ""))
+def executable_of(address: ServiceAddress) -> str:
+    """Path of the `ad-service` program: the chosen one, or the one in `launch.json`; empty if there is neither."""
+    return address.executable or str(_read_json(address.folder / LAUNCH_FILE).get("executable", ""))
 
 
-def start(place: Place) -> subprocess.Popen[bytes]:
-    """Start `ad-service serve` as a process of its own, which outlives Blender. It needs some seconds to answer."""
-    command = [str(Path(executable_of(place)).expanduser()), "serve"]
-    if place.data_dir:
-        command += ["--data-dir", str(place.folder)]
+def start(address: ServiceAddress) -> subprocess.Popen[bytes]:
+    """Start `ad-service serve` as a process that outlives Blender. It takes some seconds until it responds."""
+    command = [str(Path(executable_of(address)).expanduser()), "serve"]
+    if address.data_dir:
+        command += ["--data-dir", str(address.folder)]
     try:
-        place.folder.mkdir(parents=True, exist_ok=True)
-        with (place.folder / "start.log").open("wb") as log:
+        address.folder.mkdir(parents=True, exist_ok=True)
+        with (address.folder / "start.log").open("wb") as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -145,17 +148,17 @@ def start(place: Place) -> subprocess.Popen[bytes]:
         raise wire.WireError("service-unreachable", f"{command[0]} cannot be started: {error.strerror}") from error
 
 
-def last_words(place: Place) -> str:
-    """The last line that a service printed which ended while starting."""
+def last_log_line(address: ServiceAddress) -> str:
+    """The last line that the service printed while it started; empty if there is none."""
     try:
-        lines = (place.folder / "start.log").read_text(errors="replace").strip().splitlines()
+        lines = (address.folder / "start.log").read_text(errors="replace").strip().splitlines()
     except OSError:
         return ""
     return lines[-1].strip() if lines else ""
 
 
 def _clean_environment() -> dict[str, str]:
-    """This process's environment without what Blender's own Python set for itself."""
+    """This process's environment without PYTHON* variables, which belong to Blender's Python."""
     return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
 
 
@@ -173,31 +176,31 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-# ---------------------------------------------------------------------------------------------- talking to it
+# ---------------------------------------------------------------------------------------------- requests
 
 
 class Client:
-    """The service's routes as methods. Used by one thread at a time."""
+    """The service's HTTP routes as methods. Used by one thread at a time."""
 
     def __init__(self, url: str, token: str = "") -> None:
         self.url = normal_url(url)
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {token}"
-        # A proxy, or credentials from .netrc, must not come between this machine and itself.
+        # no proxy and no credentials of .netrc for requests to this machine
         self._session.trust_env = not is_loopback(self.url)
 
     def close(self) -> None:
         self._session.close()
 
-    def status(self) -> Status:
-        """Who answers, whether its worker is ready, and with which device and models."""
+    def status(self) -> ServiceStatus:
+        """The service's version, device and models, and whether its worker is ready."""
         health = self._json("GET", "/v1/health")
         if health.get("service") != wire.SERVICE_NAME:
-            raise wire.WireError("service-unreachable", f"What answers at {self.url} is not {wire.SERVICE_NAME}")
+            raise wire.WireError("service-unreachable", f"The program at {self.url} is not {wire.SERVICE_NAME}")
         if health.get("wire") != wire.VERSION:
             raise wire.WireError(
                 "version-mismatch",
-                f"The service speaks version {health.get('wire')!r} of the contract, the add-on {wire.VERSION}",
+                f"The service has version {health.get('wire')!r} of the contract, the add-on has {wire.VERSION}",
             )
         capabilities = self._json("GET", "/v1/capabilities")
         models = tuple(_model_name(m) for m in capabilities.get("models", ()))
@@ -207,38 +210,38 @@ class Client:
         except wire.WireError as error:
             if error.code in ("service-unreachable", "unauthorized"):
                 raise
-            return Status(self.url, False, error.detail, models, version)
-        return Status(self.url, bool(ready.get("ready", True)), _device_line(ready), models, version)
+            return ServiceStatus(self.url, False, error.detail, models, version)
+        return ServiceStatus(self.url, bool(ready.get("ready", True)), _device_line(ready), models, version)
 
-    def send_blob(self, data: bytes) -> str:
-        """Send bytes unless the service has them; returns their sha256."""
+    def upload(self, data: bytes) -> str:
+        """Upload bytes unless the service has them; returns their sha256."""
         sha = hashlib.sha256(data).hexdigest()
         if len(data) > wire.MAX_BLOB_BYTES:
             raise wire.WireError(
-                "too-large", f"A picture has {len(data):,} bytes; {wire.MAX_BLOB_BYTES:,} are the limit"
+                "too-large", f"A picture has {len(data):,} bytes; the limit is {wire.MAX_BLOB_BYTES:,}"
             )
-        if self._request("HEAD", f"/v1/blobs/{sha}", missing_is_fine=True).status_code == 404:
+        if self._request("HEAD", f"/v1/blobs/{sha}", allow_missing=True).status_code == 404:
             self._request("PUT", f"/v1/blobs/{sha}", data=data)
         return sha
 
-    def fetch_blob(self, sha: str) -> bytes:
-        """The bytes of a blob, checked against their sha256."""
+    def download(self, sha: str) -> bytes:
+        """The bytes with a sha256; raises WireError `blob-mismatch` if they have another."""
         data = self._request("GET", f"/v1/blobs/{sha}").content
         if hashlib.sha256(data).hexdigest() != sha:
-            raise wire.WireError("blob-mismatch", f"The picture {sha[:12]} came back with other contents")
+            raise wire.WireError("blob-mismatch", f"The checksum of the downloaded picture {sha[:12]} does not match")
         return data
 
     def submit(self, job: str, request: wire.JobRequest) -> wire.JobStatus:
-        """Ask for a job under a name (a uuid) of our own; asking twice is the same as once."""
-        return _job_status(self._json("PUT", f"/v1/jobs/{job}", json=request.document()))
+        """Submit a job under a uuid. Idempotent: a second call with the same arguments changes nothing."""
+        return _parse_status(self._json("PUT", f"/v1/jobs/{job}", json=request.document()))
 
-    def look(self, job: str, wait: float = 0.0, after: int = -1) -> wire.JobStatus:
-        """The job as soon as its revision is above `after`, at latest in `wait` seconds."""
+    def job_status(self, job: str, wait: float = 0.0, after: int = -1) -> wire.JobStatus:
+        """The job's status as soon as its revision exceeds `after`, at the latest after `wait` seconds."""
         query = {"wait": f"{wait:g}"} | ({"after": str(after)} if after >= 0 else {})
-        return _job_status(self._json("GET", f"/v1/jobs/{job}", params=query, patience=wait + READ_SECONDS))
+        return _parse_status(self._json("GET", f"/v1/jobs/{job}", params=query, timeout=wait + READ_SECONDS))
 
     def cancel(self, job: str) -> wire.JobStatus:
-        return _job_status(self._json("POST", f"/v1/jobs/{job}/cancel"))
+        return _parse_status(self._json("POST", f"/v1/jobs/{job}/cancel"))
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         response = self._request(method, path, **options)
@@ -247,45 +250,48 @@ class Client:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise self._stranger(response)
+            raise self._unexpected_response(response)
         return document
 
     def _request(
-        self, method: str, path: str, missing_is_fine: bool = False, patience: float = READ_SECONDS, **options: Any
+        self, method: str, path: str, allow_missing: bool = False, timeout: float = READ_SECONDS, **options: Any
     ) -> requests.Response:
         try:
             response = self._session.request(
-                method, self.url + path, timeout=(CONNECT_SECONDS, patience), allow_redirects=False, **options
+                method, self.url + path, timeout=(CONNECT_SECONDS, timeout), allow_redirects=False, **options
             )
         except requests.Timeout as error:
             raise wire.WireError(
-                "service-unreachable", f"The service at {self.url} gave no answer in {patience:g} seconds"
+                "service-unreachable", f"The service at {self.url} did not respond within {timeout:g} seconds"
             ) from error
         except (requests.RequestException, UnicodeError) as error:
-            raise wire.WireError("service-unreachable", f"No service answers at {self.url}") from error
-        if response.ok or (missing_is_fine and response.status_code == 404):
+            raise wire.WireError("service-unreachable", f"The service at {self.url} does not respond") from error
+        if response.ok or (allow_missing and response.status_code == 404):
             return response
         raise self._error_of(response)
 
     def _error_of(self, response: requests.Response) -> wire.WireError:
         if not response.headers.get("Content-Type", "").startswith("application/problem+json"):
-            if response.request.method == "HEAD":  # a HEAD has no body to say more
+            if response.request.method == "HEAD":  # a response to HEAD has no body
                 by_status = {401: "unauthorized", 403: "forbidden"}
                 return wire.WireError(
-                    by_status.get(response.status_code, "internal"), f"The service refused ({response.status_code})"
+                    by_status.get(response.status_code, "internal"),
+                    f"The service responded with status {response.status_code}",
                 )
-            return self._stranger(response)
+            return self._unexpected_response(response)
         try:
             problem = response.json()
         except ValueError:
-            return self._stranger(response)
-        return wire.WireError.from_problem(problem) if isinstance(problem, dict) else self._stranger(response)
+            return self._unexpected_response(response)
+        return (
+            wire.WireError.from_problem(problem) if isinstance(problem, dict) else self._unexpected_response(response)
+        )
 
-    def _stranger(self, response: requests.Response) -> wire.WireError:
+    def _unexpected_response(self, response: requests.Response) -> wire.WireError:
         words = re.sub(r"\s+", " ", response.text[:80]).strip()
         return wire.WireError(
             "service-unreachable",
-            f"What answers at {self.url} does not speak as the service does (status {response.status_code}: {words!r})",
+            f"The program at {self.url} is not the service (status {response.status_code}: {words!r})",
         )
 
 
@@ -300,11 +306,11 @@ def _device_line(ready: Mapping[str, Any]) -> str:
     return f"{name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free" if total else name
 
 
-def _job_status(document: Mapping[str, Any]) -> wire.JobStatus:
+def _parse_status(document: Mapping[str, Any]) -> wire.JobStatus:
     try:
         status = wire.JobStatus.parse(document)
     except (TypeError, ValueError) as error:
-        raise wire.WireError("version-mismatch", f"The service describes a job in an unknown way: {error}") from error
+        raise wire.WireError("version-mismatch", f"The service sent a job status of another form: {error}") from error
     if status.state not in wire.STATES:
-        raise wire.WireError("version-mismatch", f"The service says that a job is {status.state!r}, which is no state")
+        raise wire.WireError("version-mismatch", f"The service sent the unknown job state {status.state!r}")
     return status

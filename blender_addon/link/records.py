@@ -1,56 +1,98 @@
-"""What is known of a job, and the journal by which a file finds its results again. No bpy."""
+"""What Blender knows of a job, its metrics in words, and the journal of jobs in a .blend file. No bpy."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from string import Formatter
 from typing import Any
 
 from .. import wire
 
-SEAMS = ("Seam X {seam_x:.2f}", "Seam Y {seam_y:.2f}")
-FIGURES = (
-    "Differs by {patch_distance:.4f} (halves {swatch_halves_distance:.4f})",
-    "Sharpness {sharpness:.2f} (swatch 1)",
-    "Copied {copy_share:.0%}",
-    "Repeats {repetition:.2f} (swatch {swatch_repetition:.2f})",
-    "Layout obeyed {label_agreement:.2f} (swatch {label_agreement_ceiling:.2f})",
-    "Content kept {content_correlation:.2f}",
-    "Decoder {round_trip_psnr:.1f} dB, fitted {round_trip_psnr_fitted:.1f} dB",
-)
-"""What the panel says of a result's metrics, the seams always and the others when unfolded; the README explains them.
 
-What stands in brackets is the swatch's own, which no result need surpass.
-"""
+@dataclass(frozen=True)
+class Metric:
+    """A line of text about a result, a format string over its metrics, and what it means."""
+
+    text: str
+    help: str
+
+    @property
+    def names(self) -> set[str]:
+        """The metrics that the text contains."""
+        return {name for _, name, _, _ in Formatter().parse(self.text) if name}
+
+
+SEAM_METRICS = (
+    Metric("Seam X {seam_x:.2f}", "How visible the seam between left and right edge is. Near 1: there is no seam"),
+    Metric("Seam Y {seam_y:.2f}", "How visible the seam between top and bottom edge is. Near 1: there is no seam"),
+)
+QUALITY_METRICS = (
+    Metric(
+        "Patch distance {patch_distance:.1%} (swatch {swatch_halves_distance:.1%})",
+        "How much small patches of the result differ from patches of the swatch. Lower is better; the number in "
+        "brackets is the difference between the swatch's own halves",
+    ),
+    Metric(
+        "Sharpness {sharpness:.2f} (swatch 1)",
+        "How crisp the finest detail is compared with the swatch. Near 1 is best; lower is blurrier",
+    ),
+    Metric(
+        "Verbatim copies {copy_share:.0%}",
+        "How much of the result is copied pixel by pixel from the swatch, in blocks of 32 pixels. Lower is better",
+    ),
+    Metric(
+        "Repetition {repetition:.2f} (swatch {swatch_repetition:.2f})",
+        "How strongly the texture repeats inside one tile. 1 is an exact repetition; the number in brackets is the "
+        "swatch's own, which regular materials such as bricks have too",
+    ),
+    Metric(
+        "Layout match {label_agreement:.2f} (swatch {label_agreement_ceiling:.2f})",
+        "How well the materials follow the painted layout. Higher is better; the number in brackets is the most that "
+        "can be expected, measured on the swatch",
+    ),
+    Metric(
+        "Structure kept {content_correlation:.2f}",
+        "How much of the structure of the restyled image is still visible. 1: all of it",
+    ),
+    Metric(
+        "Decoder {round_trip_psnr:.1f} dB, fitted {round_trip_psnr_fitted:.1f} dB",
+        "How exactly the model can reproduce the swatch, before and after fitting its decoder. Higher is better",
+    ),
+)
+
+
+def metric_texts(metrics: Iterable[Metric], values: Mapping[str, float]) -> list[tuple[str, str]]:
+    """(text, help) of each metric whose values are all given."""
+    return [(m.text.format_map(values), m.help) for m in metrics if m.names <= values.keys()]
 
 
 @dataclass
-class Record:
-    """A job as the panel shows it and as the file keeps it. Datablocks are named, never referred to."""
+class JobRecord:
+    """A job as the panel shows it and as the file stores it. Datablocks are given by name."""
 
     job: str
     kind: str
     title: str
     parameters: Mapping[str, Any]
     document: str
-    """The file that it belongs to."""
+    """The id of the file that the job belongs to."""
     material: str = ""
     state: str = "queued"
     fraction: float = 0.0
     message: str = ""
     seconds_left: float | None = None
     code: str = ""
-    """The error's type in wire.ERRORS, when it failed."""
+    """The error's name in wire.ERRORS, if the job failed."""
     sentence: str = ""
-    """What went wrong and what to do about it, when it failed."""
+    """What went wrong and what to do about it, if the job failed."""
     request: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     seconds: float = 0.0
-    landed: bool = False
-    """Whether its pictures have been in the file (they may have been removed since)."""
+    imported: bool = False
+    """Whether the result was imported into the file. Its images may have been deleted since."""
 
     @property
     def active(self) -> bool:
@@ -62,15 +104,6 @@ class Record:
 
     def fail(self, error: wire.WireError) -> None:
         self.state, self.code, self.sentence = "failed", error.code, error.sentence
-
-    def told(self, figures: Sequence[str]) -> list[str]:
-        """Those of SEAMS or FIGURES that this result has, in words."""
-        return list(self._told(figures))
-
-    def _told(self, figures: Sequence[str]) -> Iterator[str]:
-        for text in figures:
-            with suppress(KeyError):
-                yield text.format_map(self.metrics)
 
     def progress_text(self) -> str:
         """`Step 12 of 50, 8 s left`."""
@@ -89,17 +122,29 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def write_journal(document: str, records: Iterable[Record]) -> str:
-    """The text that a file keeps."""
-    return json.dumps({"document": document, "jobs": [asdict(r) for r in records]})
+_STORED_KEYS = {"imported": "landed"}
+"""Attributes of JobRecord that have another name in the journal."""
+_OLD_STATES = {"cancelling": "canceling"}
+"""States in journals of version 0.1.0 that have another name now."""
 
 
-def read_journal(text: str) -> tuple[str, list[Record]]:
-    """The document's name and its jobs; ("", []) for a text that is no journal."""
+def write_journal(document: str, records: Iterable[JobRecord]) -> str:
+    """The journal of a file as JSON."""
+    jobs = [{_STORED_KEYS.get(name, name): value for name, value in asdict(r).items()} for r in records]
+    return json.dumps({"document": document, "jobs": jobs})
+
+
+def read_journal(text: str) -> tuple[str, list[JobRecord]]:
+    """The file's id and its jobs; ("", []) if the text is not a journal."""
     try:
         journal = json.loads(text)
-        known = {f.name for f in fields(Record)}
-        jobs = [Record(**{k: v for k, v in job.items() if k in known}) for job in journal["jobs"]]
-        return str(journal["document"]), jobs
+        return str(journal["document"]), [_read_record(job) for job in journal["jobs"]]
     except (ValueError, TypeError, KeyError, AttributeError):
         return "", []
+
+
+def _read_record(job: Mapping[str, Any]) -> JobRecord:
+    keys = {f.name: _STORED_KEYS.get(f.name, f.name) for f in fields(JobRecord)}
+    record = JobRecord(**{name: job[key] for name, key in keys.items() if key in job})
+    record.state = _OLD_STATES.get(record.state, record.state)
+    return record

@@ -1,6 +1,6 @@
-"""Image datablocks <-> picture bytes. The state of an image that counts is the one the artist sees.
+"""Image datablocks from and to picture files in memory, including pixels that were painted and not saved.
 
-Pixels here are uint8 arrays (height, width, 4), top row first, in sRGB, as in a PNG file.
+Pixels are uint8 arrays (height, width, 4), top row first, in sRGB, as in a PNG file.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from bpy.types import Image
 from .. import wire
 from ..wire.errors import LocalError
 
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
-"""How files begin whose bytes the service reads itself (wire.PICTURE_FORMATS)."""
-_TURNED = re.compile(rb"\x12\x01\x03\0\x01\0\0\0[\x02-\x08]\0|\x01\x12\0\x03\0\0\0\x01\0[\x02-\x08]")
-"""The Exif entry by which a camera asks to turn a picture. The service does so, Blender does not."""
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+"""First bytes of the file formats that the service reads (wire.PICTURE_FORMATS)."""
+_ROTATED = re.compile(rb"\x12\x01\x03\0\x01\0\0\0[\x02-\x08]\0|\x01\x12\0\x03\0\0\0\x01\0[\x02-\x08]")
+"""The Exif entry of a photograph to be rotated. The service rotates it, Blender does not."""
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
     """A PNG file of uint8 pixels (height, width, 3 or 4)."""
     height, width, channels = pixels.shape
-    rows = np.zeros((height, 1 + width * channels), np.uint8)  # every row begins with its filter: 0, none
+    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row starts with its filter type, 0: none
     rows[:, 1:] = pixels.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 2)), (b"IEND", b""))
@@ -38,16 +38,16 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def check_usable(image: Image | None, what: str) -> Image:
-    """The image itself; raises LocalError with one sentence when it has no pixels to give."""
+    """The image itself; raises LocalError if it has no usable pixels."""
     if image is None:
         raise _unusable(f"No {what} is chosen; choose an image, or open a file")
     name = f"The {what} “{image.name}”"
     if image.type in {"RENDER_RESULT", "COMPOSITING"}:
         raise _unusable(f"{name} is a render; save it as an image first")
     if image.source == "TILED":
-        raise _unusable(f"{name} has UDIM tiles; use one of its tiles as an image of its own")
+        raise _unusable(f"{name} has UDIM tiles; save one of the tiles as a separate image")
     if image.source in {"MOVIE", "SEQUENCE"}:
-        raise _unusable(f"{name} is a movie or a sequence; use one of its frames as an image of its own")
+        raise _unusable(f"{name} is a movie or a sequence; save one of the frames as a separate image")
     if min(image.size) == 0:
         path = file_of(image)
         if image.source == "FILE" and image.packed_file is None and path is not None and not path.exists():
@@ -55,21 +55,20 @@ def check_usable(image: Image | None, what: str) -> Image:
         raise _unusable(f"{name} has no pixels{f': Blender cannot read {path}' if path else ''}; choose another image")
     if max(image.size) > wire.MAX_PICTURE_SIDE:
         raise _unusable(
-            f"{name} is {image.size[0]} x {image.size[1]}; {wire.MAX_PICTURE_SIDE} is the most on a side; scale it down"
+            f"{name} is {image.size[0]} x {image.size[1]}; the largest side is {wire.MAX_PICTURE_SIDE}; scale it down"
         )
     return image
 
 
 def file_of(image: Image) -> Path | None:
-    """The file an image was loaded from, there or not."""
+    """The path that an image was loaded from, which may no longer exist."""
     return Path(bpy.path.abspath(image.filepath, library=image.library)) if image.filepath else None
 
 
 def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
-    """A function that gives the picture's bytes and may be called on any thread; raises as `check_usable`.
+    """A function that returns the picture's bytes and may be called on any thread; raises as `check_usable`.
 
-    An image that is as its file (or packed file) says gives those bytes; one that was painted on or generated gives
-    its pixels.
+    The bytes are those of the image's file or packed file, or a PNG of its pixels if they were painted or generated.
     """
     image = check_usable(image, what)
     if image.source == "FILE" and not image.is_dirty:
@@ -79,26 +78,28 @@ def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
             data = bytes(image.packed_file.data)
         elif path is not None and path.is_file():
             data = path.read_bytes()
-        if data.startswith(_MAGIC) and not _TURNED.search(data):
+        if data.startswith(_SIGNATURES) and not _ROTATED.search(data):
             return lambda: data
-    finish = _grab(image)
-    return functools.cache(lambda: encode_png(finish()[..., :3]))  # variations share it
+    convert = _copy_pixels(image)
+    return functools.cache(lambda: encode_png(convert()[..., :3]))  # all variations use the same bytes
 
 
 def pixels_of(image: Image | None, what: str) -> np.ndarray:
     """The pixels as the artist sees them: uint8 (height, width, 4), top row first, sRGB."""
-    return _grab(check_usable(image, what))()
+    return _copy_pixels(check_usable(image, what))()
 
 
-def _grab(image: Image) -> Callable[[], np.ndarray]:
-    """Copies the pixels now, gives the function that turns them into uint8 sRGB: on any thread, but only once."""
+def _copy_pixels(image: Image) -> Callable[[], np.ndarray]:
+    """Copies the pixels, and returns a function that converts them to uint8 sRGB: on any thread, but only once."""
     width, height = image.size
     channels = image.channels
     values = np.empty(width * height * channels, np.float32)
     image.pixels.foreach_get(values)
-    linear = image.is_float and not image.colorspace_settings.is_data  # Blender makes them linear when it loads them
+    linear = (
+        image.is_float and not image.colorspace_settings.is_data
+    )  # Blender converts them to linear when it loads them
 
-    def finish() -> np.ndarray:
+    def convert() -> np.ndarray:
         if linear:
             rgb = values.reshape(-1, channels)[:, :3]
             rgb[:] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 0) ** (1 / 2.4) - 0.055)
@@ -114,11 +115,11 @@ def _grab(image: Image) -> Callable[[], np.ndarray]:
             rgba[..., 3] = levels[..., 1]
         return rgba
 
-    return finish
+    return convert
 
 
 def new_image(name: str, png: bytes, data: bool = False) -> Image:
-    """A new packed image of a PNG file's bytes. `data` is for maps that are no colours (normals, roughness)."""
+    """A new packed image of a PNG file's bytes. `data`: the values are not colors (normals, roughness)."""
     image = bpy.data.images.new(name, 8, 8, alpha=False)
     image.pack(data=png, data_len=len(png))
     image.source = "FILE"
@@ -128,14 +129,14 @@ def new_image(name: str, png: bytes, data: bool = False) -> Image:
 
 
 def replace_pixels(image: Image, pixels: np.ndarray) -> Image:
-    """A new image in the place of another, with its name, properties and users.
+    """Replaces an image by a new one with its name, properties and users.
 
-    Undo cannot bring back pixels that were overwritten, but it brings back a datablock that was replaced.
+    Blender's undo restores a replaced datablock, but not pixels that were overwritten from Python.
     """
     name = image.name
     image.name = f"{name} (before)"
     replacement = new_image(name, encode_png(pixels))
-    for key in image.keys():  # noqa: SIM118 - an ID has keys but is no mapping
+    for key in image.keys():  # noqa: SIM118 - an ID has keys, but it is not a mapping
         replacement[key] = image[key]
     image.user_remap(replacement)
     return replacement

@@ -1,4 +1,4 @@
-"""Result maps -> material nodes: a named frame beside what was there; use a result, restore what it replaced."""
+"""Results in materials: a frame of image nodes beside the existing ones; use a result, restore what it replaced."""
 
 from __future__ import annotations
 
@@ -6,20 +6,34 @@ from collections import deque
 from collections.abc import Mapping
 
 import bpy
-from bpy.types import Image, Material, Node, NodeSocket, NodeTree, Object
+from bpy.types import Image, Material, Node, NodeLink, NodeSocket, NodeTree, Object
 
 from ..wire.errors import LocalError
 
 PREVIOUS = "distill_previous"
-"""Property of a material: for each input, the node and the socket (or the value) that a result took the place of."""
+"""Custom property of a material: for each input, the node and the socket (or the value) that a result replaced."""
 FRAME = "distill_job"
-"""Property of a frame: the job whose maps it holds."""
+"""Custom property of a frame: the job whose maps it holds."""
+MAP = "distill_output"
+"""Custom property of an image node in a frame, and of its image: which of the job's pictures it shows."""
+FEEDS = "distill_feeds"
+"""Custom property of a node in a frame: the input and the output socket by which it was connected to the shader."""
+INPUTS = {
+    "image": "Base Color",
+    "normal": "Normal",
+    "roughness": "Roughness",
+    "metallic": "Metallic",
+    "height": "Displacement",
+}
+"""The input that each picture of a result is connected to; Displacement is the material output's."""
+CONVERTERS = {"normal": ("ShaderNodeNormalMap", "Color"), "height": ("ShaderNodeDisplacement", "Height")}
+"""The node between an image node and its input, and its socket, for pictures that need one."""
 DATA_MAPS = ("normal", "roughness", "metallic", "height")
-"""Maps that are no colours."""
+"""Pictures whose values are not colors."""
 
 
 def surface_shader(material: Material | None) -> Node | None:
-    """The Principled BSDF that the material's output shows, or else the first that there is."""
+    """The Principled BSDF that the material's output shows, or else the first one."""
     tree = material.node_tree if material else None
     if tree is None:
         return None
@@ -30,26 +44,26 @@ def surface_shader(material: Material | None) -> Node | None:
 
 
 def base_color_image(material: Material | None) -> Image | None:
-    """The image of the material's base colour: what was there before a result of ours took its place."""
+    """The image of the material's base color; the one that was there before, if the material shows a result."""
     shader = surface_shader(material)
-    if shader is None:
+    if material is None or shader is None:
         return None
     node = _upstream(shader.inputs["Base Color"], "TEX_IMAGE")
-    if node is not None and _is_ours(node):
-        kept = material.get(PREVIOUS, {}).get("Base Color")
-        before = material.node_tree.nodes.get(kept["node"]) if kept and "node" in kept else None
-        node = _from_node(before) if before is not None else None
+    if node is not None and _is_in_result(node):
+        stored = material.get(PREVIOUS, {}).get("Base Color")
+        before = material.node_tree.nodes.get(stored["node"]) if stored and "node" in stored else None
+        node = _find_image_node(before) if before is not None else None
     return node.image if node is not None else None
 
 
 def can_have_material(thing: Object | None) -> bool:
-    """Whether an object has a material or can be given one."""
+    """Whether an object has a material or can get one."""
     if thing is None or not hasattr(thing.data, "materials"):
         return False
     return thing.active_material is not None or (thing.library is None and thing.data.library is None)
 
 
-def give_material(thing: Object, name: str) -> Material:
+def ensure_material(thing: Object, name: str) -> Material:
     """The object's active material, or a new one if it has none."""
     if thing.active_material is None:
         thing.active_material = bpy.data.materials.new(name)
@@ -58,20 +72,20 @@ def give_material(thing: Object, name: str) -> Material:
 
 
 def _ensure_tree(material: Material) -> None:
-    """Gives a material nodes, which every material has from Blender 5.0 on."""
+    """Gives a material nodes, which every material has since Blender 5.0."""
     if bpy.app.version < (5, 0, 0) and not material.use_nodes:
         material.use_nodes = True
 
 
 def add_result(material: Material, job: str, title: str, images: Mapping[str, Image]) -> Node:
-    """A frame with an image node for each map, connected to nothing yet. Once for each job.
+    """A frame with an image node for each picture, not connected to the shader; the existing one if there is one.
 
-    Raises LocalError when the material belongs to another file, which would not be saved with this one.
+    Raises LocalError if the material is linked from another file, since it would not be saved with this one.
     """
     if material.library is not None:
         raise LocalError(
             "invalid-image",
-            f"The material “{material.name}” is linked from another file; make it local, then use the result",
+            f"The material “{material.name}” is linked from another file; make it local, then apply the result",
         )
     _ensure_tree(material)
     tree = material.node_tree
@@ -80,7 +94,7 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
         return frame
     shader = surface_shader(material)
     x = shader.location.x if shader else 0
-    y = min((_height(n) for n in tree.nodes if n.type != "FRAME"), default=0) - 380  # below all that is there
+    y = min((_height(n) for n in tree.nodes if n.type != "FRAME"), default=0) - 380  # below all other nodes
     frame = tree.nodes.new("NodeFrame")
     frame.label, frame.name = f"Distill: {title}", f"Distill {job[:8]}"
     frame[FRAME], frame.select = job, False
@@ -88,12 +102,12 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
     for row, (output, image) in enumerate(images.items()):
         node = tree.nodes.new("ShaderNodeTexImage")
         node.image, node.label, node.parent = image, output.title() if output != "image" else "Base Color", frame
-        node.name = f"{frame.name} {output}"
+        node.name, node[MAP] = f"{frame.name} {output}", output
         node.location = x - 700, y - (230 + 60 * row if row else 0)
         node.hide, node.select = row > 0, False
         if coordinates is not None:
             tree.links.new(coordinates, node.inputs["Vector"])
-        _add_converter(tree, frame, node, output)
+        _add_converter(tree, node, output)
     return frame
 
 
@@ -102,10 +116,11 @@ def frame_of(material: Material, job: str) -> Node | None:
     return next((n for n in material.node_tree.nodes if n.type == "FRAME" and n.get(FRAME) == job), None)
 
 
-def use(material: Material, job: str) -> None:
-    """Connects a result's maps to the shader, in the place of another result's, and keeps what was there before.
+def use_result(material: Material, job: str) -> None:
+    """Connects a result's pictures to the shader, in place of another result's, and stores what they replace.
 
-    Raises LocalError when there is no shader.
+    Nodes that the artist has inserted in the frame stay in effect. Raises LocalError if the material has no Principled
+    BSDF or not this result.
     """
     shader = surface_shader(material)
     frame = frame_of(material, job)
@@ -113,32 +128,32 @@ def use(material: Material, job: str) -> None:
         raise LocalError("invalid-image", f"The material “{material.name}” has no Principled BSDF; add one")
     if material.get(PREVIOUS):
         restore(material)
-    for node in [n for n in material.node_tree.nodes if n.parent == frame]:
-        target = _target(shader, material, node)
-        if target is not None:
-            _keep(material, target)
-            material.node_tree.links.new(node.outputs[0], target)
+    for name, output in _outputs_of(material, frame).items():
+        target = _input(shader, material, name)
+        _store_previous(material, target)
+        material.node_tree.links.new(output, target)
 
 
 def restore(material: Material) -> None:
-    """Connects again what was connected before a result was used; leaves what the artist has connected since.
+    """Connects what was connected before a result was used, except where the artist has changed the link since.
 
-    Raises LocalError when nothing was kept.
+    Raises LocalError if nothing was stored.
     """
-    kept = material.get(PREVIOUS)
+    stored = material.get(PREVIOUS)
     shader = surface_shader(material)
-    if not kept or shader is None:
+    if not stored or shader is None:
         raise LocalError("invalid-image", f"The material “{material.name}” has nothing to restore")
     tree = material.node_tree
-    for name, was in kept.items():
+    for name, previous in stored.items():
         target = _input(shader, material, name)
-        if target.links and not _is_ours(target.links[0].from_node):
+        if target.links and not _is_in_result(target.links[0].from_node):
             continue
         for link in list(target.links):
+            _store_output(tree, link, name)
             tree.links.remove(link)
-        before = tree.nodes.get(was.get("node", ""))
+        before = tree.nodes.get(previous.get("node", ""))
         if before is not None:
-            tree.links.new(before.outputs[was["socket"]], target)
+            tree.links.new(before.outputs[previous["socket"]], target)
     del material[PREVIOUS]
 
 
@@ -151,41 +166,55 @@ def in_use(material: Material | None, job: str) -> bool:
 
 
 def _height(node: Node) -> float:
-    """Where a node is in the tree; inside a frame its own location says only where it is in the frame."""
-    return node.location.y + (_height(node.parent) if node.parent is not None else 0)
+    """A node's y coordinate in the tree; inside a frame its location is relative to the frame."""
+    return float(node.location.y) + (_height(node.parent) if node.parent is not None else 0)
 
 
-def _is_ours(node: Node) -> bool:
+def _is_in_result(node: Node) -> bool:
     return node.parent is not None and FRAME in node.parent
 
 
-def _keep(material: Material, target: NodeSocket) -> None:
-    """Remember what an input is connected to, unless that is a result of ours or something is remembered already."""
-    kept = {name: dict(was) for name, was in material.get(PREVIOUS, {}).items()}
-    if target.name in kept:
+def _map_of(node: Node) -> str:
+    """Which picture of a result an image node shows. Files of version 0.1.0 have that on the image only."""
+    image = getattr(node, "image", None)
+    return str(node.get(MAP) or (image.get(MAP, "") if image is not None else ""))
+
+
+def _outputs_of(material: Material, frame: Node) -> dict[str, NodeSocket]:
+    """The output sockets of a frame by the input that they belong to."""
+    nodes = [n for n in material.node_tree.nodes if n.parent == frame]
+    found = {n[FEEDS]["input"]: n.outputs[n[FEEDS]["socket"]] for n in nodes if FEEDS in n}
+    for node in nodes:
+        output = _map_of(node)
+        if output in INPUTS:
+            converter = next((n for n in _following(node) if n.bl_idname == CONVERTERS.get(output, ("",))[0]), node)
+            found.setdefault(INPUTS[output], converter.outputs[0])
+    return found
+
+
+def _following(node: Node) -> list[Node]:
+    return [link.to_node for output in node.outputs for link in output.links]
+
+
+def _store_output(tree: NodeTree, link: NodeLink, name: str) -> None:
+    """Stores which node of a result's frame was connected to an input: the artist may have inserted nodes."""
+    for node in [n for n in tree.nodes if n.parent == link.from_node.parent and n.get(FEEDS, {}).get("input") == name]:
+        del node[FEEDS]
+    link.from_node[FEEDS] = {"input": name, "socket": list(link.from_node.outputs).index(link.from_socket)}
+
+
+def _store_previous(material: Material, target: NodeSocket) -> None:
+    """Stores what an input is connected to, unless that is a result or something is stored already."""
+    stored = {name: dict(previous) for name, previous in material.get(PREVIOUS, {}).items()}
+    if target.name in stored:
         return
     link = target.links[0] if target.links else None
-    if link is None or _is_ours(link.from_node):
-        kept[target.name] = {"value": "unconnected"}
+    if link is None or _is_in_result(link.from_node):
+        stored[target.name] = {"value": "unconnected"}
     else:
         outputs = list(link.from_node.outputs)
-        kept[target.name] = {"node": link.from_node.name, "socket": outputs.index(link.from_socket)}
-    material[PREVIOUS] = kept
-
-
-def _target(shader: Node, material: Material, node: Node) -> NodeSocket | None:
-    """The input that a node of a result's frame belongs to."""
-    wanted = {"TEX_IMAGE": node.name.rpartition(" ")[2], "NORMAL_MAP": "normal", "DISPLACEMENT": "height"}[node.type]
-    if node.type == "TEX_IMAGE" and wanted in ("normal", "height"):
-        return None  # they go through a converter
-    names = {
-        "image": "Base Color",
-        "normal": "Normal",
-        "roughness": "Roughness",
-        "metallic": "Metallic",
-        "height": "Displacement",
-    }
-    return _input(shader, material, names[wanted]) if wanted in names else None
+        stored[target.name] = {"node": link.from_node.name, "socket": outputs.index(link.from_socket)}
+    material[PREVIOUS] = stored
 
 
 def _input(shader: Node, material: Material, name: str) -> NodeSocket:
@@ -194,21 +223,19 @@ def _input(shader: Node, material: Material, name: str) -> NodeSocket:
     return shader.inputs[name]
 
 
-def _add_converter(tree: NodeTree, frame: Node, node: Node, output: str) -> None:
-    """Normals and heights are no colours: they go through a node that turns them into what the input wants."""
-    kind, socket = {"normal": ("ShaderNodeNormalMap", "Color"), "height": ("ShaderNodeDisplacement", "Height")}.get(
-        output, (None, None)
-    )
-    if kind is None:
+def _add_converter(tree: NodeTree, node: Node, output: str) -> None:
+    """Adds the node that turns a picture into what its input needs, if it needs one."""
+    if output not in CONVERTERS:
         return
+    kind, socket = CONVERTERS[output]
     converter = tree.nodes.new(kind)
-    converter.parent = frame
+    converter.parent = node.parent
     converter.location = node.location.x + 320, node.location.y
     tree.links.new(node.outputs[0], converter.inputs[socket])
 
 
 def _coordinates(material: Material) -> NodeSocket | None:
-    """Where the material's base colour image takes its coordinates from, so that a result lies the same way."""
+    """The texture coordinates of the material's base color image, for a result to lie the same way."""
     shader = surface_shader(material)
     node = _upstream(shader.inputs["Base Color"], "TEX_IMAGE") if shader else None
     links = node.inputs["Vector"].links if node is not None else ()
@@ -216,7 +243,7 @@ def _coordinates(material: Material) -> NodeSocket | None:
 
 
 def _upstream(socket: NodeSocket, kind: str) -> Node | None:
-    """The nearest node of a kind that feeds a socket."""
+    """The nearest node of a kind that feeds a socket; image nodes without an image do not count."""
     waiting = deque(link.from_node for link in socket.links)
     seen = set()
     while waiting:
@@ -224,16 +251,14 @@ def _upstream(socket: NodeSocket, kind: str) -> Node | None:
         if node.name in seen:
             continue
         seen.add(node.name)
-        if found := _from_node(node, kind, deep=False):
-            return found
+        if node.type == kind and (kind != "TEX_IMAGE" or node.image is not None):
+            return node
         waiting.extend(link.from_node for s in node.inputs for link in s.links)
     return None
 
 
-def _from_node(node: Node, kind: str = "TEX_IMAGE", deep: bool = True) -> Node | None:
-    """The node itself if it is of the kind (and holds an image), or else the nearest one that feeds it."""
-    if node.type == kind and (kind != "TEX_IMAGE" or node.image is not None):
+def _find_image_node(node: Node) -> Node | None:
+    """The node itself if it is an image node with an image, or else the nearest one that feeds it."""
+    if node.type == "TEX_IMAGE" and node.image is not None:
         return node
-    if not deep:
-        return None
-    return next((found for s in node.inputs if (found := _upstream(s, kind))), None)
+    return next((found for s in node.inputs if (found := _upstream(s, "TEX_IMAGE"))), None)

@@ -1,6 +1,6 @@
-"""Painting flat colours with Blender's own brushes: the brush, its colour, and the place to paint in.
+"""Painting flat colors with Blender's own brushes: the brush, its color, and the editor to paint in.
 
-The differences between Blender 4.2 and 5.x in brushes and paint settings are met here and nowhere else.
+Only this module knows the differences in brushes and paint settings between Blender 4.2 and 5.x.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ BRUSH = "Distill Region"
 
 
 def prepare(context: Context, color: Sequence[float]) -> None:
-    """A hard brush in a region's colour, and paint settings that keep its colour flat also on a model."""
+    """Activates a hard brush in a region's color, with paint settings that keep the color flat on a model."""
     paint = context.tool_settings.image_paint
     paint.dither = 0.0
     paint.interpolation = "CLOSEST"
     paint.use_normal_falloff = False
-    _make_brush()
+    _ensure_brush()
     _activate(context)
     set_color(context, color)
 
 
 def set_color(context: Context, color: Sequence[float]) -> None:
-    """The colour (sRGB, 0 to 1) that the next stroke leaves, exactly."""
+    """Sets the color (sRGB, 0 to 1) of the next strokes."""
     paint = context.tool_settings.image_paint
     unified = unified_settings(context)
     for owner in (unified, paint.brush, bpy.data.brushes.get(BRUSH)):
@@ -38,29 +38,29 @@ def set_color(context: Context, color: Sequence[float]) -> None:
 
 
 def unified_settings(context: Context) -> bpy.types.UnifiedPaintSettings:
-    """The settings that all brushes share: of the image paint mode since 5.0, of all modes before."""
+    """The settings that all brushes share: those of the image paint mode since 5.0, those of all modes before."""
     paint = context.tool_settings.image_paint
     return getattr(paint, "unified_paint_settings", None) or context.tool_settings.unified_paint_settings
 
 
 def as_stored(owner: Brush | bpy.types.UnifiedPaintSettings, color: Sequence[float]) -> tuple[float, ...]:
-    """An sRGB colour as this owner keeps it: linear since 5.0, sRGB before."""
+    """An sRGB color as this owner stores it: linear since 5.0, sRGB before."""
     if owner.bl_rna.properties["color"].subtype == "COLOR_GAMMA":
         return tuple(color[:3])
     return tuple(c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3])
 
 
-def _make_brush() -> Brush:
-    """The brush of our own, in this file; made when it is not there."""
+def _ensure_brush() -> Brush:
+    """The add-on's brush in this file; a new one if there is none."""
     brush = bpy.data.brushes.get(BRUSH) or bpy.data.brushes.new(BRUSH, mode="TEXTURE_PAINT")
     harden(brush)
     if brush.asset_data is None:
-        brush.asset_mark()  # brushes are assets since 4.3, and only an asset can be made the active one
+        brush.asset_mark()  # since 4.3 only an asset can become the active brush
     return brush
 
 
 def harden(brush: Brush) -> None:
-    """Full strength to the very edge, and no pixel in between."""
+    """Full strength up to the edge, and no soft pixels."""
     brush.use_paint_antialiasing = False
     brush.strength = 1.0
     brush.blend = "MIX"
@@ -75,34 +75,34 @@ def harden(brush: Brush) -> None:
 
 
 def _activate(context: Context) -> None:
-    """Make our brush the active one: at once before Blender 4.3, by a timer since then."""
+    """Makes the add-on's brush the active one: at once before Blender 4.3, with a timer since then."""
     paint = context.tool_settings.image_paint
     brush = bpy.data.brushes[BRUSH]
     if bpy.app.version < (4, 3, 0):
         paint.brush = brush
     elif not bpy.app.background and paint.brush != brush:
-        bpy.app.timers.register(_Activation(), first_interval=0.1)
+        bpy.app.timers.register(_ActivateBrush(), first_interval=0.1)
     unified_settings(context).use_unified_strength = False
 
 
-class _Activation:
-    """A timer that makes our brush the active asset; the asset library needs a moment on its first use."""
+class _ActivateBrush:
+    """A timer that makes the add-on's brush the active asset. The asset library has to load on its first use."""
 
     def __init__(self) -> None:
         self.tries = 20
 
     def __call__(self) -> float | None:
         self.tries -= 1
-        brush, place = bpy.data.brushes.get(BRUSH), _painting_place()
-        if brush is None or place is None or self.tries < 0:
+        brush, override = bpy.data.brushes.get(BRUSH), _paint_context()
+        if brush is None or override is None or self.tries < 0:
             return None
-        paint = place["window"].scene.tool_settings.image_paint
-        with bpy.context.temp_override(**place):
+        paint = override["window"].scene.tool_settings.image_paint
+        with bpy.context.temp_override(**override):
             try:
                 bpy.ops.brush.asset_activate(
                     asset_library_type="LOCAL", relative_asset_identifier=f"Brush/{brush.name}"
                 )
-            except RuntimeError:  # not in a paint mode any more
+            except RuntimeError:  # paint mode was left
                 return None
         if paint.brush is None or paint.brush.name != brush.name:
             return 0.3
@@ -116,8 +116,8 @@ def _srgb(owner: bpy.types.UnifiedPaintSettings) -> tuple[float, ...]:
     return tuple(c * 12.92 if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055 for c in owner.color)
 
 
-def _painting_place() -> dict[str, Any] | None:
-    """The window, area and region in which painting goes on, for a context override; an Image Editor goes first."""
+def _paint_context() -> dict[str, Any] | None:
+    """The window, area and region of a paint mode, for a context override; an Image Editor comes first."""
     areas = [(window, area) for window in bpy.context.window_manager.windows for area in window.screen.areas]
     editors = [(w, a) for w, a in areas if a.type == "IMAGE_EDITOR" and a.spaces.active.ui_mode == "PAINT"]
     views = [(w, a) for w, a in areas if a.type == "VIEW_3D"]
@@ -126,23 +126,23 @@ def _painting_place() -> dict[str, Any] | None:
     return None
 
 
-# ---------------------------------------------------------------------------------------------- where to paint
+# ---------------------------------------------------------------------------------------------- editors
 
 
 def in_image_editor(context: Context, image: Image) -> bool:
-    """Shows the image in an Image Editor in paint mode, next to the 3D View if none is open; False without a window."""
+    """Shows the image in an Image Editor in paint mode, a new one if none is open; False without a window."""
     area = image_editor(context)
     if area is None:
         return False
     space = area.spaces.active
     space.image = image
     space.ui_mode = "PAINT"
-    space.show_repeat = False  # which result that was shown may have left on
+    space.show_repeat = False  # Show Result may have turned it on
     return True
 
 
-def go_on_with(context: Context, old: Image, new: Image) -> None:
-    """Where a map is shown or painted on, its successor is from now on."""
+def replace_canvas(context: Context, old: Image, new: Image) -> None:
+    """Replaces an image in Image Editors and as the canvas of texture painting."""
     paint = context.tool_settings.image_paint
     if paint.canvas == old:
         paint.canvas = new
@@ -153,7 +153,7 @@ def go_on_with(context: Context, old: Image, new: Image) -> None:
 
 
 def image_editor(context: Context) -> Area | None:
-    """The Image Editor to show a picture in: this one, another on the screen, or half of the 3D View."""
+    """The Image Editor to show a picture in: the context's, another on the screen, or a new one in half the 3D View."""
     if context.area is not None and context.area.type == "IMAGE_EDITOR":
         return context.area
     if context.screen is None:
@@ -173,12 +173,12 @@ def image_editor(context: Context) -> Area | None:
 
 
 def on_model(context: Context, image: Image) -> None:
-    """Texture paint mode on the active object with the image as canvas; raises LocalError when that cannot be."""
+    """Starts Texture Paint on the active object with the image as canvas; raises LocalError if it has no UV map."""
     thing: Object | None = context.active_object
     if thing is None or thing.type != "MESH":
         raise LocalError("invalid-labels", "Painting on the model needs a mesh as the active object")
     if not thing.data.uv_layers:
-        raise LocalError("invalid-labels", f"The object “{thing.name}” has no UV map to paint through; unwrap it")
+        raise LocalError("invalid-labels", f"The object “{thing.name}” has no UV map; unwrap it")
     paint = context.tool_settings.image_paint
     paint.mode = "IMAGE"
     paint.canvas = image
@@ -186,4 +186,4 @@ def on_model(context: Context, image: Image) -> None:
         bpy.ops.object.mode_set(mode="TEXTURE_PAINT")
     here = [context.area] if context.area is not None and context.area.type == "VIEW_3D" else []
     for area in here or [a for a in (context.screen.areas if context.screen else ()) if a.type == "VIEW_3D"]:
-        area.spaces.active.shading.type = "SOLID"  # shows the canvas, and not the material
+        area.spaces.active.shading.type = "SOLID"  # shows the canvas instead of the material

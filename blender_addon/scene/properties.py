@@ -1,4 +1,4 @@
-"""What a scene remembers: pictures, regions, and the parameters of every job kind, made from the fields in wire.py."""
+"""The scene's settings: pictures, regions, and the parameters of every job kind, made from the contract."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,43 +18,67 @@ from bpy.types import Image, PropertyGroup
 
 from .. import wire
 
-ACRONYMS = {"xy": "X and Y", "x": "X", "y": "Y", "fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+PICTURES = {picture.name: picture for kind in wire.KINDS.values() for picture in kind.pictures}
+"""The pictures of all job kinds by name."""
+LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role == "labels")
+"""Names of the pictures that are painted in the colors of the regions."""
+
+LABELS = {
+    "content": "Image to Restyle",
+    "tile": "Tiling",
+    "even_light": "Even Lighting",
+    "preset": "Quality",
+    "detail": "Sharpening",
+    "content_weight": "Keep Structure",
+    "x": "X",
+    "y": "Y",
+    "xy": "X and Y",
+    "auto": "Automatic",
+    "optimize": "Optimize",
+    "fp32": "FP32",
+    "bf16": "BF16",
+    "fp16": "FP16",
+}
+"""Names in the panel that differ from the contract's name with capitals."""
+FIRST_VALUES = {"strength": 0.5, "steps": 30, "iterations": 2, "learning_rate": 0.05, "content_weight": 0.25}
+"""Values of automatic parameters when the artist first takes control of them: in the middle of what is useful."""
 
 
-def title(name: str) -> str:
-    """`learning_rate` as `Learning Rate`."""
-    return ACRONYMS.get(name) or name.replace("_", " ").title()
+def label(name: str) -> str:
+    """A name of the contract as the panel shows it: `learning_rate` as `Learning Rate`."""
+    return LABELS.get(name) or name.replace("_", " ").title()
 
 
-# ---------------------------------------------------------------------------------------------- from wire's fields
+# ---------------------------------------------------------------------------------------------- from the contract
 
 
 def property_of(parameter: wire.Parameter) -> Any:
     """The Blender property of a parameter, with its default, bounds and help; a text where Blender has no other."""
     value, automatic = parameter.value, parameter.automatic
-    common: dict[str, Any] = {"name": title(parameter.name), "description": parameter.help}
+    common: dict[str, Any] = {"name": label(parameter.name), "description": parameter.help}
     if isinstance(value, wire.Choice):
-        return EnumProperty(items=[(c, title(c), "") for c in value.choices], default=parameter.default, **common)
+        return EnumProperty(items=[(c, label(c), "") for c in value.choices], default=parameter.default, **common)
     if not isinstance(value, wire.Integer | wire.Number):
         return StringProperty(default=value.format(parameter.default), **common)
     low = value.minimum if automatic is None else min(value.minimum, automatic)
     bounds = {"min": low, "max": value.maximum, "default": parameter.default}
     if isinstance(value, wire.Integer):
         return IntProperty(step=value.multiple, **bounds, **common)
-    return FloatProperty(precision=4 if 0 < value.minimum < 0.01 else 2, **bounds, **common)
+    unit = {"subtype": "FACTOR"} if (value.minimum, value.maximum) == (0.0, 1.0) else {}
+    return FloatProperty(precision=4 if 0 < value.minimum < 0.01 else 2, **bounds, **common, **unit)
 
 
 def group_of(kind: wire.JobKind) -> type[PropertyGroup]:
     """A PropertyGroup with a property for each of the kind's parameters."""
     return type(
-        f"Distill{title(kind.name).replace(' ', '')}Parameters",
+        f"Distill{kind.name.title().replace('_', '')}Parameters",
         (PropertyGroup,),
         {"__annotations__": {p.name: property_of(p) for p in kind.parameters}, "__doc__": kind.help},
     )
 
 
 def values_of(group: PropertyGroup, kind: wire.JobKind) -> dict[str, Any]:
-    """The group's values as a request has them: within their bounds, at their multiples, floats to six digits."""
+    """The group's values as in a request: within their bounds, at their multiples, floats to six digits."""
     return {p.name: _value_of(p, getattr(group, p.name)) for p in kind.parameters}
 
 
@@ -67,7 +91,7 @@ def _value_of(parameter: wire.Parameter, shown: Any) -> Any:
 
 
 def set_values(group: PropertyGroup, kind: wire.JobKind, values: Mapping[str, Any]) -> None:
-    """Writes a job's parameters into the panel."""
+    """Writes a job's parameters into the group. Names of older versions are understood."""
     for parameter in kind.parameters:
         if parameter.name in values:
             value = parameter.check(values[parameter.name])
@@ -79,49 +103,48 @@ def set_values(group: PropertyGroup, kind: wire.JobKind, values: Mapping[str, An
 
 
 class DistillRegion(PropertyGroup):
-    """A part of the swatch, such as moss or mortar, and the colour that stands for it in the maps."""
+    """A part of the swatch, such as moss or mortar, and the color that stands for it in the maps."""
 
     name: StringProperty(name="Name", description="What this part of the swatch is", default="Region")
     color: FloatVectorProperty(
         name="Color",
-        description="The colour that stands for this region in the region map and in the layout",
+        description="The color that stands for this region in the region map and in the layout",
         subtype="COLOR_GAMMA",
         size=3,
         min=0.0,
         max=1.0,
     )
     painted: StringProperty(
-        options={"HIDDEN"}, description="The colours that it was painted with so far, as words such as e63c32"
+        options={"HIDDEN"}, description="Colors that this region was painted with so far, in hex, separated by spaces"
     )
 
 
 class DistillSettings(PropertyGroup):
-    """What the panel shows and the scene keeps. Each job kind and each picture adds a property of its own.
+    """What the panel shows and the scene stores. Each job kind and each picture adds a property.
 
-    It has no methods: Blender 4.2 as a Python module ends with a crash when a PropertyGroup has some.
+    It has no methods and no callbacks: Blender 4.2 as a Python module crashes at exit if a PropertyGroup has some.
     """
 
-    kind: EnumProperty(name="Kind", items=[(k.name, k.title, k.help) for k in wire.KINDS.values()])
+    kind: EnumProperty(name="Job", items=[(k.name, k.title, k.help) for k in wire.KINDS.values()])
     regions: CollectionProperty(type=DistillRegion)
     region_index: IntProperty(name="Region")
     use_layout: BoolProperty(
-        name="Lay Out by Hand",
-        description="Say where on the texture each part of the swatch goes",
+        name="Use Layout",
+        description="Paint where on the texture each material of the swatch appears",
     )
     variations: IntProperty(
         name="Variations",
-        description="How many textures to make, with the seeds that follow each other",
+        description="Number of textures to make, with consecutive seeds",
         default=1,
         min=1,
         max=32,
     )
     use_at_once: BoolProperty(
-        name="Use Results at Once",
-        description="Connect a result to the material as soon as it is there. What was connected can be restored",
+        name="Apply Results Automatically",
+        description="Connect each new result to the material. The original texture can be restored",
         default=True,
     )
-    show_figures: BoolProperty(name="Figures", description="Show how each result came out, beside the swatch's own")
-    journal: StringProperty(options={"HIDDEN"}, description="The jobs of this file, so that it finds its results again")
+    journal: StringProperty(options={"HIDDEN"}, description="The jobs of this file, to find their results again")
     last_result: StringProperty(name="Last Result", description="Name of the newest result's image", options={"HIDDEN"})
 
 
@@ -130,18 +153,25 @@ def kind_of(settings: DistillSettings) -> wire.JobKind:
     return wire.KINDS[settings.kind]
 
 
-def parameters_of(settings: DistillSettings) -> PropertyGroup:
-    """The parameters of the chosen kind."""
+def parameters_of(settings: DistillSettings) -> Any:
+    """The group of the chosen kind's parameters."""
     return getattr(settings, f"parameters_{settings.kind}")
 
 
-def takes(settings: DistillSettings, picture: str) -> bool:
-    """Whether the chosen kind of job takes a picture of this name."""
-    return any(p.name == picture for p in kind_of(settings).pictures)
+def takes_layout(settings: DistillSettings) -> bool:
+    """Whether the chosen kind of job can use a painted layout."""
+    return any(p.role == "labels" for p in kind_of(settings).pictures)
+
+
+def toggle_automatic(settings: DistillSettings, name: str) -> None:
+    """Sets a parameter to its automatic value, or to a useful first value if it is automatic."""
+    group, parameter = parameters_of(settings), kind_of(settings).parameter(name)
+    first = parameter.value.nearest(FIRST_VALUES.get(name, parameter.automatic))
+    setattr(group, name, first if getattr(group, name) == parameter.automatic else parameter.automatic)
 
 
 def output_size(settings: DistillSettings) -> tuple[int, int]:
-    """Width and height of what will be made: as set, or else those of the first picture that goes in."""
+    """Width and height of the result: as set, or else those of the kind's first picture."""
     group = parameters_of(settings)
     image = getattr(settings, f"image_{kind_of(settings).pictures[0].name}")
     own = tuple(image.size) if image is not None and min(image.size) else (512, 512)
@@ -151,21 +181,22 @@ def output_size(settings: DistillSettings) -> tuple[int, int]:
 _groups = {kind.name: group_of(kind) for kind in wire.KINDS.values()}
 for _name, _group in _groups.items():
     DistillSettings.__annotations__[f"parameters_{_name}"] = PointerProperty(type=_group)
-for _picture in {p.name: p for kind in wire.KINDS.values() for p in kind.pictures}.values():
+for _picture in PICTURES.values():
     DistillSettings.__annotations__[f"image_{_picture.name}"] = PointerProperty(
-        type=Image, name=title(_picture.name), description=_picture.help
+        type=Image, name=label(_picture.name), description=_picture.help
     )
 
 classes = (DistillRegion, *_groups.values(), DistillSettings)
 
 
-def register() -> None:
-    for cls in classes:
-        bpy.utils.register_class(cls)
+def add_to_blender() -> None:
+    """Adds `Scene.distill`, and the panel's own state, which is neither saved nor undone, to the window manager."""
     bpy.types.Scene.distill = PointerProperty(type=DistillSettings)
+    bpy.types.WindowManager.distill_show_metrics = BoolProperty(
+        name="Measurements", description="Show how good each result is, compared with the swatch"
+    )
 
 
-def unregister() -> None:
+def remove_from_blender() -> None:
+    del bpy.types.WindowManager.distill_show_metrics
     del bpy.types.Scene.distill
-    for cls in reversed(classes):
-        bpy.utils.unregister_class(cls)

@@ -1,7 +1,7 @@
 """Label maps: which pixels of the swatch and of the layout belong to which region.
 
-A map is an image painted with the regions' flat colours. A map made here to be painted over the swatch begins as the
-swatch in grey; what stays grey belongs to the first region. Functions on arrays come first, those on scenes after them.
+A map is an image painted in the flat colors of the regions. A map to be painted over the swatch starts as the swatch in
+gray; pixels that stay gray belong to the first region. Functions on arrays come first, then functions on scenes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ PALETTE = (
     (200, 0, 110),
 )
 TOLERANCE = 2
-"""How far each channel of a pixel (0 to 255) may be from a region's colour and still be that colour."""
-UNDERLAY = "distill_underlay"
-"""Property of a map that begins as the grey swatch."""
-GUESS_SIDE = 1024
-"""Colours are told apart on a copy of the swatch that is at most so large."""
-LAYOUT_SIDE = 1024
-"""The longer side of a new layout, at most: the service scales it to the texture."""
+"""Largest difference of a channel (0 to 255) between a pixel and the color of its region."""
+GRAY_SWATCH = "distill_underlay"
+"""Custom property of a map that started as the gray swatch."""
+MAX_CLUSTER_SIDE = 1024
+"""Largest side of the copy of the swatch that is clustered by color."""
+MAX_LAYOUT_SIDE = 1024
+"""Largest side of a new layout; the service scales it to the texture."""
 TITLES = {"regions": "region map", "layout": "layout"}
 
 Color = tuple[int, int, int]
@@ -46,19 +46,19 @@ Color = tuple[int, int, int]
 
 
 def labels_in(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Label (height, width) of each pixel: the index of the colour that it has, or -1."""
+    """Label (height, width) of each pixel: the index of its color, or -1."""
     packed = pixels[..., :3].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
     labels = np.full(packed.shape, -1, np.int16)
     for index, (red, green, blue) in enumerate(colors):
         labels[packed == red * 65536 + green * 256 + blue] = index
-    loose = labels < 0
-    if loose.any():
-        labels[loose] = _close_labels(pixels[loose][:, :3].astype(np.int16), colors)
+    unknown = labels < 0
+    if unknown.any():
+        labels[unknown] = _labels_within_tolerance(pixels[unknown][:, :3].astype(np.int16), colors)
     return labels
 
 
-def _close_labels(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Label of each of n pixels (n, 3) that is within the tolerance of a colour, or -1."""
+def _labels_within_tolerance(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
+    """Label of each of n pixels (n, 3): the index of the first color within the tolerance, or -1."""
     labels = np.full(len(pixels), -1, np.int16)
     for index, color in reversed(list(enumerate(colors))):
         labels[np.abs(pixels - np.array(color, np.int16)).max(-1) <= TOLERANCE] = index
@@ -66,7 +66,7 @@ def _close_labels(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
 
 
 def nearest_labels(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Label (height, width) of each pixel: the index of the colour nearest to it."""
+    """Label (height, width) of each pixel: the index of the nearest color."""
     best = np.full(pixels.shape[:2], np.inf, np.float32)
     labels = np.zeros(pixels.shape[:2], np.int16)
     for index, color in enumerate(colors):
@@ -76,13 +76,17 @@ def nearest_labels(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
     return labels
 
 
-def painted(labels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
+def label_pixels(labels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
     """Pixels (height, width, 3) of a label map."""
     return np.array(colors, np.uint8)[labels]
 
 
 def flat_colors(pixels: np.ndarray, most: int = len(PALETTE), smallest_share: float = 0.005) -> list[Color]:
-    """The flat colours of a label map, the most frequent first; blurred edges and JPEG noise are no colours of it."""
+    """At most `most` flat colors of a label map, the most frequent first, without those of blurred edges and noise.
+
+    Args:
+        smallest_share: fraction of the pixels that a color must have.
+    """
     flat = pixels[..., :3].reshape(-1, 3)
     cells = flat.astype(np.int64) // 32 @ np.array([64, 8, 1])
     counts = np.bincount(cells, minlength=512)
@@ -96,10 +100,10 @@ def flat_colors(pixels: np.ndarray, most: int = len(PALETTE), smallest_share: fl
     return colors
 
 
-def guess_labels(pixels: np.ndarray, count: int) -> np.ndarray:
-    """Label (height, width) of a swatch's pixels by colour: k-means on a small, blurred copy. The largest part is 0."""
+def cluster_by_color(pixels: np.ndarray, count: int) -> np.ndarray:
+    """Label (height, width) of each pixel by k-means of the colors of a small, blurred copy. Label 0 is the largest."""
     height, width = pixels.shape[:2]
-    coarse = -(-max(height, width) // GUESS_SIDE)
+    coarse = -(-max(height, width) // MAX_CLUSTER_SIDE)
     pixels = pixels[::coarse, ::coarse]
     step = max(1, min(pixels.shape[:2]) // 128)
     color = _blurred(pixels[..., :3].astype(np.float32), step)
@@ -115,7 +119,7 @@ def guess_labels(pixels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _blurred(picture: np.ndarray, radius: int) -> np.ndarray:
-    """A box blur of (height, width, channels) that reaches `radius` pixels to each side."""
+    """A box blur of (height, width, channels) with a radius in pixels."""
     for axis in (0, 1):
         padding = [(radius + 1, radius) if a == axis else (0, 0) for a in range(picture.ndim)]
         sums = np.pad(picture, padding, mode="edge").cumsum(axis, dtype=np.float64)
@@ -129,7 +133,7 @@ def _blurred(picture: np.ndarray, radius: int) -> np.ndarray:
 
 
 def colors_of(scene: Scene) -> list[Color]:
-    """The regions' colours, 0 to 255."""
+    """The colors of the regions, 0 to 255."""
     return [color_bytes(region.color) for region in scene.distill.regions]
 
 
@@ -139,10 +143,10 @@ def color_bytes(color: Sequence[float]) -> Color:
 
 
 def add_region(scene: Scene, name: str = "", color: Color | None = None) -> int:
-    """Adds a region, with a colour that no other has unless one is given; returns its index."""
-    taken = colors_of(scene)
+    """Adds a region, with an unused color unless one is given; returns its index."""
+    used = colors_of(scene)
     if color is None:
-        color = next((c for c in PALETTE if c not in taken), None) or _spare_color(taken)
+        color = next((c for c in PALETTE if c not in used), None) or _unused_color(used)
     region = scene.distill.regions.add()
     names = {r.name for r in scene.distill.regions}
     region.name = name or next(f"Region {n}" for n in range(1, len(names) + 2) if f"Region {n}" not in names)
@@ -151,73 +155,75 @@ def add_region(scene: Scene, name: str = "", color: Color | None = None) -> int:
     return scene.distill.region_index
 
 
-def _spare_color(taken: Sequence[Color]) -> Color:
-    """The colour of a coarse grid that is farthest from all that are taken."""
+def _unused_color(used: Sequence[Color]) -> Color:
+    """The color of a coarse RGB grid that is farthest from all used ones."""
     axis = np.linspace(0, 255, 6).astype(int)
     grid = np.stack(np.meshgrid(axis, axis, axis), -1).reshape(-1, 3)
-    distance = ((grid[:, None] - np.array(taken)) ** 2).sum(-1).min(-1)
+    distance = ((grid[:, None] - np.array(used)) ** 2).sum(-1).min(-1)
     red, green, blue = (int(c) for c in grid[distance.argmax()])
     return red, green, blue
 
 
 def remember_colors(scene: Scene) -> None:
-    """Notes the colours that can be painted with now, so that a region keeps its pixels when its colour is changed."""
+    """Stores the current colors, so that a region keeps its pixels when the artist changes its color."""
     for region, color in zip(scene.distill.regions, colors_of(scene), strict=True):
         if (word := bytes(color).hex()) not in region.painted.split():
             region.painted = f"{region.painted} {word}".lstrip()
 
 
-def renew(scene: Scene, picture: str) -> Image:
-    """Gives what was painted in colours that the regions had before the colours that they have now."""
+def update_colors(scene: Scene, picture: str) -> Image:
+    """Repaints the pixels of a map that have former colors of the regions in their current colors."""
     image = getattr(scene.distill, f"image_{picture}")
     pixels = image_io.pixels_of(image, TITLES[picture])
-    if _renew(scene, pixels):
+    if _update_colors(scene, pixels):
         image = image_io.replace_pixels(image, pixels[..., :3])
         setattr(scene.distill, f"image_{picture}", image)
     return image
 
 
-def _renew(scene: Scene, pixels: np.ndarray) -> bool:
-    """Does so in place to pixels (height, width, 4); returns whether there were any."""
-    present = colors_of(scene)
-    words = [(bytes.fromhex(w), i) for i, r in enumerate(scene.distill.regions) for w in r.painted.split()]
-    former = [(np.array(list(color), np.uint8), i) for color, i in words if tuple(color) not in present]
-    found = False
+def _update_colors(scene: Scene, pixels: np.ndarray) -> bool:
+    """The same for pixels (height, width, 4), in place; returns whether any had a former color."""
+    current = colors_of(scene)
+    stored = [(bytes.fromhex(w), i) for i, r in enumerate(scene.distill.regions) for w in r.painted.split()]
+    former = [(np.array(list(color), np.uint8), i) for color, i in stored if tuple(color) not in current]
+    changed = False
     for color, index in former:
         here = (pixels[..., :3] == color).all(-1)
         if here.any():
-            pixels[here, :3], found = present[index], True
-    return found
+            pixels[here, :3], changed = current[index], True
+    return changed
 
 
 def map_over_swatch(scene: Scene) -> Image:
-    """A new region map: the swatch in grey, to be painted over. What stays grey belongs to the first region."""
+    """A new region map: the swatch in gray, to be painted over. Pixels that stay gray belong to the first region."""
     swatch = scene.distill.image_swatch
     pixels = image_io.pixels_of(swatch, "swatch")
-    grey = (pixels[..., :3] @ np.array([0.299, 0.587, 0.114]) * 0.7 + 40).astype(np.uint8)
+    gray = (pixels[..., :3] @ np.array([0.299, 0.587, 0.114]) * 0.7 + 40).astype(np.uint8)
     image = image_io.new_image(
-        f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(np.stack([grey] * 3, -1))
+        f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(np.stack([gray] * 3, -1))
     )
-    image[UNDERLAY] = True
+    image[GRAY_SWATCH] = True
     scene.distill.image_regions = image
     return image
 
 
 def map_by_color(scene: Scene) -> Image:
-    """A new region map: the swatch's pixels divided among the regions by their colour."""
+    """A new region map: the pixels of the swatch, clustered by color."""
     swatch = scene.distill.image_swatch
     colors = colors_of(scene)
-    labels = guess_labels(image_io.pixels_of(swatch, "swatch"), len(colors))
-    image = image_io.new_image(f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(painted(labels, colors)))
+    labels = cluster_by_color(image_io.pixels_of(swatch, "swatch"), len(colors))
+    image = image_io.new_image(
+        f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(label_pixels(labels, colors))
+    )
     scene.distill.image_regions = image
     return image
 
 
 def new_layout(scene: Scene, width: int, height: int) -> Image:
-    """A new layout in the aspect of the output, all of it the first region."""
-    scale = min(1.0, LAYOUT_SIDE / max(width, height))
+    """A new layout with the aspect ratio of the output, filled with the first region."""
+    scale = min(1.0, MAX_LAYOUT_SIDE / max(width, height))
     shape = max(1, round(height * scale)), max(1, round(width * scale))
-    pixels = painted(np.zeros(shape, int), colors_of(scene)[:1])
+    pixels = label_pixels(np.zeros(shape, int), colors_of(scene)[:1])
     image = image_io.new_image("Layout", image_io.encode_png(pixels))
     scene.distill.image_layout = image
     return image
@@ -238,29 +244,29 @@ def fill(scene: Scene, picture: str, region: int, box: Sequence[float]) -> Image
 
 
 def assign(scene: Scene, picture: str, labels: np.ndarray) -> Image:
-    """Gives the map `regions` or `layout` an array of region indices (height, width), top row first."""
-    pixels = painted(np.asarray(labels, int), colors_of(scene))
+    """Replaces the map `regions` or `layout` by an array of region indices (height, width), top row first."""
+    pixels = label_pixels(np.asarray(labels, int), colors_of(scene))
     old = getattr(scene.distill, f"image_{picture}")
     name = {"regions": "Regions", "layout": "Layout"}[picture]
     image = image_io.replace_pixels(old, pixels) if old else image_io.new_image(name, image_io.encode_png(pixels))
-    if UNDERLAY in image:
-        del image[UNDERLAY]
+    if GRAY_SWATCH in image:
+        del image[GRAY_SWATCH]
     setattr(scene.distill, f"image_{picture}", image)
     return image
 
 
 def clean(scene: Scene, picture: str) -> Image:
-    """Gives every pixel of a map the nearest region's colour; grey of the underlay becomes the first region."""
+    """Replaces every pixel of a map by the nearest region's color; gray of the swatch becomes the first region."""
     return assign(scene, picture, _labels(scene, picture, snap=True))
 
 
-def adopt(scene: Scene, picture: str) -> int:
-    """Makes the list of regions from the flat colours of a map that was painted elsewhere; returns how many."""
+def regions_from_map(scene: Scene, picture: str) -> int:
+    """Replaces the list of regions by the flat colors of a map that was painted elsewhere; returns how many."""
     found = flat_colors(image_io.pixels_of(getattr(scene.distill, f"image_{picture}"), TITLES[picture]))
     if len(found) < 2:
         raise LocalError(
             "invalid-labels",
-            f"The {TITLES[picture]} has no two flat colours to make regions of; paint it with flat ones",
+            f"The {TITLES[picture]} has fewer than two flat colors; paint each region in one flat color",
         )
     names = dict(zip(colors_of(scene), (r.name for r in scene.distill.regions), strict=True))
     scene.distill.regions.clear()
@@ -271,20 +277,21 @@ def adopt(scene: Scene, picture: str) -> int:
 
 
 def is_stretched(image: Image, width: int, height: int) -> bool:
-    """Whether an image has another aspect than a size, by more than rounding can explain."""
+    """Whether an image has another aspect ratio than a size, beyond rounding (2%)."""
     w, h = image.size
     return abs(w * height - h * width) > max(w * height, h * width) / 50
 
 
 def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
-    """The pictures `regions` and `layout` as clean label maps; raises LocalError when they do not fit together."""
+    """The pictures `regions` and `layout` as label maps; raises LocalError if they do not fit together."""
     colors = colors_of(scene)
     if len(colors) < 2:
-        raise LocalError("invalid-labels", f"A layout needs two regions or more, there are {len(colors)}; add one")
+        raise LocalError("invalid-labels", f"A layout needs at least two regions, there are {len(colors)}; add one")
     if len(set(colors)) < len(colors):
         twice = next(i for i, c in enumerate(colors) if c in colors[:i])
         raise LocalError(
-            "invalid-labels", f"The region “{_name(scene, twice)}” has the colour of another region; give it its own"
+            "invalid-labels",
+            f"The region “{_name(scene, twice)}” has the same color as another region; choose a different color",
         )
     labels = {picture: _labels(scene, picture) for picture in ("regions", "layout")}
     swatch, regions_map = scene.distill.image_swatch, scene.distill.image_regions
@@ -292,50 +299,51 @@ def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
         sizes = [f"{image.size[0]} x {image.size[1]}" for image in (regions_map, swatch)]
         raise LocalError(
             "invalid-labels",
-            f"The region map is {sizes[0]}, which is not the shape of the swatch, {sizes[1]}; make a new one",
+            f"The region map is {sizes[0]}, but the swatch is {sizes[1]}, another aspect ratio; create a new one",
         )
     missing = np.setdiff1d(labels["layout"], labels["regions"])
     if len(missing):
         raise LocalError(
             "invalid-labels",
             f"The region “{_name(scene, missing[0])}” is painted in the layout but has no pixel in the region map; "
-            "paint it there too",
+            "paint it there as well",
         )
     return {
-        picture: functools.cache(lambda m=m: image_io.encode_png(painted(m, colors))) for picture, m in labels.items()
+        picture: functools.cache(lambda m=m: image_io.encode_png(label_pixels(m, colors)))
+        for picture, m in labels.items()
     }
 
 
 def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:
-    """The labels (height, width) of a map; raises LocalError when pixels have no region's colour."""
+    """The labels (height, width) of a map; raises LocalError if pixels have no region's color and `snap` is False."""
     image = getattr(scene.distill, f"image_{picture}")
     pixels = image_io.pixels_of(image, TITLES[picture])
-    _renew(scene, pixels)
+    _update_colors(scene, pixels)
     colors = colors_of(scene)
     labels = labels_in(pixels, colors)
     if (labels >= 0).all():
         return labels
-    if image.get(UNDERLAY):
-        return _above_underlay(pixels, labels, colors)
+    if image.get(GRAY_SWATCH):
+        return _labels_over_swatch(pixels, labels, colors)
     if snap:
         return nearest_labels(pixels, colors)
-    strange = np.argwhere(labels < 0)
-    y, x = strange[len(strange) // 2]
+    unknown = np.argwhere(labels < 0)
+    y, x = unknown[len(unknown) // 2]
     red, green, blue = pixels[y, x, :3]
-    share = len(strange) / labels.size
+    share = len(unknown) / labels.size
     raise LocalError(
         "invalid-labels",
-        f"{max(share, 0.0001):.2%} of the pixels of the {TITLES[picture]} “{image.name}” have no region's colour, "
-        f"such as #{red:02x}{green:02x}{blue:02x}; Clean Up gives them the nearest",
+        f"{max(share, 0.0001):.2%} of the pixels of the {TITLES[picture]} “{image.name}” do not have the color of a "
+        f"region, such as #{red:02x}{green:02x}{blue:02x}; press Clean Up to give them the nearest color",
+        unclean=picture,
     )
 
 
-def _above_underlay(pixels: np.ndarray, labels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Grey pixels are the first region; other pixels, such as a soft stroke's edge, the nearest one."""
+def _labels_over_swatch(pixels: np.ndarray, labels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
+    """Labels with gray pixels in the first region, and others, such as edges of soft strokes, in the nearest one."""
     rgb = pixels[..., :3].astype(np.int16)
-    grey = rgb.max(-1) - rgb.min(-1) <= 24
-    loose = labels < 0
-    return np.where(loose, np.where(grey, 0, nearest_labels(pixels, colors)), labels)
+    gray = rgb.max(-1) - rgb.min(-1) <= 24
+    return np.where(labels < 0, np.where(gray, 0, nearest_labels(pixels, colors)), labels)
 
 
 def _name(scene: Scene, index: int) -> str:

@@ -1,4 +1,4 @@
-"""What the panel says, made into jobs: the swatch and the maps, the parameters, one job for each variation."""
+"""Jobs from the panel's settings: the pictures, the parameters, one job for each variation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..wire.errors import LocalError
 from . import image_io, properties, regions
 
 TITLE_BYTES = 44
-"""So long may a title be before its seed: Blender cuts names at 63 bytes, and numbers those that are there twice."""
+"""Length of a title without its seed. Blender cuts names at 63 bytes and appends a number to duplicates."""
 
 
 @dataclass(frozen=True)
-class Order:
-    """A job that can be sent: checked as far as it can be here."""
+class JobDraft:
+    """A job that is ready to be submitted: everything that can be checked in Blender is valid."""
 
     kind: str
     title: str
@@ -28,60 +28,62 @@ class Order:
 
 
 def missing(scene: Scene) -> str:
-    """What the artist has to do before a job can be asked for, in one sentence; empty when nothing is missing."""
+    """What the artist has to do before a job can be submitted, in one sentence; empty if nothing is missing."""
     settings = scene.distill
-    for picture in properties.kind_of(settings).pictures:
+    kind = properties.kind_of(settings)
+    for picture in kind.pictures:
         if picture.required and getattr(settings, f"image_{picture.name}") is None:
-            return f"Choose the {picture.name} first"
-    if settings.use_layout and properties.takes(settings, "layout"):
+            return f"Choose the {properties.label(picture.name).lower()} first"
+    if settings.use_layout and properties.takes_layout(settings):
         if len(settings.regions) < 2:
-            return "Add two regions first, or untick Regions and Layout"
-        for picture, what in regions.TITLES.items():
-            if getattr(settings, f"image_{picture}") is None:
-                return f"Make the {what} first, or untick Regions and Layout"
+            return "Add two regions first, or turn off Regions and Layout"
+        for picture in kind.pictures:
+            if picture.role == "labels" and getattr(settings, f"image_{picture.name}") is None:
+                return f"Create the {regions.TITLES[picture.name]} first, or turn off Regions and Layout"
     return ""
 
 
-def collect(scene: Scene) -> list[Order]:
-    """The jobs that the scene's settings ask for; raises WireError in one sentence when something is amiss."""
+def drafts(scene: Scene) -> list[JobDraft]:
+    """The jobs of the scene's settings, one for each variation; raises WireError if a setting is invalid."""
     settings = scene.distill
     kind = properties.kind_of(settings)
     parameters = properties.values_of(properties.parameters_of(settings), kind)
-    pictures = pictures_of(scene, kind)
+    pictures = picture_sources(scene, kind)
     first = int(parameters.get("seed", 0))
     images = [getattr(settings, f"image_{p.name}") for p in kind.pictures if p.required]
-    stems = [image.name.rsplit(".", 1)[0] for image in images]  # none is missing: pictures_of has looked
-    title = " in ".join(_shortened(stem, TITLE_BYTES // len(stems)) for stem in stems)
-    orders = []
+    stems = [image.name.rsplit(".", 1)[0] for image in images]  # picture_sources has checked that all are given
+    title = " in ".join(_shorten(stem, TITLE_BYTES // len(stems)) for stem in stems)
+    found = []
     for seed in range(first, first + settings.variations):
         values = {p.name: p.check(parameters[p.name]) for p in kind.parameters}
         if "seed" in values:
             values["seed"] = kind.parameter("seed").check(seed)
-        orders.append(Order(kind.name, f"{title} {seed}", values, pictures))
-    return orders
+        found.append(JobDraft(kind.name, f"{title} {seed}", values, pictures))
+    return found
 
 
-def _source_of(image: Image, what: str) -> PictureSource:
-    source = image_io.source_of(image, what)
-    if min(image.size) < wire.MIN_PICTURE_SIDE:
-        size = f"{image.size[0]} x {image.size[1]}"
-        least = f"{wire.MIN_PICTURE_SIDE} is the least on a side"
-        raise LocalError("invalid-image", f"The {what} “{image.name}” is {size}; {least}; choose a larger image")
-    return source
-
-
-def _shortened(text: str, most: int) -> str:
-    """The text in at most so many bytes of UTF-8."""
-    return text.encode()[:most].decode(errors="ignore").rstrip()
-
-
-def pictures_of(scene: Scene, kind: wire.JobKind) -> dict[str, PictureSource]:
-    """The pictures that go with a job: the label maps only if the layout is to be used."""
+def picture_sources(scene: Scene, kind: wire.JobKind) -> dict[str, PictureSource]:
+    """The pictures of a job by name; label maps only if the layout is used. Raises LocalError if one is unusable."""
     sources = {}
     for picture in kind.pictures:
         image = getattr(scene.distill, f"image_{picture.name}")
-        if picture.name not in ("regions", "layout") and (picture.required or image is not None):
+        if picture.role != "labels" and (picture.required or image is not None):
             sources[picture.name] = _source_of(image, picture.name)
-    if scene.distill.use_layout and properties.takes(scene.distill, "layout"):
+    if scene.distill.use_layout and properties.takes_layout(scene.distill):
         sources |= regions.label_sources(scene)
     return sources
+
+
+def _source_of(image: Image, name: str) -> PictureSource:
+    what = properties.label(name).lower()
+    source = image_io.source_of(image, what)
+    if min(image.size) < wire.MIN_PICTURE_SIDE:
+        size = f"{image.size[0]} x {image.size[1]}"
+        minimum = f"the smallest side must have at least {wire.MIN_PICTURE_SIDE} pixels"
+        raise LocalError("invalid-image", f"The {what} “{image.name}” is {size}; {minimum}; choose a larger image")
+    return source
+
+
+def _shorten(text: str, length: int) -> str:
+    """The text in at most `length` bytes of UTF-8."""
+    return text.encode()[:length].decode(errors="ignore").rstrip()

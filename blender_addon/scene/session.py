@@ -1,13 +1,12 @@
-"""The jobs at work: what the thread reports becomes records, pictures and materials, on Blender's main thread.
+"""The jobs of this Blender: events of the background thread become records, previews and results.
 
-`desk` is the one place that knows the jobs of this Blender. A timer calls `pump`; scripts and tests call `pump` or
-`wait` themselves, since timers do not run in the background. Nothing here keeps a reference to a datablock between
-calls: undo and opening another file would end it.
+`current()` is the one object that knows the service and the jobs, of all files. A timer calls `pump`; scripts and tests
+call `pump` or `wait` themselves, since timers do not run in background mode. No reference to a datablock is kept
+between calls, since undo and opening another file would invalidate it.
 """
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
 import uuid
@@ -16,239 +15,245 @@ from pathlib import Path
 import bpy
 import bpy.utils.previews
 from bpy.app.handlers import persistent
-from bpy.types import Image, Material
 
 from .. import wire
 from ..link import background
-from ..link.records import Record, read_journal, write_journal
-from . import image_io, materials, preferences
-from .requests import Order
+from ..link.client import ServiceStatus
+from ..link.records import JobRecord, read_journal, write_journal
+from . import preferences, properties, results
+from .requests import JobDraft
 
-JOB = "distill_job"
-"""Property of an image: the job that made it."""
-OUTPUT = "distill_output"
-"""Property of an image: which of the job's pictures it is (`image`, `normal`, ...)."""
-KEPT_JOBS = 200
-"""How many jobs a file remembers."""
-BUSY = ("PAINT_OT_", "SCULPT_OT_", "TRANSFORM_OT_", "GPENCIL_OT_", "GREASE_PENCIL_OT_", "MESH_OT_", "UV_OT_")
-"""Modal operators during which nothing is put into the file: their undo step is not closed yet."""
+MAX_JOURNAL_JOBS = 200
+"""How many jobs the journal of a file holds."""
+MAX_PREVIEWS = 200
+"""How many previews are kept in memory."""
+BLOCKING_OPERATORS = (
+    "PAINT_OT_",
+    "SCULPT_OT_",
+    "TRANSFORM_OT_",
+    "GPENCIL_OT_",
+    "GREASE_PENCIL_OT_",
+    "MESH_OT_",
+    "UV_OT_",
+)
+"""Modal operators during which no result is imported, since their undo step is still open."""
 
 
-class Desk:
-    """What this Blender knows of the service and of its jobs, whatever file is open."""
+class Session:
+    """The service's status and the jobs, those of files that were closed included."""
 
     def __init__(self) -> None:
-        self.tasks = background.Tasks()
-        self.records: dict[str, Record] = {}
-        self.arrived: dict[str, background.Ended] = {}
+        self.thread = background.BackgroundThread()
+        self.records: dict[str, JobRecord] = {}
+        self.downloaded: dict[str, background.JobEnded] = {}
         self.document = ""
-        self.status: background.client.Status | None = None
+        self.status: ServiceStatus | None = None
         self.error: wire.WireError | None = None
-        self.note = ""
+        self.service_message = ""
         self.connecting = False
         self._preview_keys: dict[str, str] = {}
         self._previews: bpy.utils.previews.ImagePreviewCollection | None = None
 
-    # ---------------------------------------------------------------------- orders
+    # ---------------------------------------------------------------------- commands
 
     def connect(self) -> None:
-        """Look for the service, and start it if it is not there."""
-        self.connecting, self.error, self.note = True, None, "Looking for the service"
-        self.tasks.connect(preferences.place(), may_start=True)
+        """Connect to the service, and start it if it is not running."""
+        self.connecting, self.error, self.service_message = True, None, "Connecting to the service"
+        self.thread.connect(preferences.service_address(), may_start=True)
 
-    def order(self, order: Order, material: str) -> Record:
-        """Send a job on its way; `material` is the name of the one that its result goes into, if any."""
-        record = Record(str(uuid.uuid4()), order.kind, order.title, order.parameters, self.document, material)
-        record.message = "Sending"
+    def submit(self, draft: JobDraft, material: str) -> JobRecord:
+        """Submit a job; `material` is the name of the material that gets the result, or empty."""
+        record = JobRecord(str(uuid.uuid4()), draft.kind, draft.title, draft.parameters, self.document, material)
+        record.message = "Uploading"
         self.records[record.job] = record
-        self.tasks.submit(
-            record.job, order.kind, order.parameters, order.pictures, preferences.place(), preferences.may_start()
-        )
+        address, may_start = preferences.service_address(), preferences.may_start()
+        self.thread.submit(record.job, draft.kind, draft.parameters, draft.pictures, address, may_start)
         return record
 
-    def again(self, record: Record) -> Record:
-        """Ask once more for a job that failed, or look again for one that the service may still have."""
+    def retry(self, record: JobRecord) -> JobRecord:
+        """Submit a failed job again, or watch it again if only the service was unreachable."""
         if record.code == "service-unreachable" and record.request:
-            return self.follow(record)
+            return self.watch(record)
         del self.records[record.job]
-        new = Record(str(uuid.uuid4()), record.kind, record.title, record.parameters, self.document, record.material)
+        new = JobRecord(str(uuid.uuid4()), record.kind, record.title, record.parameters, self.document, record.material)
         new.request = record.request
         self.records[new.job] = new
-        self.tasks.resubmit(new.job, new.request, preferences.place())
+        self.thread.resubmit(new.job, new.request, preferences.service_address())
         return new
 
-    def follow(self, record: Record) -> Record:
-        """Hear of a job again that was submitted before, and fetch its result."""
+    def watch(self, record: JobRecord) -> JobRecord:
+        """Watch a job that was submitted before, and download its result."""
         record.state, record.code, record.sentence, record.message = "queued", "", "", "Looking for the result"
-        record.landed = False
-        self.tasks.watch(record.job, preferences.place())
+        record.imported = False
+        self.thread.watch(record.job, preferences.service_address())
         return record
 
-    def cancel(self, record: Record) -> None:
+    def cancel(self, record: JobRecord) -> None:
         record.state, record.message = "canceling", "Canceling"
-        self.tasks.cancel(record.job)
+        self.thread.cancel(record.job)
 
-    def dismiss(self, record: Record) -> None:
-        """Take a job that has ended off the list."""
+    def remove(self, record: JobRecord) -> None:
+        """Remove an ended job from the list."""
         self.records.pop(record.job, None)
-        self.arrived.pop(record.job, None)
-        self.keep_journal()
+        self.downloaded.pop(record.job, None)
+        self.save_journal()
 
-    def complain(self, error: wire.WireError) -> None:
+    def show_error(self, error: wire.WireError) -> None:
         """Show an error in the panel."""
         self.error = error
 
-    # ---------------------------------------------------------------------- what the panel asks
+    # ---------------------------------------------------------------------- queries
 
-    def of_this_file(self) -> list[Record]:
+    def of_this_file(self) -> list[JobRecord]:
         """The jobs of the open file, newest first."""
         return [r for r in reversed(self.records.values()) if r.document == self.document]
 
-    def of_other_files(self) -> list[Record]:
-        """Jobs of files that were closed meanwhile: still at work, or waiting to be brought in."""
+    def of_other_files(self) -> list[JobRecord]:
+        """Jobs of closed files that are active, or whose result was downloaded and not imported."""
         return [r for r in self.records.values() if r.document != self.document]
 
     def busy(self) -> bool:
-        """Whether news of this file's jobs or of the service is to come."""
-        return self.connecting or any(r.active or r.job in self.arrived for r in self.of_this_file())
+        """Whether more events are expected, of this file's jobs or of the service."""
+        return self.connecting or any(r.active or r.job in self.downloaded for r in self.of_this_file())
 
     def preview_icon(self, job: str) -> int:
-        """The icon of a job's newest preview, or 0."""
+        """The icon id of a job's newest preview, or 0."""
         key = self._preview_keys.get(job)
-        return self._previews[key].icon_id if self._previews is not None and key else 0
+        return int(self._previews[key].icon_id) if self._previews is not None and key else 0
 
-    # ---------------------------------------------------------------------- news
+    # ---------------------------------------------------------------------- events
 
-    def hear(self, news: background.News) -> None:
-        """Take in one piece of news."""
-        match news:
-            case background.Found(status):
-                self.status, self.note, self.connecting = status, "", False
+    def on_event(self, event: background.Event) -> None:
+        """Update the service's status or the event's job."""
+        match event:
+            case background.ServiceFound(status):
+                self.status, self.service_message, self.connecting = status, "", False
                 if self.error is not None and self.error.code in background.SERVICE_ERRORS:
                     self.error = None
-            case background.Starting(message):
-                self.note = message
-            case background.Lost(error):
-                self.status, self.error, self.note, self.connecting = None, error, "", False
-            case _ if news.job in self.records:
-                self._hear_of(self.records[news.job], news)
+            case background.ServiceStarting(message):
+                self.service_message = message
+            case background.ServiceLost(error):
+                self.status, self.error, self.service_message, self.connecting = None, error, "", False
+            case _ if event.job in self.records:
+                self._on_job_event(self.records[event.job], event)
 
-    def _hear_of(self, record: Record, news: background.News) -> None:
-        match news:
-            case background.Submitted(_, request):
+    def _on_job_event(self, record: JobRecord, event: background.Event) -> None:
+        match event:
+            case background.JobSubmitted(_, request):
                 record.request = request
-                self.keep_journal()
-            case background.Moved(_, status):
+                self.save_journal()
+            case background.JobProgressed(_, status):
                 if record.state != "canceling" or status.state != "queued":
                     record.state = status.state
-                record.fraction, record.message, record.seconds_left = (
-                    status.progress,
-                    status.message,
-                    status.seconds_left,
-                )
-            case background.Waiting(_, message):
+                record.fraction, record.message = status.progress, status.message
+                record.seconds_left = status.seconds_left
+            case background.JobWaiting(_, message):
                 record.message, record.seconds_left = message, None
-            case background.Preview(_, png):
+            case background.PreviewReceived(_, png):
                 self._show_preview(record.job, png)
-            case background.Ended():
-                self._end(record, news)
+            case background.JobEnded():
+                self._on_end(record, event)
 
-    def _end(self, record: Record, news: background.Ended) -> None:
-        record.state, record.fraction, record.seconds_left = news.state, 1.0, None
-        if news.error is not None:
-            record.fail(news.error)
-        if news.state == "succeeded" and news.status is not None and news.status.result is not None:
-            result = news.status.result
+    def _on_end(self, record: JobRecord, event: background.JobEnded) -> None:
+        record.state, record.fraction, record.seconds_left = event.state, 1.0, None
+        if event.error is not None:
+            record.fail(event.error)
+        if event.state == "succeeded" and event.status is not None and event.status.result is not None:
+            result = event.status.result
             record.metrics, record.notes, record.seconds = dict(result.metrics), result.notes, result.seconds
-            self.arrived[record.job] = news
-        self.keep_journal()
+            self.downloaded[record.job] = event
+        self.save_journal()
 
     def _show_preview(self, job: str, png: bytes) -> None:
         if bpy.app.background:
             return
         if self._previews is None:
             self._previews = bpy.utils.previews.new()
-        if len(self._previews) > 200:  # they cannot be removed one by one
+        if len(self._previews) > MAX_PREVIEWS:  # Blender cannot remove single previews
             self._previews.clear()
             self._preview_keys.clear()
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
-        path.write_bytes(png)  # read when it is drawn first; Blender removes the folder when it ends
+        path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
         self._previews.load(key, str(path), "IMAGE")
         self._preview_keys[job] = key
 
-    # ---------------------------------------------------------------------- results
-
-    def land_arrived(self) -> int:
-        """Put the results of this file that have arrived into it; returns how many."""
-        landed = 0
-        for job in list(self.arrived):
+    def import_downloaded(self) -> int:
+        """Import the downloaded results of the open file; returns how many."""
+        imported = 0
+        for job in list(self.downloaded):
             record = self.records.get(job)
             if record is None:
-                del self.arrived[job]
-            elif record.document == self.document and not _in_the_middle_of_something():
-                land(record, self.arrived.pop(job))
-                landed += 1
-        if landed:
-            self.keep_journal()
-        return landed
+                del self.downloaded[job]
+            elif record.document == self.document and not _is_modal_operator_running():
+                try:
+                    results.import_result(record, self.downloaded.pop(job).pictures)
+                except wire.WireError as error:
+                    self.show_error(error)
+                imported += 1
+        if imported:
+            self.save_journal()
+        return imported
 
     # ---------------------------------------------------------------------- files
 
-    def keep_journal(self) -> None:
-        """Write the file's jobs into its scenes. Undo takes that back, saving writes it again."""
-        text = write_journal(self.document, reversed(self.of_this_file()[:KEPT_JOBS]))
+    def save_journal(self) -> None:
+        """Write the open file's jobs into its scenes. Undo reverts that, saving writes it again."""
+        text = write_journal(self.document, reversed(self.of_this_file()[:MAX_JOURNAL_JOBS]))
         for scene in bpy.data.scenes:
             if scene.library is None:
                 scene.distill.journal = text
 
-    def adopt_file(self) -> None:
-        """Take up the jobs of the file that was opened; jobs of the former file go on."""
-        document, kept = "", []
+    def load_journal(self) -> None:
+        """Read the jobs of the file that was opened, and watch those without a result. Other files' jobs continue."""
+        document, stored = "", list[JobRecord]()
         for scene in bpy.data.scenes:
-            document, kept = read_journal(scene.distill.journal)
+            document, stored = read_journal(scene.distill.journal)
             if document:
                 break
         self.document = document or str(uuid.uuid4())
-        here = {r.job: r for r in self.records.values() if r.active or r.job in self.arrived}
-        self.records = {r.job: r for r in kept} | here
-        for record in kept:
-            if record.job not in here and (record.active or (record.state == "succeeded" and not record.landed)):
-                self.follow(record)
+        known = {r.job: r for r in self.records.values() if r.active or r.job in self.downloaded}
+        self.records = {r.job: r for r in stored} | known
+        for record in stored:
+            has_result = record.state == "succeeded" and not record.imported
+            if record.job not in known and (record.active or has_result):
+                self.watch(record)
         self.error = None
 
     def close(self) -> None:
-        """End the thread; what runs on the service goes on."""
-        self.tasks.close()
+        """Stop the thread. Jobs on the service continue."""
+        self.thread.close()
         if self._previews is not None:
             bpy.utils.previews.remove(self._previews)
             self._previews = None
 
 
-desk = Desk()
+_current = Session()
 
 
-# ---------------------------------------------------------------------------------------------- pumping
+def current() -> Session:
+    """The session of this Blender, from `start` to `stop`."""
+    return _current
 
 
 def pump() -> int:
-    """Take in what has happened since the last call; returns how many pieces of news there were. Never waits."""
-    if not desk.document:
-        desk.adopt_file()
-    news = desk.tasks.pump()
-    for piece in news:
-        desk.hear(piece)
-    if desk.land_arrived() or news:
+    """Handle the events since the last call and import results; returns the number of events. Never waits."""
+    if not _current.document:
+        _current.load_journal()
+    events = _current.thread.take_events()
+    for event in events:
+        _current.on_event(event)
+    if _current.import_downloaded() or events:
         _redraw()
-    return len(news)
+    return len(events)
 
 
 def wait(timeout: float = 600.0) -> bool:
-    """Pump until nothing of this file is at work any more; says whether that came true in time. For scripts."""
+    """Pump until no job of this file is active; returns whether that happened within `timeout` seconds. For scripts."""
     end = time.monotonic() + timeout
     while True:
         pump()
-        if not desk.busy():
+        if not _current.busy():
             return True
         if time.monotonic() > end:
             return False
@@ -256,125 +261,68 @@ def wait(timeout: float = 600.0) -> bool:
 
 
 def _redraw() -> None:
+    """Redraw the sidebars that have the panel. The 3D View itself is redrawn by Blender when its data changes."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type in {"VIEW_3D", "IMAGE_EDITOR"}:
-                area.tag_redraw()
+                for region in area.regions:
+                    if region.type == "UI":
+                        region.tag_redraw()
 
 
-def _in_the_middle_of_something() -> bool:
-    """Whether a stroke or a transform is going on in a window."""
+def _is_modal_operator_running() -> bool:
+    """Whether a stroke, a transform or the like is going on in a window."""
     return any(
-        operator.bl_idname.startswith(BUSY)
+        operator.bl_idname.startswith(BLOCKING_OPERATORS)
         for window in bpy.context.window_manager.windows
         for operator in window.modal_operators
     )
 
 
-# ---------------------------------------------------------------------------------------------- landing
+# ---------------------------------------------------------------------------------------------- called by Blender
 
 
-def land(record: Record, ended: background.Ended) -> dict[str, Image]:
-    """The result as new packed images, in the material beside what was there, as one undo step."""
-    images = {}
-    for output, png in ended.pictures.items():
-        suffix = "" if output == "image" else f" {output}"
-        image = image_io.new_image(f"{record.title}{suffix}", png, data=output in materials.DATA_MAPS)
-        image.use_fake_user = True  # a file does not keep an image that nothing in it uses
-        _inscribe(image, record, output)
-        images[output] = image
-    record.landed = True
-    bpy.context.scene.distill.last_result = images["image"].name
-    material = bpy.data.materials.get(record.material) if record.material else None
-    if material is not None:
-        try:
-            materials.add_result(material, record.job, record.title, images)
-            if bpy.context.scene.distill.use_at_once:
-                materials.use(material, record.job)
-        except wire.WireError as error:
-            desk.complain(error)
-    push_undo(f"Distill {record.title}")
-    return images
-
-
-def _inscribe(image: Image, record: Record, output: str) -> None:
-    """Write on an image how it was made, as custom properties that the artist can read."""
-    image[JOB], image[OUTPUT] = record.job, output
-    image["distill_kind"], image["distill_seed"] = record.kind, record.seed
-    image["distill_parameters"] = json.dumps(dict(record.parameters))
-    image["distill_request"] = json.dumps(dict(record.request))
-    for name, value in record.metrics.items():
-        image[f"distill_{name}"] = float(value)
-
-
-def image_of(job: str, output: str = "image") -> Image | None:
-    """The image of a job's result, whatever its name is by now."""
-    return next((i for i in bpy.data.images if i.get(JOB) == job and i.get(OUTPUT) == output), None)
-
-
-def images_of(job: str) -> dict[str, Image]:
-    """All maps of a job's result that are in the file, the base colour first."""
-    found = {i[OUTPUT]: i for i in bpy.data.images if i.get(JOB) == job and OUTPUT in i}
-    return dict(sorted(found.items(), key=lambda pair: pair[0] != "image"))
-
-
-def active_material() -> Material | None:
-    """The active material of the active object."""
-    thing = bpy.context.view_layer.objects.active if bpy.context.view_layer else None
-    return thing.active_material if thing else None
-
-
-def push_undo(message: str) -> None:
-    """Close an undo step. Without it, what a timer made would vanish with the artist's next undo."""
-    windows = bpy.context.window_manager.windows
-    if bpy.context.window is None and len(windows):
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message=message)
-    else:
-        bpy.ops.ed.undo_push(message=message)
-
-
-# ---------------------------------------------------------------------------------------------- Blender's calls
-
-
-def _tick() -> float:
+def _on_timer() -> float:
     try:
         pump()
-    except Exception as error:  # a timer that raises is never called again, and no result would arrive any more
+    except Exception as error:  # Blender removes a timer that raises
         traceback.print_exc()
-        desk.complain(wire.WireError("internal", f"The add-on stumbled: {type(error).__name__}: {error}"))
-    return 0.2 if desk.busy() or desk.of_other_files() else 1.0
+        problem = f"Unexpected error in the add-on: {type(error).__name__}: {error}"
+        _current.show_error(wire.WireError("internal", problem))
+    return 0.2 if _current.busy() or _current.of_other_files() else 1.0
 
 
 @persistent
 def _on_load(*_args: object) -> None:
-    desk.adopt_file()
+    _current.load_journal()
 
 
 @persistent
 def _on_save(*_args: object) -> None:
-    """Pack what was painted on images of ours, which would be lost otherwise, and write the journal."""
-    if not desk.document:
-        desk.adopt_file()
-    ours = {getattr(s.distill, name) for s in bpy.data.scenes for name in ("image_regions", "image_layout")}
+    """Pack our images that were painted on, which would be lost otherwise, and write the journal."""
+    if not _current.document:
+        _current.load_journal()
+    maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in properties.LABEL_MAPS}
     for image in bpy.data.images:
-        if image.is_dirty and image.library is None and (image in ours or JOB in image):
+        if image.is_dirty and image.library is None and (image in maps or results.JOB in image):
             image.pack()
-    desk.keep_journal()
+    _current.save_journal()
 
 
-def register() -> None:
-    global desk
-    desk = Desk()
+def start() -> None:
+    """Begin a session. Called when the add-on is enabled."""
+    global _current
+    _current = Session()
     bpy.app.handlers.load_post.append(_on_load)
     bpy.app.handlers.save_pre.append(_on_save)
     if not bpy.app.background:
-        bpy.app.timers.register(_tick, first_interval=0.5, persistent=True)
+        bpy.app.timers.register(_on_timer, first_interval=0.5, persistent=True)
 
 
-def unregister() -> None:
-    if bpy.app.timers.is_registered(_tick):
-        bpy.app.timers.unregister(_tick)
+def stop() -> None:
+    """End the session. Called when the add-on is disabled."""
+    if bpy.app.timers.is_registered(_on_timer):
+        bpy.app.timers.unregister(_on_timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
-    desk.close()
+    _current.close()

@@ -1,4 +1,4 @@
-"""Fixtures inside bpy: the add-on enabled, a fresh file for each test, live services with the engines of engines.py.
+"""Fixtures for tests in bpy: the enabled add-on, a new file for each test, services with the engines of engines.py.
 
 Run with a Python that has bpy. The service runs in another Python: AD_SERVICE_PYTHON, or the project's .venv.
 """
@@ -6,7 +6,6 @@ Run with a Python that has bpy. The service runs in another Python: AD_SERVICE_P
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import subprocess
@@ -15,9 +14,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +46,13 @@ class LiveService:
 
 
 def command_of(data_dir: Path, engine: str) -> list[str]:
-    """How a service is started: with an engine of engines.py, or with the real one when `engine` is empty."""
+    """The command of a service with an engine of engines.py, or with the real engine if `engine` is empty."""
     command = [SERVICE_PYTHON, "-m", "ad_service", "serve", "--data-dir", str(data_dir), "--port", "0"]
     return [*command, "--engine", f"tests.addon.engines:{engine}"] if engine else command
 
 
 def launch(data_dir: Path, engine: str) -> LiveService:
-    """Starts a service and returns once it has announced itself."""
+    """Starts a service and waits for its runtime.json."""
     data_dir.mkdir(parents=True, exist_ok=True)
     (data_dir / "runtime.json").unlink(missing_ok=True)
     with (data_dir / "serve.out").open("ab") as out:
@@ -68,17 +66,17 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"PYTHONPATH": str(ROOT)}
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 30.0) -> None:
-    """Waits for something to come true; fails when it does not."""
+def wait_until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Waits until a condition is true; fails after `seconds`."""
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come true in time"
+    while not condition():
+        assert time.monotonic() < end, f"the condition was not true within {seconds:g} s"
         time.sleep(0.02)
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., LiveService]]:
-    """Starts services by the name of an engine; all end with the test."""
+    """Starts services by the name of an engine, and kills them after the test."""
     with ExitStack() as stack:
 
         def starter(engine: str = "quick", data_dir: Path | None = None) -> LiveService:
@@ -99,7 +97,7 @@ def quick_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServ
 
 @pytest.fixture
 def service(quick_service: LiveService, blender: Any) -> LiveService:
-    """A service for the tests that do not break it."""
+    """A service that tests share, and do not stop."""
     use_folder(quick_service.data_dir)
     return quick_service
 
@@ -116,7 +114,7 @@ def use_folder(data_dir: Path) -> None:
 
 @pytest.fixture
 def blender(tmp_path: Path) -> Iterator[Any]:
-    """The add-on enabled in Blender's start-up file, looking for its service where there is none."""
+    """bpy with the enabled add-on, the startup file, and the address of a service that does not exist."""
     import addon_utils
     import bpy
 
@@ -130,39 +128,15 @@ def blender(tmp_path: Path) -> Iterator[Any]:
     assert not [t for t in threading.enumerate() if t.name == "texture-distiller"], "the thread was not joined"
 
 
-# ---------------------------------------------------------------------------------------------- a service that errs
+def pump_until(condition: Callable[[], Any]) -> None:
+    """Handles events until a condition is true; fails if that takes too long."""
+    from blender_addon.scene import session
+
+    wait_until(lambda: (session.pump(), condition())[1])
 
 
-@contextmanager
-def fake(answer: Callable[[str, str], tuple[int, str, bytes]]) -> Iterator[str]:
-    """An HTTP service; `answer` maps (method, path) to status, content type and body. Yields its url."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def handle_any(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, kind, body = answer(self.command, self.path)
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        do_GET = do_PUT = do_POST = do_HEAD = handle_any  # noqa: N815 - http.server's names
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def as_json(document: Any, status: int = 200, kind: str = "application/json") -> tuple[int, str, bytes]:
-    return status, kind, json.dumps(document).encode()
+def error_of(operator: Any, **settings: Any) -> str:
+    """The error that an operator reports; fails if it reports none."""
+    with pytest.raises(RuntimeError) as caught:
+        operator(**settings)
+    return str(caught.value)

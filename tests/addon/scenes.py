@@ -1,4 +1,4 @@
-"""Things that the tests put into a scene."""
+"""Test scenes, and functions that run jobs in them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blender_addon.scene import image_io, session
 
 
 def checks(size: int = 64) -> np.ndarray:
-    """Pixels (size, size, 3): two flat colours, the left half and the right half, with a bright top row."""
+    """Pixels (size, size, 3): two flat colors, the left half and the right half, with a bright top row."""
     pixels = np.zeros((size, size, 3), np.uint8)
     pixels[:, : size // 2], pixels[:, size // 2 :] = (120, 60, 30), (60, 140, 50)
     pixels[0] = 250
@@ -46,7 +46,7 @@ def two_regions() -> None:
 
 
 def material_with_image() -> Any:
-    """The active object's material, whose base colour is an image that has texture coordinates of its own."""
+    """The active object's material, whose base color is an image with texture coordinates."""
     material = bpy.context.active_object.active_material
     if bpy.app.version < (5, 0, 0):
         material.use_nodes = True
@@ -65,14 +65,14 @@ def base_color_node(material: Any) -> Any:
 
 
 def make(timeout: float = 60.0) -> Any:
-    """Run and wait; gives the result's image."""
+    """Run and wait; returns the image of the result."""
     assert bpy.ops.distill.run() == {"FINISHED"}
     assert bpy.ops.distill.wait(timeout=timeout) == {"FINISHED"}
     return bpy.data.images[bpy.context.scene.distill.last_result]
 
 
 def newest() -> Any:
-    return session.desk.of_this_file()[0]
+    return session.current().of_this_file()[0]
 
 
 def save_and_reload(path: Path) -> None:

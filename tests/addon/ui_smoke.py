@@ -1,7 +1,7 @@
 # ruff: noqa: E402 - the paths come first
-"""What needs a window: panels draw, a stroke leaves exactly the region's colour, undo takes it back. Run by hand:
+"""Tests that need a window: panels are drawn, a stroke has exactly the color of its region, undo. Run by hand:
 
-blender --factory-startup --enable-event-simulate --python-exit-code 1 --python tests/addon/in_a_window.py
+blender --factory-startup --enable-event-simulate --python-exit-code 1 --python tests/addon/ui_smoke.py
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def drive(script: Iterator[float]) -> Any:
         try:
             return next(script)
         except StopIteration:
-            print("all well", flush=True)
+            print("passed", flush=True)
             _leave(0)
         except BaseException:
             traceback.print_exc()

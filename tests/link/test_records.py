@@ -1,8 +1,19 @@
-"""What the panel says of a job, in words."""
+"""Metrics in words, and the journal of jobs in a .blend file."""
 
 from __future__ import annotations
 
-from blender_addon.link.records import FIGURES, SEAMS, Record, read_journal, write_journal
+import json
+
+from blender_addon import wire
+from blender_addon.link.records import (
+    QUALITY_METRICS,
+    SEAM_METRICS,
+    JobRecord,
+    Metric,
+    metric_texts,
+    read_journal,
+    write_journal,
+)
 
 METRICS = {
     "seam_x": 0.998,
@@ -15,29 +26,73 @@ METRICS = {
     "label_agreement": 0.981,
 }
 
+JOURNAL_0_1_0 = """{"document": "f2a5b8c4-1f0e-4c55-9a58-0d3f2a1c9f77", "jobs": [
+{"job": "0b8e7a52-5a3c-4c0f-8f39-0a7c8e6d4b21", "kind": "synthesize", "title": "cobbles 7",
+ "parameters": {"model": "pocket", "width": 512, "height": 512, "tile": "xy", "seed": 7, "scale": 1.0,
+  "even_light": 0.0, "preset": "standard", "detail": "auto", "method": "optimise", "start": "auto", "strength": 0.0,
+  "steps": 0, "iterations": 0, "learning_rate": 0.0, "content_weight": -1.0, "precision": "auto"},
+ "document": "f2a5b8c4-1f0e-4c55-9a58-0d3f2a1c9f77", "material": "Path", "state": "succeeded", "fraction": 1.0,
+ "message": "Finishing", "seconds_left": null, "code": "", "sentence": "",
+ "request": {"wire": 1, "kind": "synthesize", "parameters": {"method": "optimise", "seed": 7},
+  "inputs": {"swatch": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}},
+ "metrics": {"seam_x": 1.02}, "notes": ["A note."], "seconds": 12.5, "landed": true},
+{"job": "7d1c2f94-3c1b-4a07-b1a5-6f4e9c8b2d10", "kind": "synthesize", "title": "cobbles 8",
+ "parameters": {"seed": 8}, "document": "f2a5b8c4-1f0e-4c55-9a58-0d3f2a1c9f77", "material": "", "state": "cancelling",
+ "fraction": 0.4, "message": "Cancelling", "seconds_left": 3.0, "code": "", "sentence": "", "request": {},
+ "metrics": {}, "notes": [], "seconds": 0.0, "landed": false}]}"""
+"""What version 0.1.0 stored in a .blend file."""
 
-def record(metrics: dict[str, float]) -> Record:
-    return Record("a", "synthesize", "Beans", {}, "file", state="succeeded", metrics=metrics)
+
+def record(metrics: dict[str, float]) -> JobRecord:
+    return JobRecord("a", "synthesize", "Beans", {}, "file", state="succeeded", metrics=metrics)
 
 
-def test_figures_are_told_beside_the_swatchs_own() -> None:
-    assert record(METRICS).told(FIGURES)[:4] == [
-        "Differs by 0.0027 (halves 0.0075)",
+def texts(metrics: tuple[Metric, ...], values: dict[str, float]) -> list[str]:
+    return [text for text, _ in metric_texts(metrics, values)]
+
+
+def test_metrics_are_shown_with_the_values_of_the_swatch() -> None:
+    assert texts(QUALITY_METRICS, METRICS)[:4] == [
+        "Patch distance 0.3% (swatch 0.8%)",
         "Sharpness 0.96 (swatch 1)",
-        "Copied 71%",
-        "Repeats 0.12 (swatch 0.10)",
+        "Verbatim copies 71%",
+        "Repetition 0.12 (swatch 0.10)",
     ]
 
 
-def test_a_seam_is_told_of_the_axes_that_tile() -> None:
-    assert record(METRICS).told(SEAMS) == ["Seam X 1.00"]
+def test_seams_are_shown_for_the_tiling_axes_only() -> None:
+    assert texts(SEAM_METRICS, METRICS) == ["Seam X 1.00"]
 
 
-def test_what_a_result_does_not_say_or_only_half_is_left_out() -> None:
-    assert len(record(METRICS).told(FIGURES)) == 4  # an agreement without its ceiling tells nothing
-    assert record({}).told(FIGURES) == []
+def test_a_metric_with_a_missing_value_is_not_shown() -> None:
+    assert len(texts(QUALITY_METRICS, METRICS)) == 4  # label_agreement_ceiling is missing
+    assert texts(QUALITY_METRICS, {}) == []
 
 
-def test_the_figures_of_a_result_outlast_the_file() -> None:
-    _, (again,) = read_journal(write_journal("file", [record(METRICS)]))
-    assert again.told(FIGURES) == record(METRICS).told(FIGURES)
+def test_every_metric_has_a_tooltip() -> None:
+    assert all(len(text) > 20 for _, text in metric_texts(QUALITY_METRICS, METRICS))
+
+
+def test_the_journal_keeps_all_fields_of_a_record() -> None:
+    original = record(METRICS)
+    original.imported, original.notes = True, ["A note."]
+    document, (restored,) = read_journal(write_journal("file", [original]))
+    assert (document, restored) == ("file", original)
+
+
+def test_a_text_that_is_not_a_journal_gives_no_records() -> None:
+    for text in ("", "{}", "[]", '{"document": "a", "jobs": [{}]}', '{"document": "a", "jobs": [1]}'):
+        assert read_journal(text) == ("", [])
+
+
+def test_a_journal_of_version_0_1_0_is_read() -> None:
+    document, (done, canceled) = read_journal(JOURNAL_0_1_0)
+    assert document == done.document == canceled.document
+    assert (done.imported, done.state, done.metrics["seam_x"], done.seed) == (True, "succeeded", 1.02, 7)
+    assert (canceled.imported, canceled.state, canceled.active) == (False, "canceling", True)
+    assert wire.JobRequest.parse(done.request).parameters["method"] == "optimize"
+
+
+def test_the_journal_has_the_keys_of_version_0_1_0() -> None:
+    (old, _), (new,) = json.loads(JOURNAL_0_1_0)["jobs"], json.loads(write_journal("file", [record({})]))["jobs"]
+    assert set(new) == set(old)

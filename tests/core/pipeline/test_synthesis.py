@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from string import Formatter
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from ad_service.core.pipeline.task import Options
 from ad_service.core.quilting.quilt import QuiltOptions
 from ad_service.core.sampling.attention import AttentionCapture
 from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
-from blender_addon.link.records import FIGURES, SEAMS
+from blender_addon.link.records import QUALITY_METRICS, SEAM_METRICS
 from tests.support.tiny_models import FAMILIES, SHIPPED, backbone, end, predict, texture, with_predict
 
 SWATCH = texture(96, 128)
@@ -300,12 +299,12 @@ def test_a_job_tells_what_of_the_swatch_the_decoder_keeps_when_it_was_fitted() -
     assert "round_trip_psnr" not in off
 
 
-def test_jobs_tell_every_figure_that_the_panel_has_words_for() -> None:
+def test_results_have_every_metric_that_the_panel_shows() -> None:
     swatch, regions = three_materials()
     _, laid_out = make("pocket", 64, 64, swatch=swatch, maps=LabelMaps(stripes(64, 64), regions), detail="decoder")
     _, restyled = make("pocket", 64, 64, swatch=swatch, content=swatch, steps=1)
-    figures = {field for text in (*SEAMS, *FIGURES) for _, field, _, _ in Formatter().parse(text) if field}
-    assert figures <= {*laid_out.metrics, *restyled.metrics}
+    names = {name for metric in (*SEAM_METRICS, *QUALITY_METRICS) for name in metric.names}
+    assert names <= {*laid_out.metrics, *restyled.metrics}
 
 
 def test_the_last_pass_brings_a_picture_nearer_to_its_swatch() -> None:

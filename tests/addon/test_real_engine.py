@@ -13,7 +13,7 @@ from tests.addon.conftest import LiveService
 
 
 @pytest.mark.slow
-def test_pocket_makes_a_texture_in_the_colours_of_the_swatch(start: Callable[..., LiveService], blender: Any) -> None:
+def test_pocket_keeps_the_colors_of_the_swatch(start: Callable[..., LiveService], blender: Any) -> None:
     start("")
     scenes.swatch()
     scenes.small_output(128, 128, preset="draft")

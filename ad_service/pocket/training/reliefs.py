@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ad_service.pocket.noise import (
+from ad_service.pocket.training.noise import (
     RENDER,
     Array,
     Ints,

@@ -1,6 +1,6 @@
 """Procedural textures for training pocket: numpy in, uint8 pictures out, every one a function of its seed alone.
 
-A picture is a relief, coloured from a random palette, worn, lit from the side and given a camera's grain. No photograph
+A picture is a relief, colored from a random palette, worn, lit from the side and given a camera's grain. No photograph
 and no downloaded data is involved.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ad_service.pocket.noise import (
+from ad_service.pocket.training.noise import (
     Array,
     Rng,
     any_fractal,
@@ -28,7 +28,7 @@ from ad_service.pocket.noise import (
     spectral,
     stretch01,
 )
-from ad_service.pocket.reliefs import Relief, any_relief
+from ad_service.pocket.training.reliefs import Relief, any_relief
 
 SIZE = 384
 """Pixels a side of a texture."""
@@ -41,9 +41,9 @@ def hsv_to_rgb(hue: Array, saturation: Array, value: Array) -> Array:
     return np.asarray(value[..., None] * (1 - chroma), np.float32)
 
 
-def palette(rng: Rng, colours: int | None = None) -> Array:
-    """(n, 3) colours that go together: earth and stone, foliage, any hue, grey, or two opposed hues."""
-    n = colours or int(rng.integers(3, 7))
+def palette(rng: Rng, colors: int | None = None) -> Array:
+    """(n, 3) colors that go together: earth and stone, foliage, any hue, gray, or two opposed hues."""
+    n = colors or int(rng.integers(3, 7))
     kind = rng.choice(5, p=[0.36, 0.1, 0.3, 0.14, 0.1])
     base = (rng.uniform(0.01, 0.14), rng.uniform(0.16, 0.4), rng.random(), rng.random(), rng.random())[kind]
     hue = base + rng.normal(0, rng.choice([0.015, 0.04, 0.12]), n)
@@ -56,14 +56,14 @@ def palette(rng: Rng, colours: int | None = None) -> Array:
     return hsv_to_rgb(hue % 1, saturation, value)
 
 
-def ramp(rng: Rng, colours: Array, value: Array) -> Array:
-    """Colour a map in [0, 1] through a ramp with the given colours at random places."""
-    stops = np.sort(np.r_[0, rng.uniform(0, 1, len(colours) - 2), 1])
-    table = np.stack([np.interp(np.linspace(0, 1, 512), stops, colours[:, c]) for c in range(3)], 1)
+def ramp(rng: Rng, colors: Array, value: Array) -> Array:
+    """Color a map in [0, 1] through a ramp with the given colors at random places."""
+    stops = np.sort(np.r_[0, rng.uniform(0, 1, len(colors) - 2), 1])
+    table = np.stack([np.interp(np.linspace(0, 1, 512), stops, colors[:, c]) for c in range(3)], 1)
     return np.asarray(table[np.clip(value * 511, 0, 511).astype(np.int32)], np.float32)
 
 
-def colour(rng: Rng, relief: Relief) -> Array:
+def color(rng: Rng, relief: Relief) -> Array:
     """Albedo (H, W, 3): by height, by element, with speckles and fibres inside the elements."""
     many = int(relief.element.max()) > 0
     own = per_element(rng, relief.element)
@@ -76,7 +76,7 @@ def colour(rng: Rng, relief: Relief) -> Array:
     value = sum((m * w for m, w in parts), np.zeros_like(noise)) / (sum(w for _, w in parts) + 1e-6)
     image = ramp(rng, palette(rng), stretch01(value) if chance(rng, 0.6) else value)
     if many:
-        if chance(rng, 0.5):  # gaps have a colour of their own
+        if chance(rng, 0.5):  # gaps have another color
             bare = (relief.element == 0) if chance(rng, 0.5) else (relief.height < rng.uniform(0.05, 0.25))
             image = np.where(bare[..., None], ramp(rng, palette(rng) * rng.uniform(0.2, 1), noise), image)
         if chance(rng, 0.5):  # each element brighter or darker, warmer or cooler
@@ -84,7 +84,7 @@ def colour(rng: Rng, relief: Relief) -> Array:
             warm = rng.uniform(0, 0.25) * (per_element(rng, relief.element + 23) - 0.5)
             image = image * np.stack([tint + warm, tint, tint - warm], -1)
         offset = 97 * per_element(rng, relief.element)
-        if chance(rng, 0.35):  # speckles: a second colour inside the elements
+        if chance(rng, 0.35):  # speckles: a second color inside the elements
             f = log_uniform(rng, 6, 40)
             spots = lookup(fractal(rng, 40, 3, 0.6, size=256), f * relief.u + offset, f * relief.v + offset)
             level = rng.uniform(0.5, 0.75)
@@ -131,7 +131,7 @@ def light(rng: Rng, image: Array, height: Array) -> Array:
 def material(rng: Rng) -> tuple[Array, Array]:
     """One lit material: picture (H, W, 3) and height (H, W)."""
     relief = any_relief(rng)
-    image = colour(rng, relief)
+    image = color(rng, relief)
     if chance(rng, 0.5):  # fine relief: pores, grit
         pores = fractal(rng, rng.uniform(60, 200), 2, 0.8)
         relief = replace(relief, height=relief.height + rng.uniform(0.01, 0.08) * (pores - 0.5))

@@ -10,7 +10,7 @@ import pytest
 
 from blender_addon import wire
 from blender_addon.link import client
-from tests.addon.conftest import as_json, fake
+from tests.link.fake_service import as_json, fake_service
 
 HEALTH = {"service": wire.SERVICE_NAME, "version": "0.1.0", "wire": wire.VERSION}
 
@@ -33,77 +33,77 @@ def healthy(path: str, **other: Any) -> tuple[int, str, bytes]:
         ("[::1]:80", "http://[::1]:80"),
     ],
 )
-def test_an_address_is_understood_however_it_is_written(text: str, url: str) -> None:
+def test_addresses_are_normalized(text: str, url: str) -> None:
     assert client.normal_url(text) == url
 
 
 @pytest.mark.parametrize("text", ["", "http://", "ftp://host", "host:port", "http://[::1"])
-def test_what_is_no_address_is_refused_with_its_text(text: str) -> None:
+def test_an_invalid_address_is_refused_with_its_text(text: str) -> None:
     with pytest.raises(wire.WireError) as caught:
         client.normal_url(text)
     assert repr(text) in caught.value.detail
 
 
 def test_a_service_is_found_by_its_data_folder(tmp_path: Path) -> None:
-    with fake(lambda _method, path: healthy(path)) as url:
+    with fake_service(lambda _method, path: healthy(path)) as url:
         (tmp_path / client.RUNTIME_FILE).write_text(json.dumps({"url": f"{url}/", "token": "secret"}))
-        status = client.find(client.Place(data_dir=str(tmp_path))).status()
+        status = client.find(client.ServiceAddress(data_dir=str(tmp_path))).status()
     assert (status.ready, status.models) == (True, ("pocket",))
     assert status.device == "Some GPU, 20 of 24 GB free"
 
 
-def test_the_usual_folder_is_where_the_service_keeps_its_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_folder_is_that_of_the_service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AD_SERVICE_DATA", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(client.sys, "platform", "linux")
-    assert client.Place().folder == tmp_path / wire.SERVICE_NAME
+    assert client.ServiceAddress().folder == tmp_path / wire.SERVICE_NAME
     monkeypatch.setenv("AD_SERVICE_DATA", str(tmp_path / "mine"))
-    assert client.Place().folder == tmp_path / "mine"
+    assert client.ServiceAddress().folder == tmp_path / "mine"
 
 
-def test_without_a_service_the_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_without_a_service_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(wire.WireError) as caught:
-        client.find(client.Place(data_dir=str(tmp_path)))
+        client.find(client.ServiceAddress(data_dir=str(tmp_path)))
     assert caught.value.code == "service-unreachable"
     assert str(tmp_path) in caught.value.sentence
 
 
-def test_a_service_that_left_its_address_behind_is_unreachable(tmp_path: Path) -> None:
+def test_a_stale_runtime_file_means_unreachable(tmp_path: Path) -> None:
     (tmp_path / client.RUNTIME_FILE).write_text(json.dumps({"url": "http://127.0.0.1:9", "token": "x"}))
     with pytest.raises(wire.WireError) as caught:
-        client.find(client.Place(data_dir=str(tmp_path))).status()
+        client.find(client.ServiceAddress(data_dir=str(tmp_path))).status()
     assert caught.value.code == "service-unreachable"
 
 
 def test_another_machine_needs_online_access() -> None:
     with pytest.raises(wire.WireError, match="Allow Online Access"):
-        client.find(client.Place(url="http://example.org:1"))
-    assert client.find(client.Place(url="http://example.org:1", online=True)).url == "http://example.org:1"
-    assert client.find(client.Place(url="localhost:1")).url == "http://localhost:1"
+        client.find(client.ServiceAddress(url="http://example.org:1"))
+    assert client.find(client.ServiceAddress(url="http://example.org:1", online=True)).url == "http://example.org:1"
+    assert client.find(client.ServiceAddress(url="localhost:1")).url == "http://localhost:1"
 
 
-def test_a_proxy_does_not_come_between_this_machine_and_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    with fake(lambda _method, path: healthy(path)) as url:
+    with fake_service(lambda _method, path: healthy(path)) as url:
         assert client.Client(url).status().ready
 
 
-def test_another_version_is_told_with_both_numbers() -> None:
-    with fake(lambda *_: as_json({**HEALTH, "wire": 99})) as url, pytest.raises(wire.WireError) as caught:
+def test_another_version_is_refused_with_both_numbers() -> None:
+    with fake_service(lambda *_: as_json({**HEALTH, "wire": 99})) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url).status()
     assert caught.value.code == "version-mismatch"
     assert "99" in caught.value.detail
     assert str(wire.VERSION) in caught.value.detail
 
 
-def test_a_wrong_token_is_told_as_such() -> None:
+def test_a_wrong_token_gets_unauthorized() -> None:
     problem = wire.WireError("unauthorized", "the token is wrong").problem()
 
     def answer(_method: str, path: str) -> tuple[int, str, bytes]:
         return as_json(HEALTH) if path == "/v1/health" else as_json(problem, 401, "application/problem+json")
 
-    with fake(answer) as url, pytest.raises(wire.WireError) as caught:
+    with fake_service(answer) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url, "old").status()
     assert caught.value.code == "unauthorized"
 
@@ -119,33 +119,36 @@ def test_a_wrong_token_is_told_as_such() -> None:
         (302, "text/plain", b""),
     ],
 )
-def test_whoever_else_answers_there_is_not_taken_for_the_service(answer: tuple[int, str, bytes]) -> None:
-    with fake(lambda *_: answer) as url, pytest.raises(wire.WireError) as caught:
+def test_another_program_at_the_address_is_refused(answer: tuple[int, str, bytes]) -> None:
+    with fake_service(lambda *_: answer) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url).status()
     assert caught.value.code == "service-unreachable"
     assert url in caught.value.detail
 
 
-def test_a_service_of_another_kind_is_not_ours() -> None:
-    with fake(lambda *_: as_json({"service": "something-else"})) as url, pytest.raises(wire.WireError, match="is not"):
+def test_another_service_at_the_address_is_refused() -> None:
+    with (
+        fake_service(lambda *_: as_json({"service": "something-else"})) as url,
+        pytest.raises(wire.WireError, match="is not"),
+    ):
         client.Client(url).status()
 
 
-def test_a_picture_that_changed_on_its_way_is_refused() -> None:
-    with fake(lambda *_: (200, "image/png", b"other")) as url, pytest.raises(wire.WireError) as caught:
-        client.Client(url).fetch_blob("0" * 64)
+def test_a_download_with_a_wrong_checksum_is_refused() -> None:
+    with fake_service(lambda *_: (200, "image/png", b"other")) as url, pytest.raises(wire.WireError) as caught:
+        client.Client(url).download("0" * 64)
     assert caught.value.code == "blob-mismatch"
 
 
 def test_a_program_that_cannot_be_started_is_named(tmp_path: Path) -> None:
-    place = client.Place(data_dir=str(tmp_path), executable=str(tmp_path / "nothing-here"))
+    place = client.ServiceAddress(data_dir=str(tmp_path), executable=str(tmp_path / "nothing-here"))
     with pytest.raises(wire.WireError, match="nothing-here"):
         client.start(place)
 
 
-def test_the_installer_says_where_the_program_is(tmp_path: Path) -> None:
-    place = client.Place(data_dir=str(tmp_path))
+def test_the_program_comes_from_the_installers_file(tmp_path: Path) -> None:
+    place = client.ServiceAddress(data_dir=str(tmp_path))
     assert client.executable_of(place) == ""
     (tmp_path / client.LAUNCH_FILE).write_text(json.dumps({"executable": "/opt/ad-service"}))
     assert client.executable_of(place) == "/opt/ad-service"
-    assert client.executable_of(client.Place(data_dir=str(tmp_path), executable="/mine")) == "/mine"
+    assert client.executable_of(client.ServiceAddress(data_dir=str(tmp_path), executable="/mine")) == "/mine"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from einops import rearrange, repeat
-from torch import Tensor
+from torch import Tensor, nn
 
 SHARPNESS = 12.0  # attention scores are SHARPNESS * cos(q - mean q, k - mean k), means over a picture's tokens
 
@@ -15,7 +18,7 @@ class InContext:
     """An attention processor for batches of `references` clean crops, followed by the noised crops of each.
 
     A clean crop attends to itself. A noised crop attends to itself (unless `own` is False) and to its texture's clean
-    crop. Queries and keys are centred over their crop's tokens and normalised in each head; everything else is as in
+    crop. Queries and keys are centered over their crop's tokens and normalized in each head; everything else is as in
     diffusers.
     """
 
@@ -38,7 +41,7 @@ class InContext:
             rearrange(layer(x), "n l (heads d) -> n heads l d", heads=attn.heads)
             for layer in (attn.to_q, attn.to_k, attn.to_v)
         )
-        q, k = (likeness(t.float()).to(v.dtype) for t in (q, k))
+        q, k = (center_and_normalize(t.float()).to(v.dtype) for t in (q, k))
         out = attend(q[:r], k[:r], v[:r])
         if n > r:
             each = (n - r) // r
@@ -51,10 +54,10 @@ class InContext:
         return result
 
 
-def likeness(x: Tensor) -> Tensor:
-    """Queries or keys (n, heads, l, d) less their mean over the tokens, at unit length.
+def center_and_normalize(x: Tensor) -> Tensor:
+    """Queries or keys (n, heads, l, d) minus their mean over the tokens, at unit length.
 
-    What all tokens have in common, the timestep above all, would otherwise rule the cosine and hide their content.
+    The part that all tokens share, mostly the timestep, would otherwise dominate the cosine and hide their content.
     """
     return F.normalize(x - x.mean(2, keepdim=True), dim=-1)
 
@@ -68,3 +71,28 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (rearrange(t, "n heads l d -> (n heads) l d") for t in (q, k, v))
     scores = torch.baddbmm(q.new_zeros(()), q, k.transpose(1, 2), beta=0, alpha=SHARPNESS)
     return rearrange(torch.bmm(scores.softmax(-1), v), "(n heads) l d -> n heads l d", heads=heads)
+
+
+def attention_layers(unet: nn.Module) -> list[Attention]:
+    """The self-attention layers of a UNet."""
+    return [m for m in unet.modules() if isinstance(m, Attention)]
+
+
+def set_references(unet: nn.Module, references: int, own: bool = True) -> None:
+    """Let all attention layers read in context: the first `references` of a batch are clean crops, see InContext."""
+    processor = InContext(references, own)
+    for layer in attention_layers(unet):
+        layer.set_processor(processor)
+
+
+@contextmanager
+def in_context(unet: nn.Module, references: int) -> Iterator[None]:
+    """The attention of the training; the processors before it are restored."""
+    layers = attention_layers(unet)
+    before = [layer.processor for layer in layers]
+    set_references(unet, references)
+    try:
+        yield
+    finally:
+        for layer, processor in zip(layers, before, strict=True):
+            layer.set_processor(processor)

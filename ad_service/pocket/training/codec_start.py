@@ -1,8 +1,8 @@
 """The analytic start of pocket's codec: an AutoencoderKL whose encoder is an exact linear map of 4x4 patches.
 
-An autoencoder of this size does not learn to carry colour within minutes. So its encoder is written down instead of
-trained: space-to-depth and a PCA of the patches in a luma-chroma space, spelt in the stock layers of diffusers. The
-decoder starts as a smooth upsampling of the colour that the latents carry, and is trained from there.
+An autoencoder of this size does not learn to carry color within minutes. So its encoder is written down instead of
+trained: space-to-depth and a PCA of the patches in a luma-chroma space, expressed in the stock layers of diffusers. The
+decoder starts as a smooth upsampling of the color that the latents carry, and is trained from there.
 """
 
 from __future__ import annotations
@@ -25,20 +25,30 @@ WHITENING = 0.6  # 0: latents keep their variance, 1: all alike; structure stays
 
 
 @dataclass(frozen=True)
-class PatchCode:
-    """z = analysis(patch) + bias and colour = mean + synthesis(z), for patches (3, 4, 4) in [-1, 1].
-
-    analysis (C, 3, 4, 4), bias (C,), colour (3, C): the mean colour of a patch from its latents, mean (3,).
-    """
+class PatchEncoder:
+    """z = analysis(patch) + bias, for patches (3, 4, 4) in [-1, 1]: analysis (C, 3, 4, 4), bias (C,)."""
 
     analysis: Tensor
     bias: Tensor
-    colour: Tensor
-    mean: Tensor
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, 3, h, w) in [-1, 1] -> (n, C, h/4, w/4): what the written encoder computes, by one convolution."""
+        """(n, 3, h, w) in [-1, 1] -> (n, C, h/4, w/4): what the codec's encoder computes, by one convolution."""
         return nn.functional.conv2d(images, self.analysis, self.bias, stride=FACTOR)
+
+    def to(self, device: torch.device) -> PatchEncoder:
+        """The same on another device."""
+        return PatchEncoder(self.analysis.to(device), self.bias.to(device))
+
+
+@dataclass(frozen=True)
+class PatchCode(PatchEncoder):
+    """The encoder, and a first decoder that gives the mean color of a patch: mean + color z.
+
+    color (3, C), mean (3,).
+    """
+
+    color: Tensor
+    mean: Tensor
 
 
 def patches(images: Tensor) -> Tensor:
@@ -60,7 +70,7 @@ def analyse(images: Tensor, channels: int) -> PatchCode:
     return PatchCode(
         analysis=analysis.view(channels, 3, FACTOR, FACTOR).float(),
         bias=-(analysis @ mean).float(),
-        colour=synthesis.view(channels, 3, -1).mean(2).T.float().contiguous(),
+        color=synthesis.view(channels, 3, -1).mean(2).T.float().contiguous(),
         mean=mean.view(3, -1).mean(1).float(),
     )
 
@@ -92,7 +102,7 @@ def build_codec(channels: int, widths: tuple[int, ...], groups: int = 8) -> Auto
 
 @torch.no_grad()
 def write_codec(codec: AutoencoderKL, code: PatchCode) -> None:
-    """Write the patch code into the encoder exactly, and a smooth colour upsampling into the decoder."""
+    """Write the patch code into the encoder exactly, and a smooth color upsampling into the decoder."""
     for module in codec.modules():
         if isinstance(module, ResnetBlock2D):  # a residual block that adds nothing, yet
             cleared(module.conv2)
@@ -144,13 +154,23 @@ def write_encoder(codec: AutoencoderKL, code: PatchCode) -> None:
         copy[range(len(copy)), range(len(copy)), 0, 0] = 1
 
 
+@torch.no_grad()
+def read_encoder(codec: AutoencoderKL) -> PatchEncoder:
+    """The patch encoder that `write_encoder` wrote into a codec, in fp32."""
+    last, channels = codec.encoder.down_blocks[1].downsamplers[0].conv, codec.config.latent_channels
+    analysis = torch.empty(channels, 3, FACTOR, FACTOR)
+    for c, y, x in product(range(3), range(FACTOR), range(FACTOR)):
+        analysis[:, c, y, x] = last.weight[:channels, 4 * c + 2 * (y % 2) + x % 2, y // 2, x // 2]
+    return PatchEncoder(analysis, last.bias[:channels].float())
+
+
 def write_decoder(codec: AutoencoderKL, code: PatchCode) -> None:
-    """The first six channels carry (colour, -colour) through smooth upsamplings to the output; the rest learns."""
+    """The first six channels carry (color, -color) through smooth upsamplings to the output; the rest learns."""
     decoder = codec.decoder
-    sign = torch.tensor([1.0, -1.0]).repeat(3)  # channels 2j, 2j+1 are +-colour j
+    sign = torch.tensor([1.0, -1.0]).repeat(3)  # channels 2j, 2j+1 are +-color j
     for i in range(6):
         decoder.conv_in.weight[i] = 0
-        decoder.conv_in.weight[i, :, 1, 1] = sign[i] * code.colour[i // 2]
+        decoder.conv_in.weight[i, :, 1, 1] = sign[i] * code.color[i // 2]
         decoder.conv_in.bias[i] = sign[i] * code.mean[i // 2]
     tent = torch.tensor([0.25, 0.5, 0.25])
     for block in decoder.up_blocks:

@@ -1,0 +1,1 @@
+"""Makes pocket's weights: training data, codec, denoiser, evaluation. The service imports nothing from here."""

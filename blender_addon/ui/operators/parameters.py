@@ -1,0 +1,74 @@
+"""Operators that set parameters of the chosen job kind."""
+
+import random
+from typing import Any
+
+from bpy.props import IntProperty, StringProperty
+from bpy.types import Context, Operator
+
+from ...scene import properties
+from .reports import Done
+
+
+class DISTILL_OT_output_size(Operator):
+    """Set the resolution of the texture"""
+
+    bl_idname = "distill.output_size"
+    bl_label = "Resolution"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    width: IntProperty(default=512)
+    height: IntProperty(default=512)
+
+    def execute(self, context: Context) -> Done:
+        parameters = properties.parameters_of(context.scene.distill)
+        parameters.width, parameters.height = self.width, self.height
+        return {"FINISHED"}
+
+
+class DISTILL_OT_toggle_automatic(Operator):
+    """Choose the value of this parameter, or reset it to automatic"""
+
+    bl_idname = "distill.toggle_automatic"
+    bl_label = "Automatic"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    name: StringProperty(name="Name")
+
+    @classmethod
+    def description(cls, context: Context, operator: Any) -> str:
+        parameter = properties.kind_of(context.scene.distill).parameter(operator.name)
+        return f"{parameter.help}.\nClick to switch between an automatic value and your own"
+
+    def execute(self, context: Context) -> Done:
+        properties.toggle_automatic(context.scene.distill, self.name)
+        return {"FINISHED"}
+
+
+class DISTILL_OT_choose_model(Operator):
+    """Use this model"""
+
+    bl_idname = "distill.choose_model"
+    bl_label = "Model"
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    name: StringProperty(name="Name")
+
+    def execute(self, context: Context) -> Done:
+        properties.parameters_of(context.scene.distill).model = self.name
+        return {"FINISHED"}
+
+
+class DISTILL_OT_random_seed(Operator):
+    """Choose a random seed, which gives another texture with the same settings"""
+
+    bl_idname = "distill.random_seed"
+    bl_label = "Random Seed"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> Done:
+        properties.parameters_of(context.scene.distill).seed = random.randrange(1_000_000)
+        return {"FINISHED"}
+
+
+classes = (DISTILL_OT_output_size, DISTILL_OT_toggle_automatic, DISTILL_OT_choose_model, DISTILL_OT_random_seed)

@@ -1,0 +1,107 @@
+"""Operators for the regions of the swatch and their map."""
+
+from typing import Any
+
+from bpy.props import EnumProperty, StringProperty
+from bpy.types import Context, Operator
+
+from ...scene import regions
+from .label_maps import change, has_regions, map_property
+from .reports import Done
+
+
+class DISTILL_OT_region_add(Operator):
+    """Add a region: a material in the swatch, such as stone or moss"""
+
+    bl_idname = "distill.region_add"
+    bl_label = "Add Region"
+    bl_options = {"REGISTER", "UNDO"}
+
+    name: StringProperty(name="Name", options={"SKIP_SAVE"})
+
+    def execute(self, context: Context) -> Done:
+        regions.add_region(context.scene, self.name)
+        return {"FINISHED"}
+
+
+class DISTILL_OT_region_remove(Operator):
+    """Remove the active region. Pixels painted in its color stay until the map is cleaned up"""
+
+    bl_idname = "distill.region_remove"
+    bl_label = "Remove Region"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        return has_regions(cls, context)
+
+    def execute(self, context: Context) -> Done:
+        settings = context.scene.distill
+        settings.regions.remove(settings.region_index)
+        settings.region_index = max(0, min(settings.region_index, len(settings.regions) - 1))
+        return {"FINISHED"}
+
+
+class DISTILL_OT_region_map_new(Operator):
+    """Create the map that shows which part of the swatch is which region"""
+
+    bl_idname = "distill.region_map_new"
+    bl_label = "New Region Map"
+    bl_options = {"REGISTER", "UNDO"}
+
+    method: EnumProperty(
+        name="Method",
+        items=[
+            ("OVER", "Paint over Swatch", "Start from the swatch in gray. Gray is the first region"),
+            ("COLOR", "Split by Color", "Divide the swatch among the regions by its colors"),
+        ],
+    )
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if context.scene.distill.image_swatch is None:
+            cls.poll_message_set("Choose the swatch first")
+            return False
+        return has_regions(cls, context, 2)
+
+    @classmethod
+    def description(cls, _context: Context, properties: Any) -> str:
+        return {
+            "OVER": "Create a region map to paint by hand. It starts as the swatch in gray, which is the first region",
+            "COLOR": "Create a region map by dividing the swatch among the regions by its colors",
+        }[properties.method]
+
+    def execute(self, context: Context) -> Done:
+        by_color = self.method == "COLOR"
+        done = change(self, regions.map_by_color if by_color else regions.map_over_swatch, context.scene)
+        if by_color and done == {"FINISHED"}:
+            largest = context.scene.distill.regions[0].name
+            self.report({"INFO"}, f"The largest part is now “{largest}”. Rename the regions if they are swapped")
+        return done
+
+
+class DISTILL_OT_regions_from_map(Operator):
+    """Replace the list of regions by the flat colors of a map that was painted elsewhere"""
+
+    bl_idname = "distill.regions_from_map"
+    bl_label = "Regions from Map"
+    bl_options = {"REGISTER", "UNDO"}
+
+    picture: map_property("regions")
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        settings = context.scene.distill
+        if settings.image_regions is None and settings.image_layout is None:
+            cls.poll_message_set("Choose a region map first")
+            return False
+        return True
+
+    def execute(self, context: Context) -> Done:
+        done = change(self, regions.regions_from_map, context.scene, self.picture)
+        if done == {"FINISHED"}:
+            self.report({"INFO"}, f"Found {len(context.scene.distill.regions)} regions")
+        return done
+
+
+classes = (DISTILL_OT_region_add, DISTILL_OT_region_remove, DISTILL_OT_region_map_new, DISTILL_OT_regions_from_map)

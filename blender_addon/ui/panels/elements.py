@@ -1,0 +1,85 @@
+"""What the sections have in common: panels in two editors, wrapped text, errors with their buttons, images."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from bpy.types import Context, Image, Panel, UILayout
+
+from ... import wire
+from ...link import background, client
+from ...scene import preferences
+
+SPACES = ("VIEW_3D", "IMAGE_EDITOR")
+SERVICE_ERRORS = (*background.SERVICE_ERRORS, "device-unavailable")
+"""Errors that the section Service shows; Run shows the others."""
+
+
+def in_both_editors(section: type[Any], parent: type[Any] | None = None) -> tuple[type[Any], ...]:
+    """A section, a class with a label and a draw method, as a panel of each editor."""
+    return tuple(
+        type(_panel_id(section, space), (section, Panel), _members(section, parent, space)) for space in SPACES
+    )
+
+
+def _members(section: type[Any], parent: type[Any] | None, space: str) -> dict[str, Any]:
+    members = {"bl_idname": _panel_id(section, space), "bl_space_type": space, "bl_region_type": "UI"}
+    return members | {"bl_category": "Distill"} | ({"bl_parent_id": _panel_id(parent, space)} if parent else {})
+
+
+def _panel_id(section: type[Any], space: str) -> str:
+    return f"DISTILL_PT_{section.__name__.lower()}_{space.lower()}"
+
+
+def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE") -> None:
+    """Text in as many lines as it needs: Blender's labels do not wrap."""
+    letters = max(20, int(context.region.width / (6.6 * context.preferences.system.ui_scale)) - 9)
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    for line in textwrap.wrap(capitalize(text), letters):
+        column.label(text=line, icon=icon)
+        icon = "BLANK1" if icon != "NONE" else "NONE"
+
+
+def capitalize(text: str) -> str:
+    """The text with a capital first letter. The service's messages start with a small one, as in a terminal."""
+    return text[:1].upper() + text[1:]
+
+
+def draw_error(layout: UILayout, context: Context, error: wire.WireError) -> None:
+    """An error, what to do about it, and the buttons for that."""
+    box = layout.box()
+    draw_text(box, error.sentence, context, "ERROR")
+    row = box.row(align=True)
+    for operator, text, settings in remedies(error):
+        button = row.operator(operator, text=text)
+        for name, value in settings.items():
+            setattr(button, name, value)
+    row.operator("distill.dismiss_error", text="Dismiss")
+
+
+def remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
+    """The buttons that may correct an error: operator, text, settings."""
+    if error.code in SERVICE_ERRORS:
+        address = preferences.service_address()
+        if error.code != "service-unreachable" or address.url:
+            return [("distill.connect", "Reconnect", {})]
+        if client.executable_of(address):
+            return [("distill.connect", "Start Service", {})]
+        return [("distill.preferences", "Preferences", {})]
+    if "unclean" in error.data:
+        return [("distill.clean", "Clean Up", {"picture": error.data["unclean"]})]
+    return []
+
+
+def draw_image(layout: UILayout, image: Image, texts: list[str]) -> None:
+    """An image with lines of text beside it."""
+    split = layout.split(factor=0.35)
+    preview = image.preview_ensure()
+    if preview is not None and preview.icon_id:
+        split.template_icon(preview.icon_id, scale=4.0)
+    column = split.column(align=True)
+    column.scale_y = 0.8
+    for text in texts:
+        column.label(text=text)
