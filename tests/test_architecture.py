@@ -14,7 +14,7 @@ HEAVY = {"torch", "diffusers", "transformers", "einops"}
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic"}
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "ad_service/core": {*HEAVY, "safetensors", "maxflow", "numpy", "blender_addon.wire.colors"},
+    "ad_service/core": {*HEAVY, "safetensors", "maxflow", "numpy"},
     "ad_service/storage": {
         "ad_service.core.backbone",
         "wire",

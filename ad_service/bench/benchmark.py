@@ -1,20 +1,20 @@
-"""The benchmark: ours beside the paper's own schedule, on the same network and weights, in the same run.
+"""The benchmark: our schedule against the paper's, on the same network and weights, in the same run.
 
-What is measured, and how:
+How each value is measured:
 
-- UNet passes: windows that went through the network, there (forwards) and back to the latents (backwards), as the
-  attention capture counts them.
-- Seconds: ours is a whole job as a user runs it, from the swatch's tensor to the finished picture and its figures. The
-  paper's is encoding, sampling and decoding. Where that would take too long, some batches of windows of its first step
-  are timed, half of them before ours and half after, and their seconds a window multiplied by the exact number of
-  windows and steps; decoding is then left out. The report says which it is. One batch goes first, untimed.
-- Peak memory: on CUDA the most that torch had allocated, weights included. On Linux without CUDA what the process'
-  resident memory grew by at its highest (VmHWM, reset before). Elsewhere it is not measured.
-- Share of the peak: floating-point operations of the passes, counted by torch on one window, by the seconds of sampling
-  and by what a large matrix product reaches here in the network's number format. Ours counts the encoding of the start
-  and of the swatch as sampling.
-- Seam ratio and patch distance: see `core.metrics`. The paper's schedule makes no torus, so its seam is that of a
-  picture with edges. A random network draws noise: there, these two say nothing of quality.
+- UNet passes: windows that went forward through the network and back to the latents, as the attention capture counts
+  them.
+- Seconds: ours is a whole job, from the swatch's tensor to the finished picture and its metrics. The paper's is
+  encoding, sampling and decoding. If that would take too long, some batches of its first step are timed, half of them
+  before ours and half after, and their seconds per window are multiplied by the exact number of windows and steps;
+  decoding is then left out. The report names the method. One batch runs first, untimed.
+- Peak memory: on CUDA the peak that torch allocated, weights included. On Linux without CUDA the growth of the process'
+  resident memory at its peak (VmHWM, reset before). Elsewhere it is not measured.
+- Share of the peak: floating-point operations of the passes, counted by torch on one window, divided by the seconds of
+  sampling and by the rate of a large matrix product on this device in the network's number format. Ours counts the
+  encoding of the start and of the swatch as sampling.
+- Seam ratio and patch distance: see `core.metrics`. The paper's schedule does not make a torus, so its seam is that of
+  a picture with edges. A network with random weights makes noise, whose values mean nothing.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ Size = tuple[int, int]
 """Width and height in pixels."""
 
 MULTIPLE = 64
-"""Sizes are multiples of it: eight latents of the coarsest codec, which every UNet can halve."""
+"""Sizes are multiples of this: eight latents of the coarsest codec, which every UNet can halve."""
 
-FEW = 100
-"""The paper's schedule is run whole where it has at most so many batches of windows."""
+MAX_FULL_BATCHES = 100
+"""The paper's schedule runs in full if it has at most this many batches of windows."""
 
-BATCHES = 4
-"""Otherwise so many are timed."""
+SAMPLED_BATCHES = 4
+"""Otherwise this many batches are timed."""
 
 EXAMPLE = Path(wire.__file__).parents[1] / "examples" / "cobbles.png"
 STONES = (slice(None), slice(0, 128), slice(32, 416))
-"""Channels, rows and columns of the example that show one material: of two, the shares in a picture are chance."""
+"""Channels, rows and columns of the example that show one material: with two, their shares vary by chance."""
 
 # ---------------------------------------------------------------------------------------------- cases
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model to measure, and the sizes that it is measured at unless others are asked for, on a CPU and elsewhere."""
+    """A model to measure, with its default sizes on a CPU and on other devices."""
 
     name: str
     title: str
@@ -77,7 +77,7 @@ class Case:
 
 
 def _small(device: torch.device) -> Model:
-    """A tenth of SD 1.5's width, heads as wide as its own."""
+    """A tenth of SD 1.5's width, with heads of the original width."""
     return random_models.random_model(
         "sd15",
         device,
@@ -97,15 +97,19 @@ CASES: dict[str, Case] = {
         Case("sdxl", "SDXL, random weights", lambda d: random_models.random_model("sdxl", d), on_cpu=()),
     )
 }
-"""Those without sizes for the CPU need a GPU."""
+"""Cases without sizes for the CPU need a GPU."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure. None: all that this machine can, at the sizes of each case.
+    """What to measure.
 
-    `reference_batches` of the paper's schedule are timed, none of them with 0; None: see FEW. `steps` replaces
-    ours' own number of steps, to see how cost grows with size; the paper's schedule is then left out.
+    Attributes:
+        cases: names of CASES; None for all that this machine can run.
+        sizes: None for those of each case.
+        reference_batches: batches of the paper's schedule to time, 0 for none; None: see MAX_FULL_BATCHES.
+        steps: replaces our number of steps, to see how cost grows with size; the paper's schedule is then left out.
+        device: a torch device name; None for the best one.
     """
 
     cases: Sequence[str] | None = None
@@ -118,7 +122,7 @@ class Options:
         """Cases and sizes to measure on a device; raises WireError `invalid-parameter`."""
         for name in self.cases or ():
             if name not in CASES:
-                raise WireError("invalid-parameter", f"there is no case {name!r}; there are {', '.join(CASES)}")
+                raise WireError("invalid-parameter", f"case is {name!r}; it must be one of {', '.join(CASES)}")
             if device.type == "cpu" and self.device is None and not CASES[name].on_cpu:
                 raise WireError(
                     "invalid-parameter",
@@ -126,17 +130,19 @@ class Options:
                 )
         for width, height in self.sizes or ():
             if min(width, height) < MULTIPLE or width % MULTIPLE or height % MULTIPLE:
-                raise WireError("invalid-parameter", f"the size {width}x{height} is not in multiples of {MULTIPLE}")
+                raise WireError(
+                    "invalid-parameter", f"the size is {width}x{height}; both sides must be multiples of {MULTIPLE}"
+                )
         cpu = device.type == "cpu"
         cases = [CASES[name] for name in self.cases or CASES if self.cases or not cpu or CASES[name].on_cpu]
         return [(case, size) for case in cases for size in self.sizes or (cpu and case.on_cpu) or case.on_gpu]
 
     def batches(self, count: paper_schedule.Count) -> int:
-        """How many of the paper's batches are run; all of them means in full."""
+        """How many of the paper's batches run; all of them means in full."""
         if self.steps is not None:
             return 0
         if self.reference_batches is None:
-            return count.batches if count.batches <= FEW else BATCHES
+            return count.batches if count.batches <= MAX_FULL_BATCHES else SAMPLED_BATCHES
         return min(self.reference_batches, count.batches)
 
 
@@ -144,7 +150,7 @@ class Options:
 
 
 def example() -> Tensor:
-    """The swatch (3, h, w) in [0, 1] that is used where none is given."""
+    """The default swatch (3, h, w) in [0, 1]."""
     return read_swatch(EXAMPLE.read_bytes())[STONES]
 
 
@@ -156,7 +162,7 @@ def read_swatch(data: bytes) -> Tensor:
 
 
 def bench(swatch: Tensor, options: Options, command: str, tell: Callable[[str], None] = lambda _: None) -> Report:
-    """Measure all that the options choose, with a swatch (3, h, w) in [0, 1]; `tell` hears what runs now.
+    """Measure what the options choose with a swatch (3, h, w) in [0, 1]; `tell` is called with what runs now.
 
     Raises WireError `invalid-parameter`, and what `core` raises.
     """
@@ -212,7 +218,7 @@ def _row(
 
 
 def _ours(model: Model, request: SynthesizeRequest, peak: float) -> Run:
-    """A whole job; the seconds between two steps belong to what the second one says."""
+    """A whole job; the seconds between two steps belong to the phase of the second one."""
     if model.device.type != "cpu":
         _picture(model, replace(request, height=512, width=512, steps=1))  # kernels are loaded when first used
     with measure.memory(model.device) as memory:
@@ -251,7 +257,7 @@ def _picture(model: Model, request: SynthesizeRequest) -> tuple[Result, dict[str
 
 
 class _Reference:
-    """The paper's schedule for one picture: run whole, or some batches of windows at a time."""
+    """The paper's schedule for one picture: in full, or some batches of windows at a time."""
 
     def __init__(self, model: Model, swatch: Tensor, size: Size, peak: float) -> None:
         self.model, self.swatch, self.peak = model, swatch, peak
@@ -263,7 +269,7 @@ class _Reference:
         self._image: Tensor | None = None
 
     def run(self, batches: int) -> None:
-        """Time so many batches after an untimed one; all of them make the picture."""
+        """Time this many batches after an untimed one; all of them together make the picture."""
         self._sample(codec.encode(self.model, self.swatch), 1)
         with measure.memory(self.model.device) as memory:
             began = self._now()
@@ -284,7 +290,7 @@ class _Reference:
         return measure.now(self.model.device)
 
     def _sample(self, z_swatch: Tensor, batches: int) -> tuple[int, Tensor | None]:
-        """How many windows were in the first batches, and the canvas after the last one of all."""
+        """The number of windows in the first batches, and the canvas after the very last batch."""
         generator = torch.Generator().manual_seed(0)
         seen = 0
         with capture_attention(self.model) as capture:

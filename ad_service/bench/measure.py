@@ -1,4 +1,4 @@
-"""Meters: seconds, operations and memory of a device, for the benchmark."""
+"""Seconds, floating-point operations and memory of a device, for the benchmark."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ad_service.core.sampling.attention import capture_attention
 
 
 def now(device: torch.device) -> float:
-    """Seconds on a clock, once the device has done what it was told to."""
+    """Seconds on a monotonic clock, after all work queued on the device has finished."""
     if device.type in ("cuda", "xpu", "mps"):
         getattr(torch, device.type).synchronize()
     return time.perf_counter()
@@ -29,14 +29,14 @@ def now(device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Flops:
-    """Floating-point operations of one window: a bare forward pass, and the loss' gradient there and back."""
+    """Floating-point operations of one window: of a forward pass, and of the loss and its gradient."""
 
     forward: int
     gradient: int
 
     @classmethod
     def count(cls, model: Model, height: int, width: int) -> Flops:
-        """Counted by torch on a window of that many latents, with a swatch as large; products alone, not softmax."""
+        """Counted by torch on a window of height x width latents and a swatch of that size, without softmax."""
         z = torch.zeros(1, model.vae.config.latent_channels, height, width, device=model.device)
         with (
             capture_attention(model) as capture,
@@ -46,16 +46,16 @@ class Flops:
             with FlopCounterMode(display=False) as forward, torch.no_grad():
                 capture.predict_and_record(z, 1, reference)
             with FlopCounterMode(display=False) as gradient:
-                paper_schedule.gradient(capture, z.requires_grad_().clone(), 1, reference)  # its hooks refuse a leaf
+                paper_schedule.gradient(capture, z.requires_grad_().clone(), 1, reference)  # hooks need a non-leaf
         return cls(forward.get_total_flops(), gradient.get_total_flops())
 
     def of(self, forwards: int, backwards: int) -> int:
-        """Of so many passes; whatever goes back has gone there with the loss."""
+        """Operations of this many passes; every backward pass includes its forward pass with the loss."""
         return (forwards - backwards) * self.forward + backwards * self.gradient
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Operations a second of a large square matrix product, the best of several."""
+    """Operations per second of a large square matrix product, the best of several."""
     n = 2048 if device.type == "cpu" else 8192
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     best, end = math.inf, now(device) + seconds
@@ -68,7 +68,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) 
 
 @dataclass
 class Memory:
-    """`peak` in bytes once the block has ended; None where it cannot be measured."""
+    """`peak` in bytes after the block has ended; None where it cannot be measured."""
 
     peak: int | None = None
 
@@ -99,6 +99,6 @@ def _reset_resident_peak() -> bool:
 
 
 def _resident(field: str) -> int:
-    """A line of this process' status in bytes."""
+    """A field of /proc/self/status in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -1,7 +1,7 @@
-"""The paper's own schedule, written plainly: what `ad-service bench` measures against.
+"""The paper's schedule, written plainly: what `ad-service bench` measures against.
 
 It is `panorama` of the authors' code (arXiv 2502.20235, MultiDiffusion arXiv 2302.08113): 50 DDIM steps from noise. At
-each, a fixed grid of windows goes through in batches. Each batch is denoised, the swatch is passed anew with fresh
+each, a fixed grid of windows goes through in batches. Each batch is denoised, the swatch passes again with fresh
 noise at the new t, and two steps of a fresh Adam lower the AD loss; then all windows are averaged. The canvas is
 decoded at the end. Nothing of the engine's own samplers is used: it shares the networks, the attention capture, the
 loss and the codec.
@@ -9,9 +9,9 @@ loss and the codec.
 The grid does not wrap around, as in the authors' code: 25 x 25 = 625 windows for 2048x2048 pixels of Stable Diffusion.
 The result has real edges. On a torus it would take 32 x 32 = 1024 windows, so this is the cheaper of the two.
 
-All models are treated alike, also those whose own window is larger than 64 latents. Pocket, which reads the swatch in
-context, gets it clean at t = 0, as it was trained; it is still passed anew for each batch, and the canvas starts from
-noise.
+All models are treated alike, including those whose own window is larger than 64 latents. Pocket, which reads the
+swatch in context, gets it clean at t = 0, as it was trained; it still passes again for each batch, and the canvas
+starts from noise.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from ad_service.core.sampling.losses import ad_loss, attend
 
 STEPS, ITERATIONS, LEARNING_RATE = 50, 2, 0.05
 SIDE, STRIDE, BATCH = 64, 8, 8
-"""The windows' side and stride in latents, and how many go through the network at once."""
+"""Side and stride of the windows in latents, and windows in one run of the network."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """What a canvas costs: windows of the grid, batches over all steps, and windows passed through the UNet."""
+    """The cost of a canvas: windows of the grid, batches over all steps, and windows that pass through the UNet."""
 
     windows: int
     batches: int
@@ -45,9 +45,9 @@ class Count:
 
 
 def count(height: int, width: int, steps: int = STEPS) -> Count:
-    """The cost of a canvas of that many latents, with one crop of the swatch.
+    """The cost of a canvas of height x width latents, with one crop of the swatch.
 
-    At each step: the swatch once for each batch, each window once to denoise it and twice, there and back, for Adam.
+    At each step: the swatch once per batch, each window once to denoise it and twice, with its gradient, for Adam.
     """
     windows = _along(height) * _along(width)
     batches = math.ceil(windows / BATCH)
@@ -100,7 +100,7 @@ def sample(
 def _reference(
     capture: AttentionCapture, scheduler: DDIMScheduler, zs: Tensor, t: int, generator: torch.Generator
 ) -> Reference:
-    """The swatch passed anew: with fresh noise at t, or clean for a model that reads in context."""
+    """The reference of one batch: with fresh noise at t, or clean for a model that reads in context."""
     if capture.model.family.in_context:
         return capture.reference(zs, 0)
     noise = torch.randn(zs.shape, generator=generator).to(zs.device)

@@ -1,6 +1,6 @@
 """Stable Diffusion's architectures with random weights, made in memory: for the benchmark and the tests.
 
-How fast a network runs does not depend on its weights. What it paints does: pictures of these are noise.
+Speed does not depend on the weights. The pictures of these models are noise.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The benchmark's report: what was measured, as JSON and as the README's tables."""
+"""The benchmark's report, as JSON and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ IN_FULL = "measured in full"
 
 @dataclass(frozen=True)
 class Run:
-    """One schedule, measured, or scaled from a part of it.
+    """One schedule, measured in full or scaled from a part of it.
 
-    `memory` is in bytes, `phases` are seconds, `seams` the ratios along y and x. What was not measured is None.
+    `memory` is in bytes, `phases` are seconds, `seams` the ratios along y and x. None: not measured.
     """
 
     measured: str
@@ -49,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured, and where."""
+    """All rows of one run, and the machine."""
 
     command: str
     device: str

@@ -5,7 +5,7 @@ Real label maps have JPEG noise and soft edges; `snap` finds the few colors that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blender_addon.wire.colors import region_of_color
-
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Colors = npt.NDArray[np.int64]
+
+
+RegionOf = Callable[[Sequence[int], Sequence[Sequence[int]]], "int | None"]
+"""The index of the region of a palette that a color means, or None: the rule that the service and the add-on share."""
 
 
 class LabelError(ValueError):
@@ -116,10 +118,11 @@ def snap(picture: Pixels, name: str = "label map", options: LabelOptions = Label
     return LabelMap(labels, torch.from_numpy(colors[chosen].astype(np.uint8)))
 
 
-def match(picture: Pixels, palette: Tensor, options: LabelOptions = LabelOptions()) -> Tensor:
+def match(picture: Pixels, palette: Tensor, region_of: RegionOf, options: LabelOptions = LabelOptions()) -> Tensor:
     """Labels (H, W) of a painted layout (H, W, 3) uint8, by the palette (n, 3) of the swatch's regions.
 
-    The layout's own colors are found by `snap`; `region_of_color` says which region each of them means.
+    The layout's own colors are found by `snap`; `region_of(color, palette)` is the index of the region that each of
+    them means, or None.
 
     Raises:
         LabelError: a color of the layout is far from all regions' colors, or see `snap`.
@@ -128,7 +131,7 @@ def match(picture: Pixels, palette: Tensor, options: LabelOptions = LabelOptions
     regions = palette.tolist()
     label_of = torch.zeros(len(painted.palette), dtype=torch.long)
     for i, color in enumerate(painted.palette.tolist()):
-        region = region_of_color(color, regions)
+        region = region_of(color, regions)
         if region is None:
             share = float((painted.labels == i).float().mean())
             raise LabelError(
@@ -162,11 +165,6 @@ def check(layout: Tensor, regions: Tensor, palette: Tensor | None = None, since:
             raise LabelError(
                 f"the layout uses {name(label)}, which no pixel of the swatch's regions has{since}: {known}"
             )
-
-
-def shares(labels: Tensor, grid: tuple[int, int], count: int) -> Tensor:
-    """The share of each cell of a grid (h, w) that each label covers: (count, h, w), sums to 1 over the labels."""
-    return torch.stack([F.adaptive_avg_pool2d((labels == i).float()[None], grid)[0] for i in range(count)])
 
 
 def resize(labels: Tensor, height: int, width: int) -> Tensor:

@@ -31,6 +31,7 @@ from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, encode_png, encode_preview
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
+from blender_addon.wire.colors import region_of_color
 
 MAX_LOADED = 2
 FREE_FOR_ANOTHER = 0.4
@@ -187,7 +188,7 @@ def _label_maps(pictures: Pictures) -> LabelMaps | None:
         raise WireError(
             "invalid-labels", f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})"
         )
-    layout = labels.match(pictures["layout"], regions.palette)
+    layout = labels.match(pictures["layout"], regions.palette, region_of_color)
     return LabelMaps(layout, labels.condense(regions.labels, h, w), regions.palette)
 
 

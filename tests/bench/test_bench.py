@@ -1,4 +1,4 @@
-"""The benchmark: the paper's schedule costs what its formula says, and what was measured is told as it is."""
+"""The benchmark: the paper's schedule has the cost of its formula, and the report has what was measured."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def test_the_paper_has_625_windows_for_2048_pixels_of_stable_diffusion() -> None
     assert (spots[0].y, spots[0].x) == (0, 0) and (spots[-1].y, spots[-1].x) == (192, 192)
 
 
-def test_its_last_windows_end_at_the_edge_where_the_stride_does_not_fit() -> None:
+def test_the_last_windows_end_at_the_edge_if_the_stride_does_not_fit() -> None:
     assert [w.x for w in paper_schedule.grid(64, 77)] == [0, 8, 13]
 
 
-def test_it_sees_a_small_canvas_in_one_window_of_its_size() -> None:
+def test_a_small_canvas_is_one_window_of_its_size() -> None:
     (window,) = paper_schedule.grid(16, 32)
     assert (window.y, window.x, window.height, window.width) == (0, 0, 16, 32)
 
 
-def test_its_cost_for_2048_pixels_counted_by_hand() -> None:
+def test_the_cost_of_2048_pixels_is_as_counted_by_hand() -> None:
     assert paper_schedule.count(256, 256) == paper_schedule.Count(
         windows=625, batches=50 * 79, forwards=50 * (79 + 625 + 2 * 625), backwards=50 * 2 * 625
     )
 
 
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
-def test_it_passes_as_many_windows_through_the_network_as_its_formula_says(family: str, small_windows: None) -> None:
+def test_the_network_sees_as_many_windows_as_the_formula_gives(family: str, small_windows: None) -> None:
     model = backbone(family)
     z_swatch = noise(model.vae.config.latent_channels, 16, 16)
     with capture_attention(model) as capture:
@@ -65,7 +65,7 @@ def test_it_passes_as_many_windows_through_the_network_as_its_formula_says(famil
     assert torch.isfinite(canvas).all()
 
 
-def test_it_passes_the_swatch_anew_with_fresh_noise_for_each_batch_at_the_new_t(
+def test_the_swatch_passes_again_with_fresh_noise_for_each_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, seen = backbone("sd15"), []
@@ -77,7 +77,7 @@ def test_it_passes_the_swatch_anew_with_fresh_noise_for_each_batch_at_the_new_t(
     assert len({float(zs.sum()) for zs, _ in seen}) == 4
 
 
-def test_it_lowers_the_loss_by_two_steps_of_a_fresh_adam() -> None:
+def test_two_steps_of_a_fresh_adam_lower_the_loss() -> None:
     model = backbone("sd15")
     with capture_attention(model) as capture:
         reference, z = capture.reference(noise(1, 4, 16, 16), 1), noise(1, 4, 16, 16, seed=1)
@@ -119,7 +119,7 @@ def test_a_small_picture_is_measured_in_full_by_both_schedules() -> None:
     assert row.ratio == row.reference.seconds / row.ours.seconds
 
 
-def test_what_is_scaled_has_the_passes_of_the_whole_and_no_figures_of_a_picture(small_windows: None) -> None:
+def test_a_scaled_run_has_all_passes_and_no_quality_metrics(small_windows: None) -> None:
     row = measured(cases=("tiny",), sizes=((128, 64),), reference_batches=3)
     count = paper_schedule.count(16, 32)
     assert row.reference is not None
@@ -150,7 +150,7 @@ def test_fewer_steps_leave_the_paper_out() -> None:
     assert (row.ours.measured, row.ours.forwards, row.ours.backwards) == ("--steps 1", 2, 1)
 
 
-def test_operations_are_counted_in_every_layer_there_and_back() -> None:
+def test_flops_are_counted_in_every_layer_forward_and_backward() -> None:
     flops = measure.Flops.count(backbone("sd15"), 16, 16)
     assert measure.Flops.count(backbone("sd15"), 32, 32).forward > 4 * flops.forward  # attention grows faster than area
     assert flops.gradient > 2 * flops.forward
@@ -158,14 +158,14 @@ def test_operations_are_counted_in_every_layer_there_and_back() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
-def test_memory_is_what_a_block_had_at_its_most_not_what_it_left() -> None:
+def test_memory_is_the_peak_within_the_block() -> None:
     with measure.memory(torch.device("cpu")) as memory:
         torch.ones(1 << 24)
     assert memory.peak is not None
     assert memory.peak == pytest.approx(1 << 26, rel=0.2)
 
 
-def test_the_small_stable_diffusion_is_one_in_its_layers() -> None:
+def test_the_small_stable_diffusion_has_the_layers_of_the_real_one() -> None:
     model = benchmark._small(torch.device("cpu"))
     with capture_attention(model) as capture:
         assert (capture.count, list(capture.loss_layers)) == (16, [10, 11, 12, 13, 14, 15])
@@ -182,7 +182,7 @@ def call(*arguments: object) -> int:
         return int(end.code or 0)
 
 
-def test_the_command_prints_a_table_and_writes_all_of_it_as_json(tmp_path: Path, capsys: Say) -> None:
+def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capsys: Say) -> None:
     file = tmp_path / "bench.json"
     assert call("--reference-batches", 1, "--json", file) == 0
     said, complained = capsys.readouterr()
@@ -207,7 +207,7 @@ def test_several_sizes_show_how_cost_grows(capsys: Say) -> None:
     assert rows[2][6].strip() == "1.00"
 
 
-def test_a_swatch_of_ones_own_can_be_given(tmp_path: Path, capsys: Say) -> None:
+def test_another_swatch_can_be_given(tmp_path: Path, capsys: Say) -> None:
     file = tmp_path / "swatch.png"
     Image.new("RGB", (70, 40)).save(file)
     assert call("--swatch", file) == 2
@@ -228,7 +228,7 @@ def test_a_swatch_of_ones_own_can_be_given(tmp_path: Path, capsys: Say) -> None:
         (("--json", "nowhere/bench.json"), "nowhere"),
     ],
 )
-def test_what_cannot_be_measured_is_one_line_that_says_why(arguments: tuple[str, ...], told: str, capsys: Say) -> None:
+def test_an_impossible_case_is_one_line_with_the_reason(arguments: tuple[str, ...], told: str, capsys: Say) -> None:
     if torch.cuda.is_available() and "huge" in arguments:
         pytest.skip("there is a GPU")
     assert call(*arguments) == 2

@@ -102,7 +102,7 @@ def test_the_device_refuses_what_a_gpu_refuses() -> None:
         away.numpy()
 
 
-def test_the_device_tells_what_the_host_waits_for() -> None:
+def test_the_fake_device_logs_what_the_host_waits_for() -> None:
     away = torch.ones(3, 4, device=DEVICE)
     with fake_device.watch() as log:
         away.cpu(), float(away.sum()), away.nonzero(), torch.ones(2).to(away.device)
@@ -131,7 +131,7 @@ def test_a_preview_is_made_on_the_device(saved: Any) -> None:
     assert picture.color.device.type == "cpu"
 
 
-def test_the_engine_takes_a_job_to_its_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_engine_runs_a_job_on_its_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(devices, "choose_device", lambda name=None: DEVICE)
     swatch = image_files.encode_png((texture(64, 64).permute(1, 2, 0).numpy() * 255).astype(np.uint8), {})
     engine = runner.Runner(tmp_path)
@@ -143,7 +143,7 @@ def test_the_engine_takes_a_job_to_its_device(monkeypatch: pytest.MonkeyPatch, t
     assert outcome.pictures["image"].startswith(b"\x89PNG")
 
 
-def test_a_picture_does_not_depend_on_where_it_is_made(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_does_not_depend_on_the_device(saved: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32, and but for roundings: the device has the CPU's numbers, so that nothing else can differ.
 
     Of two borders that are as plain, roundings decide which becomes the edge; here the edge stays where it is.
@@ -158,7 +158,7 @@ def test_a_picture_does_not_depend_on_where_it_is_made(saved: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize("method", SAMPLERS)
-def test_a_step_waits_for_its_copies_alone(saved: Any, method: str) -> None:
+def test_the_host_waits_only_for_copies_in_a_step(saved: Any, method: str) -> None:
     """Not for numbers, nor once for each window or label: four windows of two labels are one batch."""
     model = there(saved("sd15"), "sd15", "fp32")
     model = replace(model, family=replace(model.family, window=8))
@@ -180,8 +180,8 @@ def test_a_step_waits_for_its_copies_alone(saved: Any, method: str) -> None:
     assert step["to device"] <= 12
 
 
-def test_an_engine_on_cuda_gives_the_same_picture_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """CUDA's operations are told to be repeatable, strictly: attention's backward pass pays no heed to less."""
+def test_an_engine_on_cuda_uses_deterministic_algorithms(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Strictly deterministic: with `warn_only` the backward pass of attention would not be."""
     monkeypatch.setattr(devices, "choose_device", lambda name=None: torch.device("cuda"))
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     try:
@@ -207,7 +207,7 @@ REFUSED = {
 """What torch.use_deterministic_algorithms refuses on CUDA, by its own page, of what a picture could come to need."""
 
 
-def test_no_operation_of_a_job_is_refused_where_results_have_to_repeat(saved: Any) -> None:
+def test_every_operation_of_a_job_has_a_deterministic_kernel(saved: Any) -> None:
     with fake_device.watch() as log:
         model = there(saved("sd15"), "sd15")
         end(synthesize(model, request(method="optimize", layout=halves(64), regions=halves(64))))
@@ -215,7 +215,7 @@ def test_no_operation_of_a_job_is_refused_where_results_have_to_repeat(saved: An
     assert not REFUSED & set(log.ran)
 
 
-def test_a_small_gradient_is_not_lost_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_gradients_do_not_underflow_in_float16(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer of 256 times as many tokens gives each of them a 256th of the gradient."""
     monkeypatch.setattr(samplers, "ad_loss", lambda own, target: ad_loss(own, target) / 256)
     z, canvas = noise(1, 16, 32, 32), noise(1, 16, 32, 32, seed=1)

@@ -22,11 +22,11 @@ from ad_service.core.labels import (
     match,
     membership,
     resize,
-    shares,
     snap,
     tokens,
     used,
 )
+from blender_addon.wire.colors import region_of_color
 
 COLORS = [
     (0, 0, 0),
@@ -178,7 +178,7 @@ def test_a_photograph_is_refused() -> None:
     with pytest.raises(LabelError, match=r"pixels of the regions are .* looks like a photograph"):
         snap(noise, "regions")
     with pytest.raises(LabelError, match="pixels of the layout"):
-        match(noise, torch.zeros(1, 3, dtype=torch.uint8))
+        match(noise, torch.zeros(1, 3, dtype=torch.uint8), region_of_color)
 
 
 def test_the_options_decide_what_is_a_photograph() -> None:
@@ -206,7 +206,7 @@ def test_a_layout_is_matched_by_its_colors() -> None:
     palette = torch.tensor([[0, 0, 0], [0, 0, 255], [255, 0, 0]], dtype=torch.uint8)
     picture = np.zeros((64, 64, 3), dtype=np.uint8)
     picture[:, 32:] = (250, 8, 4)  # nearly the regions' red
-    labels = match(picture, palette)
+    labels = match(picture, palette, region_of_color)
     assert (labels[:, :32] == 0).all()
     assert (labels[:, 32:] == 2).all()
 
@@ -214,8 +214,8 @@ def test_a_layout_is_matched_by_its_colors() -> None:
 def test_a_soft_noisy_layout_is_matched() -> None:
     truth = painted(3)
     palette = torch.tensor(COLORS[:3], dtype=torch.uint8)
-    labels = match(jpeg(truth.filter(ImageFilter.GaussianBlur(2)), 80), palette)
-    wanted = match(np.array(truth), palette)
+    labels = match(jpeg(truth.filter(ImageFilter.GaussianBlur(2)), 80), palette, region_of_color)
+    wanted = match(np.array(truth), palette, region_of_color)
     assert float((labels == wanted).float().mean()) > 0.98
 
 
@@ -224,7 +224,7 @@ def test_a_layout_color_without_a_region_is_named_in_the_error() -> None:
     picture = np.zeros((100, 100, 3), dtype=np.uint8)
     picture[:25] = (0, 0xC0, 0x20)
     with pytest.raises(LabelError, match=r"#00c020 \(25\.0% .*#000000, #ffffff"):
-        match(picture, palette)
+        match(picture, palette, region_of_color)
 
 
 def test_a_layout_label_without_a_swatch_pixel_is_named_in_the_error() -> None:
@@ -293,11 +293,6 @@ def test_condense_loses_labels_only_if_there_are_too_few_cells(h: int, w: int, g
     small = condense(labels, gy, gx)
     assert set(used(small)) <= set(used(labels))
     assert len(used(small)) == min(len(used(labels)), gy * gx)
-
-
-def test_shares_of_a_cell_sum_to_one() -> None:
-    labels = torch.tensor([[0, 1, 1, 2], [0, 0, 1, 2]])
-    assert shares(labels, (1, 2), 3).tolist() == [[[0.75, 0.0]], [[0.25, 0.5]], [[0.0, 0.5]]]
 
 
 def test_tokens_of_a_rectangular_grid() -> None:

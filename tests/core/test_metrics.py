@@ -24,6 +24,7 @@ from ad_service.core.metrics import (
     seam_at,
     sharpness,
 )
+from ad_service.core.pixels import to_uint8
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -136,8 +137,8 @@ def test_bands_are_narrower_in_a_small_picture() -> None:
 def test_a_torus_rolled_to_its_plainest_border_has_an_ordinary_seam() -> None:
     picture = grain(96, 128, 3)
     picture[:, :, 40] = 0.9  # a joint, where no cut should go
-    flat = (picture * 255).round().byte().permute(1, 2, 0)
-    y, x = plainest_border(flat, 0), plainest_border(flat, 1)
+    pixels = to_uint8(picture)
+    y, x = plainest_border(pixels, 0), plainest_border(pixels, 1)
     assert x not in (40, 41)
     found = seam(picture.roll((-y, -x), (1, 2)))
     for edge in (found.x.single, found.x.band, found.y.single, found.y.band):

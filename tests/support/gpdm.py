@@ -17,12 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ad_service.core import metrics
-from ad_service.core.backbone import loading
-from ad_service.core.pipeline import synthesis
-from ad_service.core.pixels import from_uint8, to_uint8
+from ad_service.core import Channel, SynthesizeRequest, from_uint8, load, metrics, run, synthesize, to_uint8
 from ad_service.storage import models
-from tests.support.tiny_models import end
 
 PATCH = 7
 COARSEST = 21
@@ -89,18 +85,13 @@ def descend(
 
 
 def pocket(swatch: Tensor, side: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Pocket's quilt and its result, both (3, side, side)."""
-    backbone = loading.load(models.POCKET, "pocket")
-    quilts: list[Tensor] = []
-    encode = synthesis.codec.encode_canvas
+    """Pocket's quilt and its result, both (3, side, side).
 
-    def noting(backbone: loading.Model, picture: Tensor, *shape: object) -> Tensor:
-        quilts.append(picture)
-        return encode(backbone, picture, *shape)  # type: ignore[arg-type]
-
-    synthesis.codec.encode_canvas = noting  # type: ignore[assignment]
-    _, picture = end(synthesis.synthesize(backbone, synthesis.Request(swatch, side, side, seed=seed)))
-    return quilts[0], from_uint8(picture.image)
+    The quilt is the swatch once more as another channel, which follows the color and is not denoised.
+    """
+    request = SynthesizeRequest(swatch=swatch, height=side, width=side, seed=seed, channels={"quilt": Channel(swatch)})
+    result = run(synthesize(load(models.POCKET, "pocket"), request))
+    return from_uint8(result.channels["quilt"]), from_uint8(result.color)
 
 
 def figures(picture: Tensor, swatch: Tensor) -> str:

@@ -22,7 +22,7 @@ from ad_service.core.sampling import samplers
 from ad_service.storage.models import ModelCorrupt, ModelMissing
 from ad_service.worker import runner
 from ad_service.worker.engine import Outcome, Steps
-from ad_service.worker.engine import Step as Told
+from ad_service.worker.engine import Step as EngineStep
 from ad_service.worker.image_files import job_document
 from ad_service.worker.runner import Runner
 from blender_addon import wire
@@ -40,7 +40,7 @@ RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
 
 
 def halves(left: tuple[int, int, int], right: tuple[int, int, int], height: int = 40, width: int = 48) -> bytes:
-    """A label map of two colours, side by side."""
+    """A label map of two colors, side by side."""
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:, : width // 2], pixels[:, width // 2 :] = left, right
     return png(pixels)
@@ -106,7 +106,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> StubCore:
 
 def run(
     pictures: dict[str, bytes] | None = None, engine: Runner | None = None, kind: str = "synthesize", **parameters: Any
-) -> tuple[list[Told], Outcome]:
+) -> tuple[list[EngineStep], Outcome]:
     """All steps and the outcome of a job."""
     pictures = pictures or {"swatch": SWATCH}
     blobs = {hashlib.sha256(data).hexdigest(): data for data in pictures.values()}
@@ -123,7 +123,7 @@ def run(
     return list(to_the_end()), outcomes[0]
 
 
-def test_a_device_that_cannot_repeat_itself_makes_the_picture_all_the_same(
+def test_a_job_runs_without_deterministic_kernels_and_notes_it_once(
     core: StubCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "synthesize", UnrepeatableCore().synthesize)
@@ -171,7 +171,7 @@ def test_the_core_gets_the_swatch_as_numbers_from_zero_to_one(core: StubCore) ->
 @pytest.mark.parametrize(
     ("tile", "y", "x"), [("none", False, False), ("x", False, True), ("y", True, False), ("xy", True, True)]
 )
-def test_the_axes_that_tile_arrive_in_the_right_order(core: StubCore, tile: str, y: bool, x: bool) -> None:
+def test_tile_sets_both_axes(core: StubCore, tile: str, y: bool, x: bool) -> None:
     run(tile=tile)
     assert (core.requests[0].tile_y, core.requests[0].tile_x) == (y, x)
 
@@ -185,7 +185,7 @@ def test_automatic_values_arrive_as_none_and_others_as_they_are(core: StubCore) 
     assert {name: getattr(core.requests[1], name) for name in names} == given
 
 
-def test_every_parameter_of_the_wire_reaches_the_core(core: StubCore) -> None:
+def test_every_parameter_reaches_the_core(core: StubCore) -> None:
     run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", precision="fp32")
     request = core.requests[0]
     assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
@@ -195,7 +195,7 @@ def test_every_parameter_of_the_wire_reaches_the_core(core: StubCore) -> None:
     assert {parameter.name for parameter in wire.SYNTHESIZE.parameters} <= reached
 
 
-def test_steps_are_told_in_order_with_previews_made_on_demand(core: StubCore) -> None:
+def test_steps_come_in_order_with_previews_on_demand(core: StubCore) -> None:
     steps, _ = run()
     fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
@@ -221,7 +221,7 @@ def test_the_same_job_gives_the_same_bytes_and_another_seed_others(core: StubCor
     assert first != other
 
 
-def test_figures_that_are_no_numbers_are_left_out_and_notes_of_all_are_told(core: StubCore) -> None:
+def test_infinite_metrics_are_left_out_and_all_notes_are_kept(core: StubCore) -> None:
     _, outcome = run({"swatch": png(np.dstack([np.zeros((40, 48, 3)), np.full((40, 48), 7)]))})
     assert outcome.metrics == {"seam_x": 1.25}
     assert outcome.notes == ("the transparency of swatch is ignored", "a note of the model", "a note of the core")
@@ -230,7 +230,7 @@ def test_figures_that_are_no_numbers_are_left_out_and_notes_of_all_are_told(core
 # ---------------------------------------------------------------------------------------------- regions and layout
 
 
-def test_a_layout_speaks_of_the_regions_by_their_colours(core: StubCore) -> None:
+def test_a_layout_is_matched_to_the_regions_by_color(core: StubCore) -> None:
     run({"swatch": SWATCH, "regions": halves(RED, GREEN), "layout": halves(GREEN, RED, 64, 72)})
     request = core.requests[0]
     assert request.maps.regions.shape == (40, 48) and request.maps.layout.shape == (64, 72)
@@ -252,7 +252,7 @@ def test_a_region_of_few_pixels_is_not_lost_in_a_smaller_swatch(core: StubCore) 
     assert regions is not None and len(regions.unique()) == 2
 
 
-def test_regions_that_are_a_photograph_are_named(core: StubCore) -> None:
+def test_a_photograph_as_regions_is_an_error(core: StubCore) -> None:
     photograph = png(np.random.default_rng(1).integers(0, 256, (400, 480, 3)))
     error = failure({"swatch": SWATCH, "regions": photograph, "layout": halves(GREEN, RED)})
     assert error.code == "invalid-labels"
@@ -265,7 +265,7 @@ def test_regions_of_another_shape_are_refused_with_both_sizes(core: StubCore) ->
     assert "40x48" in error.detail and "48x40" in error.detail
 
 
-def test_a_layout_with_a_colour_of_its_own_is_refused_and_the_colour_named(core: StubCore) -> None:
+def test_a_layout_with_an_unknown_color_is_refused_and_the_color_named(core: StubCore) -> None:
     error = failure({"swatch": SWATCH, "regions": halves(RED, GREEN), "layout": halves(BLUE, RED)})
     assert error.code == "invalid-labels"
     assert "#0000c8" in error.detail
@@ -284,7 +284,7 @@ def restyled(core: StubCore, content: bytes, **parameters: Any) -> RestyleReques
     ("height", "width", "expected"),
     [(96, 128, (96, 128)), (99, 101, (96, 104)), (40, 33, (64, 64)), (16385, 32, (16384, 64))],
 )
-def test_a_restyling_has_the_size_of_its_content_as_near_as_can_be(
+def test_a_restyling_has_the_nearest_accepted_size_of_its_content(
     core: StubCore, height: int, width: int, expected: tuple[int, int]
 ) -> None:
     request = restyled(core, png(np.zeros((height, width, 3))), width=0)
@@ -345,14 +345,14 @@ def test_an_unknown_model_is_missing(core: StubCore) -> None:
         (RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel"), "device-unavailable"),
     ],
 )
-def test_errors_of_the_core_become_errors_of_the_closed_list(core: StubCore, error: BaseException, code: str) -> None:
+def test_errors_of_the_core_become_errors_of_the_contract(core: StubCore, error: BaseException, code: str) -> None:
     core.error = error
     told = failure()
     assert told.code == code
     assert told.detail and "\n" not in told.detail
 
 
-def test_a_defect_stays_a_defect(core: StubCore) -> None:
+def test_an_unexpected_exception_is_not_hidden(core: StubCore) -> None:
     core.error = RuntimeError("shapes (3, 4) and (5, 6) do not fit")
     with pytest.raises(RuntimeError, match="do not fit"):
         run()

@@ -546,6 +546,22 @@ def test_missing_tensors_are_in_the_error(tmp_path: Path, tensors: dict[str, Ten
     assert words in refusal(tiny_models.save_single_file(kept, tmp_path / "model.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("sd2", "cond_stage_model.model.ln_final.weight"),
+        ("sdxl", "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_bias"),
+    ],
+)
+def test_missing_tensors_of_an_open_clip_encoder_are_in_the_error(
+    shelf: Path, tmp_path: Path, family: str, name: str
+) -> None:
+    kept = load_file(shelf / f"{family}.safetensors")
+    del kept[name]
+    sentence = refusal(tiny_models.save_single_file(kept, tmp_path / "model.safetensors"))
+    assert "text encoder" in sentence and "lacks" in sentence
+
+
 def test_a_tensor_of_another_shape_is_named_in_the_error(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     tensors["model.diffusion_model.out.0.weight"] = torch.zeros(7)
     sentence = refusal(tiny_models.save_single_file(tensors, tmp_path / "model.safetensors"))

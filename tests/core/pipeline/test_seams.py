@@ -103,7 +103,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_where_pieces_met_is_no_special_place(case: str, make: Any) -> None:
+def test_borders_of_windows_and_tiles_are_not_visible(case: str, make: Any) -> None:
     name, asked = CASES[case]
     pictures = [make(name, seed, **asked) for seed in range(3)]
     for borders in (
@@ -117,7 +117,7 @@ def test_where_pieces_met_is_no_special_place(case: str, make: Any) -> None:
             assert 0.1 < found.rank < 0.9
 
 
-def test_an_edge_that_does_not_tile_is_as_bright_and_as_rough_as_the_inside(make: Any) -> None:
+def test_an_edge_that_does_not_tile_looks_like_the_inside(make: Any) -> None:
     ratios, steps = [], []
     for seed in range(2):
         made = make(SHIPPED, seed, tile_y=False, detail="auto")

@@ -76,10 +76,10 @@ def stripes(height: int, width: int) -> Tensor:
 
 
 def three_materials() -> tuple[Tensor, Tensor]:
-    """A swatch of three colours, red, green and blue, and its regions; green is 4 pixels thin."""
+    """A swatch of three colors, red, green and blue, and its regions; green is 4 pixels thin."""
     regions = stripes(96, 128)
-    colours = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
-    return (colours[regions].permute(2, 0, 1) + 0.2 * (SWATCH - 0.5)).clamp(0, 1), regions
+    colors = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    return (colors[regions].permute(2, 0, 1) + 0.2 * (SWATCH - 0.5)).clamp(0, 1), regions
 
 
 # ---------------------------------------------------------------------------------------------- sizes
@@ -104,14 +104,14 @@ def test_every_model_makes_any_size_with_any_tiling(
 
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
 @pytest.mark.parametrize("method", ["optimize", "sample"])
-def test_a_canvas_of_several_windows_is_made_by_either_method(family: str, method: str) -> None:
+def test_both_methods_make_a_canvas_of_several_windows(family: str, method: str) -> None:
     _, picture = make(small_window(family, 8), 72, 136, method=method, tile_x=False, steps=1)
     factor = backbone(family).family.factor
     assert picture.metrics["unet_forwards"] > (72 // factor // 8) * (136 // factor // 8)
 
 
 @pytest.mark.parametrize("size", [(40, 300), (33, 70), (300, 90)])
-def test_a_swatch_of_any_size_will_do(size: tuple[int, int]) -> None:
+def test_a_swatch_can_have_any_size(size: tuple[int, int]) -> None:
     make("pocket", swatch=texture(*size), steps=1)
 
 
@@ -125,7 +125,7 @@ def test_a_swatch_larger_than_the_window_is_read_in_crops(family: str, crops: in
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
-def test_the_swatch_is_taken_at_any_scale(family: str, scale: float) -> None:
+def test_the_swatch_can_have_any_scale(family: str, scale: float) -> None:
     swatch, regions = three_materials()
     make(family, 64, 72, scale=scale, swatch=swatch, maps=LabelMaps(stripes(64, 72), regions), steps=1)
 
@@ -152,7 +152,7 @@ def test_pieces_grow_with_the_swatch(side: int, block: int) -> None:
 
 @pytest.mark.parametrize(("height", "width", "tile_y", "tile_x"), CASES)
 @pytest.mark.parametrize("labelled", [False, True])
-def test_a_large_swatch_is_laid_in_larger_squares(
+def test_a_quilt_of_a_large_swatch_has_larger_cells(
     height: int, width: int, tile_y: bool, tile_x: bool, labelled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells = []
@@ -237,7 +237,7 @@ def test_a_label_of_a_single_swatch_pixel_does_not_break_a_job(
     make(family, swatch=texture(100, 100), maps=LabelMaps(stripes(64, 96) // 2, regions), scale=scale, steps=1)
 
 
-def test_a_label_that_is_lost_with_the_rim_of_the_swatch_is_named_with_the_size_that_is_left() -> None:
+def test_a_label_lost_by_the_crop_is_named_with_the_size_after_it() -> None:
     regions = torch.zeros(101, 101, dtype=torch.long)
     regions[0, 0], regions[100, 100] = 1, 2
     palette = torch.tensor([[200, 0, 0], [0, 200, 0], [0, 0, 200]])
@@ -266,7 +266,7 @@ def test_every_start_works(family: str, method: str, start: str) -> None:
 
 
 @pytest.mark.parametrize("detail", ["off", "decoder", "pixels", "both"])
-def test_details_run_what_they_name(detail: str) -> None:
+def test_each_detail_runs_its_phases(detail: str) -> None:
     steps, _ = make("pocket", 64, 64, swatch=texture(32, 32), detail=detail)
     phases, messages = {step.phase for step in steps}, {step.message for step in steps}
     assert ("fit-decoder" in phases) == (detail in ("decoder", "both"))
@@ -292,7 +292,7 @@ def test_a_decoder_is_fitted_once_for_a_swatch_and_gives_the_same_bytes_each_tim
     assert not torch.equal(first.color, other.color)
 
 
-def test_a_job_tells_what_of_the_swatch_the_decoder_keeps_when_it_was_fitted() -> None:
+def test_a_fitted_decoder_reports_its_round_trip() -> None:
     swatch = texture(32, 32)
     off, fitted = (make("pocket", 64, 64, swatch=swatch, detail=detail)[1].metrics for detail in ("off", "decoder"))
     assert fitted["round_trip_psnr_fitted"] > fitted["round_trip_psnr"] + 1
@@ -307,12 +307,12 @@ def test_results_have_every_metric_that_the_panel_shows() -> None:
     assert names <= {*laid_out.metrics, *restyled.metrics}
 
 
-def test_the_last_pass_brings_a_picture_nearer_to_its_swatch() -> None:
+def test_patch_statistics_lower_the_patch_distance() -> None:
     off, pixels = (make(SHIPPED, detail=detail)[1].metrics["patch_distance"] for detail in ("off", "pixels"))
     assert pixels < off
 
 
-def test_the_shipped_models_own_choices_make_more_of_the_swatch() -> None:
+def test_the_defaults_of_the_shipped_model_give_a_good_texture() -> None:
     _, picture = make(SHIPPED, 128, 128, detail="auto", steps=None, preset="draft")
     assert picture.metrics["patch_distance"] < 2 * picture.metrics["swatch_halves_distance"]
     made = picture.color.permute(2, 0, 1).float() / 255
@@ -359,7 +359,7 @@ def test_a_higher_content_weight_keeps_more_of_the_content() -> None:
     assert kept[0] + 0.2 < kept[1] < kept[2]
 
 
-def test_stable_diffusion_starts_from_the_content_and_keeps_to_its_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stable_diffusion_starts_from_the_content_with_a_content_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Constraints, Tensor, Plan]] = []
 
     def still(
@@ -378,7 +378,7 @@ def test_stable_diffusion_starts_from_the_content_and_keeps_to_its_queries(monke
         torch.testing.assert_close(canvas, codec.encode_canvas(model, CONTENT.roll((4, 4), (1, 2)), constraints.shape))
 
 
-def test_the_shipped_model_keeps_the_contents_place_and_the_swatchs_look() -> None:
+def test_the_shipped_model_keeps_the_contents_structure_and_the_swatchs_look() -> None:
     swatch = coarse(192, 192)
     _, picture = make(SHIPPED, 128, 128, swatch=swatch, content=coarse(128, 128, 6), detail="auto", steps=None)
     assert picture.metrics["content_correlation"] > 0.6
@@ -393,7 +393,7 @@ def test_a_content_that_tiles_still_tiles(method: str) -> None:
     assert edges.y.in_range and edges.x.in_range
 
 
-def test_what_is_restyled_stays_where_it_is() -> None:
+def test_a_restyled_content_stays_in_place() -> None:
     content = torch.zeros(3, 64, 96)
     content[:, :, 48:] = 1
     _, picture = make(SHIPPED, content=content, steps=1)
@@ -404,7 +404,7 @@ def test_what_is_restyled_stays_where_it_is() -> None:
 @pytest.mark.parametrize(
     ("preset", "method", "steps"), [("draft", "auto", 100), ("fine", "auto", 400), ("draft", "preview", 50)]
 )
-def test_a_restyling_takes_the_steps_of_its_paper(preset: str, method: str, steps: int) -> None:
+def test_restyling_has_the_steps_of_its_paper(preset: str, method: str, steps: int) -> None:
     request = RestyleRequest(swatch=SWATCH, **SMALL, preset=preset, method=method, content=CONTENT)
     job = restyle(backbone("sd15"), request)
     first = next(step for step in job if step.phase == "denoise")
@@ -461,7 +461,7 @@ def test_a_job_dropped_between_any_two_steps_leaves_the_model_as_it_was(phase: s
     assert state(model) == before
 
 
-def test_a_model_that_gives_nan_ends_the_job_and_is_put_back() -> None:
+def test_nan_ends_the_job_and_the_model_is_restored() -> None:
     model = backbone("pocket")
     broken = with_predict(model, lambda m, z, t: predict(m, z * torch.nan, t))
     before = state(model)

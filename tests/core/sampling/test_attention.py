@@ -49,7 +49,7 @@ def test_a_network_predicts_the_same_inside_capture_as_outside(family: str) -> N
     torch.testing.assert_close(inside, outside, atol=1e-4, rtol=1e-4)
 
 
-def test_processors_are_put_back_after_each_capture() -> None:
+def test_processors_are_restored_after_each_capture() -> None:
     model = backbone("pocket")
     before = processors(model)
     for _ in range(2):
@@ -58,7 +58,7 @@ def test_processors_are_put_back_after_each_capture() -> None:
         assert processors(model) == before
 
 
-def test_processors_are_put_back_after_an_exception() -> None:
+def test_processors_are_restored_after_an_exception() -> None:
     model = backbone("pocket")
     before = processors(model)
     with pytest.raises(RuntimeError, match="in the middle"), capture_attention(model):
@@ -73,7 +73,7 @@ def test_calling_the_network_without_its_capture_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stopping_after_the_last_layer_of_the_loss_changes_none_of_them(family: str) -> None:
+def test_stopping_the_forward_pass_early_does_not_change_the_recorded_layers(family: str) -> None:
     model, z = backbone(family), latents(backbone(family), 2, 16, 24)
     after = []
     hook = model.unet.conv_out.register_forward_hook(lambda *_: after.append(1))
@@ -90,7 +90,7 @@ def test_stopping_after_the_last_layer_of_the_loss_changes_none_of_them(family: 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [(16, 24), (40, 8)])
-def test_the_last_six_layers_are_taped_with_their_grids(family: str, size: tuple[int, int]) -> None:
+def test_the_last_six_layers_are_recorded_with_their_grids(family: str, size: tuple[int, int]) -> None:
     model = backbone(family)
     with torch.no_grad(), capture_attention(model) as capture:
         _, layers = capture.predict_and_record(latents(model, 2, *size), 100)
@@ -119,13 +119,13 @@ def test_a_token_grid_is_a_halving_that_rounds_up(size: tuple[int, int], count: 
     assert token_grid(size, count) == grid
 
 
-def test_tokens_of_no_halving_are_refused() -> None:
+def test_a_token_count_that_is_not_a_halving_is_an_error() -> None:
     with pytest.raises(ValueError, match="50 tokens are not a halving of 16x16"):
         token_grid((16, 16), 50)
 
 
 @pytest.mark.parametrize("family", ["pocket", "sd15"])
-def test_the_crops_of_a_swatch_stand_side_by_side(family: str) -> None:
+def test_keys_and_values_of_crops_are_concatenated(family: str) -> None:
     model = backbone(family)
     crops = latents(model, 3, 8, 16)
     with capture_attention(model) as capture:
@@ -195,7 +195,7 @@ def test_labels_restrict_what_the_target_reads() -> None:
     assert bool((free != before).any(3).all())
 
 
-def test_a_layout_of_one_label_reads_that_part_of_the_swatch_alone() -> None:
+def test_a_layout_with_one_label_reads_only_that_part_of_the_swatch() -> None:
     model = backbone("pocket")
     z, zs = latents(model, 1, 16, 16), latents(model, 1, 32, 16, seed=1)
     zs[:, :, 16:] *= 3
@@ -209,7 +209,7 @@ def test_a_layout_of_one_label_reads_that_part_of_the_swatch_alone() -> None:
         assert float((one - other).abs().max()) > 1e-3
 
 
-def test_without_regions_a_layout_means_nothing() -> None:
+def test_a_layout_has_no_effect_without_regions() -> None:
     model = backbone("pocket")
     z, zs = latents(model, 1, 8, 8), latents(model, 1, 8, 8, seed=1)
     with torch.no_grad(), capture_attention(model) as capture:
@@ -219,7 +219,7 @@ def test_without_regions_a_layout_means_nothing() -> None:
     assert torch.equal(with_layout, without)
 
 
-def test_a_transfer_asks_with_the_contents_queries_and_reads_the_swatch_alone() -> None:
+def test_a_transfer_uses_the_contents_queries_and_the_swatchs_keys_and_values() -> None:
     """By hand: two queries of two numbers read three keys."""
     Q, Qc = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]]]]), torch.tensor([[[[0.0, 1.0], [4.0, 0.0]]]])
     K, Ks = noise(1, 1, 2, 2), torch.tensor([[[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]])
@@ -248,7 +248,7 @@ def test_a_transfer_from_a_picture_to_itself_changes_nothing(family: str) -> Non
     assert float((sharper - plainly).abs().max()) > 1e-4
 
 
-def test_a_tape_counts_the_windows_that_went_through() -> None:
+def test_the_capture_counts_windows() -> None:
     model = backbone("pocket")
     with torch.no_grad(), capture_attention(model) as capture:
         capture.predict_and_record(latents(model, 3, 8, 8), 1)
@@ -256,7 +256,7 @@ def test_a_tape_counts_the_windows_that_went_through() -> None:
     assert (capture.forwards, capture.backwards) == (5, 0)
 
 
-def test_gradients_flow_through_the_tape_to_the_canvas_and_to_no_parameter() -> None:
+def test_gradients_reach_the_canvas_and_no_parameter() -> None:
     model = backbone("pocket")
     z = latents(model, 1, 8, 8).requires_grad_()
     with capture_attention(model) as capture:

@@ -60,7 +60,7 @@ def test_sharpness_multiplies_the_scores(similarity: float | None) -> None:
     torch.testing.assert_close(attend(Q, K, V, similarity, 1.5), expected)
 
 
-def test_cosine_attention_does_not_see_how_long_queries_and_keys_are() -> None:
+def test_cosine_attention_ignores_the_length_of_queries_and_keys() -> None:
     Q, K, V = queries_keys_values()
     torch.testing.assert_close(attend(7 * Q, K / 3, V, 12.0), attend(Q, K, V, 12.0))
 
@@ -114,7 +114,7 @@ def test_a_loss_is_the_mean_difference_within_each_window(loss: type(ad_loss)) -
 
 
 @pytest.mark.parametrize("loss", [ad_loss, content_loss])
-def test_a_loss_pulls_at_the_canvas_and_never_at_its_target(loss: type(ad_loss)) -> None:
+def test_gradients_of_a_loss_reach_the_canvas_and_not_the_target(loss: type(ad_loss)) -> None:
     own, target = noise(2, 3, 30, 8).requires_grad_(), noise(2, 3, 30, 8, seed=1).requires_grad_()
     loss(own, target).sum().backward()
     assert target.grad is None

@@ -83,7 +83,7 @@ def truth(kind: str, x0: Tensor, eps: Tensor, a: float) -> Tensor:
 
 @pytest.mark.parametrize("t", [1, 400, 900])
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_split_finds_the_picture_and_the_noise_of_a_latent(kind: str, t: int) -> None:
+def test_x0_and_eps_are_recovered_from_a_perfect_prediction(kind: str, t: int) -> None:
     model = replace(backbone("sd15"), prediction=kind)
     x0, eps = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
     z = ddim_step(model, x0, eps, t)
@@ -92,7 +92,7 @@ def test_split_finds_the_picture_and_the_noise_of_a_latent(kind: str, t: int) ->
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-def test_a_latent_is_made_of_what_any_prediction_says(kind: str) -> None:
+def test_x0_and_eps_of_any_prediction_add_up_to_the_latent(kind: str) -> None:
     model = replace(backbone("sd15"), prediction=kind)
     z, prediction = noise(1, 4, 8, 8), noise(1, 4, 8, 8, seed=1)
     for t in (1, 400, 999):
@@ -113,7 +113,7 @@ def test_noise_is_added_by_the_schedule() -> None:
 
 
 @METHODS
-def test_a_sampler_follows_its_seed_alone(method: str) -> None:
+def test_a_sampler_depends_only_on_its_seed(method: str) -> None:
     model, shape = small_window("pocket"), Shape(16, 40, True, True)
     one, again, other = (run(model, method, shape, replace(PLAN, steps=2), seed) for seed in (1, 1, 2))
     assert torch.equal(one, again)
@@ -132,7 +132,7 @@ def test_windows_cover_a_canvas_larger_than_one(method: str, shape: Shape) -> No
 
 
 @METHODS
-def test_every_step_yields_a_canvas_and_leaves_the_one_it_was_given_alone(method: str) -> None:
+def test_every_step_yields_a_canvas_and_the_start_is_not_modified(method: str) -> None:
     model = small_window("pocket")
     start = canvas_of(model, TORUS)
     before = start.clone()
@@ -202,13 +202,13 @@ def test_a_sampler_lowers_the_loss(family: str, method: str) -> None:
     assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
 
 
-def test_optimising_lowers_the_loss_over_several_windows_too() -> None:
+def test_optimize_lowers_the_loss_over_several_windows() -> None:
     model, shape = backbone("pocket"), Shape(32, 24, True, True)
     end = run(small_window("pocket"), "optimize", shape, PULL)
     assert loss(model, end, shape, 40) < 0.9 * loss(model, canvas_of(model, shape), shape, 40)
 
 
-def test_what_sampling_gains_comes_from_the_loss() -> None:
+def test_sample_lowers_the_loss_by_its_adam_steps() -> None:
     model, shape = backbone("pocket"), Shape(16, 16, True, True)
     still, moved = (run(model, "sample", shape, replace(PULL, learning_rate=rate)) for rate in (1e-9, 0.2))
     assert loss(model, moved, shape, 40) < 0.9 * loss(model, still, shape, 40)
@@ -264,9 +264,7 @@ def test_the_size_of_a_batch_changes_nothing(method: str) -> None:
 
 
 @METHODS
-def test_a_batch_that_memory_does_not_hold_is_halved_and_nothing_is_lost(
-    method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_runs_out_of_memory_is_halved(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     gradient = samplers._gradient_at_once
 
     def of_two(capture: AttentionCapture, z: Tensor, *rest: Any) -> Tensor:
@@ -281,7 +279,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_nothing_is_lost(
     torch.testing.assert_close(parted, whole, atol=2e-3, rtol=0)
 
 
-def test_one_window_that_memory_does_not_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_window_that_runs_out_of_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

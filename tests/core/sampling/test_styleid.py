@@ -44,7 +44,7 @@ def run(
 
 
 @MODELS
-def test_a_content_in_its_own_style_comes_back_but_for_the_error_of_the_inversion(family: str) -> None:
+def test_a_content_in_its_own_style_comes_back_up_to_the_inversion_error(family: str) -> None:
     model = backbone(family)
     content = latents(model, 8, 8)
     errors = [
@@ -56,7 +56,7 @@ def test_a_content_in_its_own_style_comes_back_but_for_the_error_of_the_inversio
 
 
 @MODELS
-def test_the_swatch_lends_its_statistics_and_the_content_its_shapes(family: str) -> None:
+def test_the_result_has_the_swatchs_statistics_and_the_contents_shapes(family: str) -> None:
     model = backbone(family)
     content, other = latents(model, 8, 8), latents(model, 8, 8, seed=1)
     swatch = 2 + 0.5 * latents(model, 8, 8, seed=2)
@@ -68,7 +68,7 @@ def test_the_swatch_lends_its_statistics_and_the_content_its_shapes(family: str)
     assert near > far + 0.3
 
 
-def test_a_canvas_takes_the_mean_and_deviation_of_each_channel() -> None:
+def test_adain_sets_mean_and_deviation_of_each_channel() -> None:
     canvas, like = noise(4, 8, 16), 3 + 2 * noise(2, 4, 8, 8, seed=1)
     same = styleid.adain(canvas, like)
     theirs = like.transpose(0, 1).flatten(1)
@@ -78,7 +78,7 @@ def test_a_canvas_takes_the_mean_and_deviation_of_each_channel() -> None:
 
 
 @pytest.mark.parametrize("shape", [Shape(16, 24, True, True), Shape(24, 16, False, True)])
-def test_a_canvas_larger_than_a_window_is_drawn_in_windows(shape: Shape) -> None:
+def test_a_canvas_larger_than_a_window_is_processed_in_windows(shape: Shape) -> None:
     model = backbone("pocket")
     model = replace(model, family=replace(model.family, window=8))
     content = latents(model, shape.height, shape.width)
@@ -95,7 +95,7 @@ def test_a_canvas_larger_than_a_window_is_drawn_in_windows(shape: Shape) -> None
     assert capture.backwards == 0
 
 
-def test_a_network_that_gives_nan_is_an_error_and_is_put_back() -> None:
+def test_nan_is_an_error_and_the_network_is_restored() -> None:
     model = backbone("sd15")
     broken = with_predict(model, lambda m, z, t: predict(m, z, t) * torch.nan)
     content = latents(model, 8, 8)
