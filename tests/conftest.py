@@ -1,4 +1,4 @@
-"""Fixtures: live services, see live.py, and one thread for small operations."""
+"""Fixtures: live services (see support/live_service.py), and one thread for small operations."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support.live_service import LiveService, launch, stopped_at_exit
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveService]:
-    """One service for all tests that do not break it; its engine gives the swatch back."""
+    """One service for all tests that do not stop it; its engine returns the swatch."""
     with stopped_at_exit(launch(tmp_path_factory.mktemp("service"), "echoes")) as live:
         yield live
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., LiveService]]:
-    """Starts services of a test's own, by the name of an engine; all end with the test."""
+    """A function that starts a service with a named engine; the services end with the test."""
     with ExitStack() as stack:
 
         def starter(engine: str, *arguments: str, data_dir: Path | None = None) -> LiveService:

@@ -17,7 +17,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ad_service/core": {*HEAVY, "safetensors", "maxflow", "numpy"},
     "ad_service/storage": {
         "ad_service.core.backbone",
-        "ad_service.worker.protocol",
         "wire",
         "platformdirs",
         "filelock",
@@ -26,7 +25,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ad_service/worker": {"ad_service.core", "ad_service.storage", "wire", "torch", "numpy", "PIL", "safetensors"},
     "ad_service/service": {"ad_service.storage", "ad_service.worker.protocol", "wire", *WEB},
     "ad_service/bench": {"ad_service.core", "ad_service.storage", "ad_service.worker", "wire", "numpy", *HEAVY},
-    "ad_service/cli": {*(f"ad_service.{name}" for name in ("storage", "worker", "service", "bench")), "wire", "*"},
+    "ad_service/cli": {
+        *(f"ad_service.{n}" for n in ("storage", "worker", "service", "bench", "core.steps")),
+        "wire",
+        "*",
+    },
     "ad_service/pocket": {"ad_service.core", "numpy", "PIL", "safetensors", *HEAVY},
     "blender_addon/wire": set(),
     "blender_addon/link": {"wire", "requests"},

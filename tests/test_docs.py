@@ -136,7 +136,7 @@ def options_of(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str
 
 
 def commands() -> dict[str, set[str]]:
-    known = dict(options_of(main._parser(), "ad-service"))
+    known = dict(options_of(main.make_parser(), "ad-service"))
     return known | dict(options_of(install.parser(), "install.py"))
 
 
@@ -173,8 +173,8 @@ def test_the_readme_shows_every_command() -> None:
 def test_the_readme_lists_every_model_with_its_license(tmp_path: Path) -> None:
     rows = re.findall(r"^\| (`.*`) \|.*\| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
     listed = {name: license for names, license in rows for name in re.findall(r"`([\w-]+)`", names)}
-    known = {name: model.licence for name, model in models.KNOWN.items()}
-    known |= {model.name: model.licence for model in models.available(tmp_path)}
+    known = {name: model.license for name, model in models.KNOWN.items()}
+    known |= {model.name: model.license for model in models.available(tmp_path)}
     assert known.items() <= listed.items()
 
 

@@ -1,7 +1,8 @@
-"""Looks for what keeps the service from working, one finding after another, each with its remedy."""
+"""`ad-service doctor`: checks the installation, and prints a remedy for each problem."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import shutil
@@ -14,24 +15,41 @@ from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 from ad_service import __version__
+from ad_service.cli.arguments import DONE, FAILED, Commands, Parser
 from ad_service.storage.settings import read_runtime
 from blender_addon.wire import WireError
 
-LEAST_PYTHON = (3, 10)
-LEAST_DISK_BYTES = 2 * 1024**3
+MIN_PYTHON = (3, 10)
+MIN_DISK_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. A sound one has no remedy."""
+    """The result of one check; `remedy` is None if there is no problem."""
 
     what: str
     value: str
     remedy: str | None = None
 
 
+def add_commands(commands: Commands, common: Parser) -> None:
+    parser = commands.add_parser("doctor", parents=[common], help="check the installation and suggest remedies")
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints every finding; the exit code is 1 if one has a remedy."""
+    problems = 0
+    for finding in examine(options.data_dir):
+        print(f"{'ok     ' if finding.remedy is None else 'problem'} {finding.what}: {finding.value}")
+        if finding.remedy is not None:
+            problems += 1
+            print(f"        {finding.remedy}")
+    return FAILED if problems else DONE
+
+
 def examine(data_dir: Path) -> Iterator[Finding]:
-    """Every finding in turn; one that fails does not keep the next from being looked for."""
+    """The findings of all checks, one after another; a check that raises is a finding too."""
     checks: tuple[tuple[str, Callable[[Path], Finding]], ...] = (
         ("python", _python),
         ("torch", _torch),
@@ -42,22 +60,22 @@ def examine(data_dir: Path) -> Iterator[Finding]:
         ("service", _service),
     )
     for what, check in checks:
-        yield _examined(what, check, data_dir)
+        yield _run_check(what, check, data_dir)
 
 
-def _examined(what: str, check: Callable[[Path], Finding], data_dir: Path) -> Finding:
+def _run_check(what: str, check: Callable[[Path], Finding], data_dir: Path) -> Finding:
     try:
         return check(data_dir)
     except WireError as error:
         return Finding(what, error.detail, error.type.remedy)
-    except Exception as error:  # a broken installation can fail in any way, and this is where it is told
+    except Exception as error:  # a broken installation can raise anything
         return Finding(what, f"{type(error).__name__}: {error}", "Run install.py again; it repairs the environment.")
 
 
 def _python(_: Path) -> Finding:
     value = f"{platform.python_version()} at {sys.executable}, texture-distiller {__version__}"
-    if sys.version_info < LEAST_PYTHON:
-        return Finding("python", value, f"Install Python {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer.")
+    if sys.version_info < MIN_PYTHON:
+        return Finding("python", value, f"Install Python {MIN_PYTHON[0]}.{MIN_PYTHON[1]} or newer.")
     return Finding("python", value)
 
 
@@ -73,9 +91,9 @@ def _device(data_dir: Path) -> Finding:
     ready = Runner(data_dir).ready()
     memory = f", {ready.memory_free / 2**30:.1f} of {ready.memory_total / 2**30:.1f} GiB free"
     value = f"{ready.device} ({ready.device_name}){memory if ready.memory_total else ''}"
-    if ready.device == "cpu" and (seen := shutil.which("nvidia-smi")):
+    if ready.device == "cpu" and (smi := shutil.which("nvidia-smi")):
         return Finding(
-            "device", value, f"{seen} is here, but torch sees no GPU: install the torch build for CUDA with install.py."
+            "device", value, f"{smi} exists, but torch finds no GPU: install the torch build for CUDA with install.py."
         )
     return Finding("device", value)
 
@@ -94,18 +112,20 @@ def _data_folder(data_dir: Path) -> Finding:
 
 def _disk(data_dir: Path) -> Finding:
     free = shutil.disk_usage(data_dir if data_dir.exists() else Path.home()).free
-    remedy = None if free >= LEAST_DISK_BYTES else "Free some space; pictures and models need several GiB."
+    remedy = None if free >= MIN_DISK_BYTES else "Free some space on the disk; pictures and models need several GiB."
     return Finding("disk", f"{free / 2**30:.1f} GiB free", remedy)
 
 
 def _models(data_dir: Path) -> Finding:
     from ad_service.storage import models
 
-    for stray in models.strays(data_dir):
-        return Finding("models", f"{stray.name} cannot be used: {stray.reason}", "Repair it, or take it away.")
+    for entry in models.unusable(data_dir):
+        return Finding("models", f"{entry.name} cannot be used: {entry.reason}", "Replace it or delete it.")
     found = models.available(data_dir)
     if "pocket" not in [model.name for model in found]:
-        return Finding("models", "the pocket model is not there", "Run install.py again: it comes with the service.")
+        return Finding(
+            "models", "the pocket model is missing", "Run install.py again; the model is part of the service."
+        )
     for model in found:
         models.check(model)
     return Finding("models", ", ".join(model.name for model in found))
@@ -121,6 +141,8 @@ def _service(data_dir: Path) -> Finding:
             version = json.load(answer)["version"]
     except (OSError, ValueError, KeyError, TypeError, HTTPException):
         return Finding(
-            "service", f"{url} was announced, but does not answer", "Start it again: `ad-service serve`, or in Blender."
+            "service",
+            f"runtime.json names {url}, which does not respond",
+            "Start it again: `ad-service serve`, or in Blender.",
         )
     return Finding("service", f"{version} at {url}")

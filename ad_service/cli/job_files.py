@@ -1,4 +1,4 @@
-"""Jobs from files: JSON, or a result's PNG, which carries its own. Their pictures are found by sha256 or by path."""
+"""Job files: JSON, or a result's PNG, which contains its job. Inputs are found by sha256 or by path."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ad_service.storage.blobs import Store
+from ad_service.storage.blobs import BlobStore
 from ad_service.worker.image_files import job_document
 from blender_addon.wire import SHA256, JobRequest, WireError
 
 
 @dataclass(frozen=True)
 class JobFile:
-    """A job with its pictures at hand: their bytes by sha256, and their file names by picture where known."""
+    """A job with its inputs: `pictures` are their bytes by sha256, `files` their file names by input, if known."""
 
     request: JobRequest
     pictures: Mapping[str, bytes]
@@ -26,11 +26,13 @@ class JobFile:
         return self.pictures[sha]
 
 
-def load(path: Path, store: Store) -> JobFile:
-    """The job in a .json file or in a result's .png; raises WireError.
+def load(path: Path, store: BlobStore) -> JobFile:
+    """The job in a .json file or in a result's .png.
 
-    An input is a sha256, of a blob in the store or of a file that the job names beside itself, or a path relative to
-    the job file.
+    An input is a path relative to the job file, or a sha256: of a blob in the store, or of the file next to the job
+    whose name `files` gives.
+
+    Raises: WireError.
     """
     data = read_file(path, "the job file")
     if data.startswith(b"\x89PNG"):
@@ -41,7 +43,7 @@ def load(path: Path, store: Store) -> JobFile:
         except (ValueError, RecursionError) as error:
             raise WireError("invalid-request", f"{path} is neither a PNG nor JSON: {error}") from error
     if not isinstance(document, Mapping):
-        raise WireError("invalid-request", f"{path} holds {type(document).__name__}, not a job")
+        raise WireError("invalid-request", f"{path} contains {type(document).__name__}, not a job")
     names = document.get("files")
     names = names if isinstance(names, Mapping) else {}
     inputs = document.get("inputs", {})
@@ -49,12 +51,12 @@ def load(path: Path, store: Store) -> JobFile:
         raise WireError("invalid-request", f"{path}: inputs is {inputs!r}, not an object of picture names and files")
     found: dict[str, tuple[str, bytes]] = {}
     for picture, named in inputs.items():
-        found[str(picture)] = _find(str(picture), str(named), str(names.get(picture, "")), path.parent, store)
+        found[str(picture)] = _read_input(str(picture), str(named), str(names.get(picture, "")), path.parent, store)
     return assemble(document, found)
 
 
 def assemble(document: Mapping[str, Any], found: Mapping[str, tuple[str, bytes]]) -> JobFile:
-    """A checked job from its document and, by picture, the file name and the bytes."""
+    """A checked job from its document and its inputs, as (file name, bytes) by name. Raises: WireError."""
     shas = {picture: hashlib.sha256(data).hexdigest() for picture, (_, data) in found.items()}
     return JobFile(
         JobRequest.parse({**document, "inputs": shas}),
@@ -64,31 +66,31 @@ def assemble(document: Mapping[str, Any], found: Mapping[str, tuple[str, bytes]]
 
 
 def read_file(path: Path, what: str) -> bytes:
-    """The file's bytes; raises WireError `invalid-request` that says what could not be read and why."""
+    """The file's bytes; `what` describes it in the error. Raises: WireError `invalid-request`."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise WireError("invalid-request", f"{what} {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a zero character, or what no file name can have
+    except ValueError as error:  # a character that file names cannot contain
         raise WireError("invalid-request", f"{what} {str(path)!r} cannot be read: {error}") from error
 
 
-def _find(picture: str, named: str, name: str, folder: Path, store: Store) -> tuple[str, bytes]:
+def _read_input(picture: str, named: str, name: str, folder: Path, store: BlobStore) -> tuple[str, bytes]:
     if not SHA256.fullmatch(named):
         return Path(named).name, read_file(folder / named, f"the picture {picture}")
     if store.has(named):
         return name, store.read(named)
-    beside = folder / Path(name).name
-    if name and beside.is_file():
-        data = beside.read_bytes()
+    neighbor = folder / Path(name).name
+    if name and neighbor.is_file():
+        data = neighbor.read_bytes()
         if hashlib.sha256(data).hexdigest() == named:
             return name, data
         raise WireError(
             "blob-missing",
-            f"{beside} is no longer the {picture} of this job: its contents changed; put back what it was",
+            f"{neighbor} has changed since it was the {picture} of this job; restore it",
         )
-    wanted = f"{picture} ({name})" if name else picture
+    label = f"{picture} ({name})" if name else picture
     raise WireError(
         "blob-missing",
-        f"the picture {wanted} with sha256 {named} is neither in {store.folder} nor beside the job; put it there",
+        f"the picture {label} with sha256 {named} is neither in {store.folder} nor next to the job file; put it there",
     )

@@ -1,4 +1,4 @@
-"""The routes. Errors become problem+json in `Problems`; who may call is decided in security.py. Never imports torch."""
+"""The HTTP routes. `Problems` turns errors into problem+json; security.py decides who may call. Never imports torch."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ad_service import __version__
+from ad_service.service.executors.local import LocalExecutor
 from ad_service.service.openapi import (
     BYTES_BODY,
     JOB_BODY,
@@ -31,10 +32,10 @@ from ad_service.service.openapi import (
     Limits,
     Model,
 )
+from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
-from ad_service.service.supervisor import Supervisor
 from ad_service.storage import models
-from ad_service.storage.blobs import Store
+from ad_service.storage.blobs import BlobStore
 from ad_service.storage.jobs import Jobs
 from ad_service.storage.settings import Settings
 from ad_service.worker import protocol
@@ -46,40 +47,44 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 KEEP_ALIVE = 15.0
+"""Seconds after which an event stream without news sends a comment, so that proxies keep it open."""
 KEPT_JOBS = 200
+"""Finished jobs in the record; older ones are removed when the service starts."""
 PRUNE_AFTER = 24 * 3600.0
+"""Seconds that an unused blob is kept, since its job may not be submitted yet."""
 
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the routes work on."""
+    """The parts that the routes use."""
 
     settings: Settings
-    store: Store
+    store: BlobStore
     jobs: Jobs
-    supervisor: Supervisor
+    scheduler: Scheduler
 
 
 def open_service(settings: Settings) -> Service:
-    """Opens the data folder, takes up the jobs a stopped service left, and removes pictures that no job names."""
-    store, jobs = Store(settings.blobs), Jobs(settings.jobs_file)
+    """Opens the data folder, queues the jobs that a stopped service left, and removes blobs that no job refers to."""
+    store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file)
     jobs.recover()
     jobs.forget(KEPT_JOBS)
     store.prune(jobs.blobs(), PRUNE_AFTER)
-    return Service(settings, store, jobs, Supervisor(jobs, settings.worker_command, settings.worker_log))
+    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
+    return Service(settings, store, jobs, Scheduler(jobs, executor))
 
 
 def create_app(service: Service, port: int) -> FastAPI:
     """The application for one service that listens on `port`."""
-    settings, store, jobs, supervisor = service.settings, service.store, service.jobs, service.supervisor
+    settings, store, jobs, scheduler = service.settings, service.store, service.jobs, service.scheduler
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        supervisor.start()
+        scheduler.start()
         yield
-        await run_in_threadpool(supervisor.stop)
+        await run_in_threadpool(scheduler.stop)
         jobs.close()
 
     app = FastAPI(
@@ -104,13 +109,11 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     @app.get("/v1/ready")
     async def ready() -> protocol.Ready:
-        if supervisor.ready is None:
-            raise WireError("device-unavailable", supervisor.trouble)
-        return supervisor.ready
+        return scheduler.device()
 
     @app.get("/v1/capabilities")
     def capabilities() -> Capabilities:
-        found = tuple(Model(m.name, m.title, m.family, m.licence) for m in models.available(settings.data_dir))
+        found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
         return Capabilities(
             __version__, wire.VERSION, found, tuple(kind.document() for kind in wire.KINDS.values()), Limits()
         )
@@ -127,17 +130,17 @@ def create_app(service: Service, port: int) -> FastAPI:
     @app.get("/v1/blobs/{sha}", operation_id="get_blob", response_class=FileResponse)
     async def get_blob(sha: Sha, if_none_match: Annotated[str | None, Header()] = None) -> Response:
         if not store.has(sha):
-            raise WireError("not-found", f"there is no blob {sha}")
+            raise WireError("not-found", f"there is no blob {sha}", sha=sha)
         if if_none_match is not None and (if_none_match.strip() == "*" or sha in if_none_match):
             return Response(status_code=304, headers=_etag(sha))
         return FileResponse(store.path(sha), media_type="application/octet-stream", headers=_etag(sha))
 
     @app.put("/v1/jobs/{job}", status_code=202, openapi_extra=JOB_BODY, responses={200: {"model": JobStatus}})
     async def put_job(job: UUID, request: Request, response: Response) -> JobStatus:
-        asked = JobRequest.parse(await _json_body(request))
-        for name, sha in asked.inputs.items():
+        job_request = JobRequest.parse(await _json_body(request))
+        for name, sha in job_request.inputs.items():
             store.require(sha, f"the picture {name!r}")
-        status, new = await run_in_threadpool(jobs.submit, str(job), asked)
+        status, new = await run_in_threadpool(jobs.submit, str(job), job_request)
         response.status_code = 202 if new else 200
         return status
 
@@ -145,7 +148,7 @@ def create_app(service: Service, port: int) -> FastAPI:
     async def get_job(
         job: UUID,
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="seconds to wait for a change")] = 0.0,
-        after: Annotated[int, Query(ge=0, description="the revision that is known already")] = 0,
+        after: Annotated[int, Query(ge=0, description="the last known revision")] = 0,
     ) -> JobStatus:
         return await _change_after(jobs, str(job), after, wait)
 
@@ -169,25 +172,25 @@ def create_app(service: Service, port: int) -> FastAPI:
 
 
 class Problems:
-    """The outermost layer: whatever was raised inside becomes one problem+json answer."""
+    """The outermost ASGI layer: turns any exception into one problem+json response."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        started = False
 
-        async def noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, send_and_note)
         except ClientDisconnect:
             return
         except Exception as error:
-            if begun or scope["type"] != "http":
+            if started or scope["type"] != "http":
                 raise
             problem = _wire_error(error)
             await JSONResponse(problem.problem(), problem.type.status, media_type="application/problem+json")(
@@ -200,12 +203,12 @@ def _wire_error(error: Exception) -> WireError:
         return error
     if isinstance(error, HTTPException):
         code = {404: "not-found", 413: "too-large"}.get(error.status_code, "invalid-request")
-        return WireError(code, f"the request cannot be answered: {error.detail}")
+        return WireError(code, f"{error.detail} (status {error.status_code})")
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return WireError("invalid-request", f"{where} is {first.get('input')!r:.200}: {first['msg']}")
-    logger.error("a request failed", exc_info=error)
+    logger.error("Unexpected error in a request", exc_info=error)
     return WireError("internal", f"{type(error).__name__}: {error}")
 
 
@@ -217,10 +220,10 @@ def _as_wire_error(_: Request, error: Exception) -> Response:
 
 
 async def _change_after(jobs: Jobs, job: str, after: int, seconds: float) -> JobStatus:
-    """The job once its revision is beyond `after`, or as it is when the time is over or nothing can change any more."""
+    """The job as soon as its revision is above `after`, at the latest when `seconds` are over or the job has ended."""
     changed = asyncio.Event()
     deadline = time.monotonic() + seconds
-    with jobs.listener(_waker(changed, job)):
+    with jobs.listener(_event_setter(changed, job)):
         while True:
             changed.clear()
             status = jobs.get(job)
@@ -231,26 +234,26 @@ async def _change_after(jobs: Jobs, job: str, after: int, seconds: float) -> Job
                 await asyncio.wait_for(changed.wait(), left)
 
 
-def _waker(changed: asyncio.Event, job: str) -> Callable[[str], None]:
-    """A listener for any thread that sets the event in this one when the job changes."""
+def _event_setter(changed: asyncio.Event, job: str) -> Callable[[str], None]:
+    """A listener, callable from any thread, that sets the event in this thread's loop when the job changes."""
     loop = asyncio.get_running_loop()
 
-    def wake(which: str) -> None:
+    def listen(which: str) -> None:
         if which == job:
-            with suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(changed.set)
 
-    return wake
+    return listen
 
 
 async def _events(jobs: Jobs, job: str, after: int) -> AsyncIterator[str]:
-    """Server-sent events: the newest state after each change; `id` is the revision. Ends with the job."""
+    """Server-sent events: the newest status after each change; `id` is the revision. Ends with the job."""
     while True:
         status = await _change_after(jobs, job, after, KEEP_ALIVE)
         if status.revision > after:
             yield f"id: {status.revision}\nevent: job\ndata: {json.dumps(status.document())}\n\n"
         else:
-            yield ": still here\n\n"
+            yield ": keep-alive\n\n"
         if status.final:
             return
         after = status.revision
@@ -264,12 +267,12 @@ async def _json_body(request: Request) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise WireError("invalid-request", f"the body is no JSON: {error}") from error
+        raise WireError("invalid-request", f"the body is not JSON: {error}") from error
 
 
 @asynccontextmanager
 async def _off_the_loop(block: AbstractContextManager[T]) -> AsyncIterator[T]:
-    """Enters and leaves a blocking context in a thread, so that a slow disk stops nobody else."""
+    """Enters and leaves a blocking context in a thread, so that a slow disk does not block the event loop."""
     value = await run_in_threadpool(block.__enter__)
     try:
         yield value

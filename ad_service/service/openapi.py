@@ -1,4 +1,4 @@
-"""What the service's answers and bodies look like, made from wire.py, so that /openapi.json is true."""
+"""Schemas of responses and bodies for /openapi.json, made from the contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from blender_addon import wire
 from blender_addon.wire import JobKind, JobStatus, KindDocument
 
 LONGEST_WAIT = 60.0
-"""Seconds that one long poll may take."""
+"""Seconds, the limit of one long poll."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Model:
-    """A model at hand; `name` is the value of the parameter `model`."""
+    """An installed model; `name` is the value of the parameter `model`."""
 
     name: str
     title: str
@@ -88,6 +88,7 @@ _PROBLEM_SCHEMA = {
         "detail": {"type": "string"},
         "remedy": {"type": "string"},
         "retryable": {"type": "boolean"},
+        "data": {"type": "object"},
     },
 }
 PROBLEM_RESPONSE: dict[str, Any] = {

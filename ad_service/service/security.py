@@ -1,6 +1,6 @@
-"""Who may talk to the service: programs that know the token, on this machine, and no web page.
+"""Access control: only programs on this machine that know the token, and no web pages.
 
-`Guard` is an ASGI layer around the routes. It refuses by raising WireError, before a byte of the body is read.
+`Guard` is an ASGI layer around the routes. It raises WireError before any of the body is read.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/v1/health",)
-"""What answers without a token: it says nothing but that the service lives."""
+"""Routes without a token: their response only shows that the service runs."""
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
 class Guard:
-    """Lets requests through that name us as their host, come from no browser, carry the token and are not too large."""
+    """Passes requests on that name this service as their host, have the token, do not come from a web page, and are not
+    too large.
+
+    Raises: WireError `forbidden`, `unauthorized`, `too-large`.
+    """
 
     def __init__(self, app: App, token: str, host: str, port: int) -> None:
         self._app = app
@@ -46,24 +50,24 @@ class Guard:
         self._check_host(headers.get(b"host", b"").decode("latin-1"))
         for name in (b"origin", b"sec-fetch-site"):
             if name in headers:
-                raise WireError("forbidden", f"the request carries {name.decode()!r}, as those of web pages do")
+                raise WireError("forbidden", f"the request has the header {name.decode()!r}, which web pages send")
         if scope["path"] not in OPEN_PATHS:
             self._check_token(headers.get(b"authorization", b""))
-        await self._app(scope, _counted(receive, headers, _most_bytes(scope["path"])), send)
+        await self._app(scope, _limit_body(receive, headers, _max_bytes(scope["path"])), send)
 
     def _check_host(self, host: str) -> None:
         name, _, port = host.lower().rpartition(":")
         if port != str(self._port) or not (name in self._names or (self._beyond_loopback and _is_address(name))):
-            raise WireError("forbidden", f"the request is addressed to {host!r}, which is not this service")
+            raise WireError("forbidden", f"the request has the host {host!r}, which is not this service")
 
     def _check_token(self, authorization: bytes) -> None:
         scheme, _, token = authorization.partition(b" ")
         if not hmac.compare_digest(token, self._token) or scheme.lower() != b"bearer":
-            raise WireError("unauthorized", "the Authorization header does not carry the service's token")
+            raise WireError("unauthorized", "the Authorization header does not contain the service's token")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach a service bound to `host`."""
+    """Whether only programs on this machine can reach a service that listens on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -71,7 +75,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    """A bare IP address, which no DNS trick can point at us."""
+    """Whether the host is an IP address, which a foreign DNS entry cannot imitate."""
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
@@ -79,23 +83,23 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _most_bytes(path: str) -> int:
+def _max_bytes(path: str) -> int:
     return wire.MAX_BLOB_BYTES if path.startswith("/v1/blobs/") else wire.MAX_BODY_BYTES
 
 
-def _counted(receive: Receive, headers: dict[bytes, bytes], most: int) -> Receive:
-    """The body, refused with `too-large` by its announced length, and by its real one as it arrives."""
+def _limit_body(receive: Receive, headers: dict[bytes, bytes], limit: int) -> Receive:
+    """Raises WireError `too-large` for the announced length of the body, and for its real one as it arrives."""
     announced = headers.get(b"content-length", b"0")
-    if announced.isdigit() and int(announced) > most:
-        raise WireError("too-large", f"the body has {int(announced)} bytes, more than the {most} that are taken")
+    if announced.isdigit() and int(announced) > limit:
+        raise WireError("too-large", f"the body has {int(announced)} bytes; {limit} is the limit")
     arrived = 0
 
-    async def counting() -> Message:
+    async def receive_counted() -> Message:
         nonlocal arrived
         message = await receive()
         arrived += len(message.get("body", b""))
-        if arrived > most:
-            raise WireError("too-large", f"the body has more than the {most} bytes that are taken")
+        if arrived > limit:
+            raise WireError("too-large", f"the body has more than {limit} bytes, which is the limit")
         return message
 
-    return counting
+    return receive_counted

@@ -1,4 +1,4 @@
-"""Runs the HTTP service until it is told to stop."""
+"""Runs the HTTP service until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_LOG_BYTES = 1024 * 1024
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM. Raises AlreadyRunningError, or OSError if the port is taken."""
+    """Serves until SIGINT or SIGTERM. Raises: AlreadyRunningError; OSError if the port is in use."""
     signal.signal(signal.SIGTERM, _stop)  # uvicorn shuts down first, then calls the handler that it found
     with one_service(settings):
         _log_to(settings.service_log)
@@ -39,12 +39,12 @@ def serve(settings: Settings) -> None:
                 lifespan="on",
             )
             with announced(settings, f"http://{host}:{port}"):
-                print(f"Texture Distiller listens at http://{host}:{port}, data in {settings.data_dir}", flush=True)
+                print(f"Texture Distiller listens on http://{host}:{port}, data in {settings.data_dir}", flush=True)
                 uvicorn.Server(config).run(sockets=[listening])
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Leaves by an exception, so that runtime.json and the lock are taken away."""
+    """Ends by an exception, so that runtime.json and the lock are removed."""
     raise SystemExit(0)
 
 
@@ -54,14 +54,14 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         raise OSError(
-            f"{host}:{port} cannot be listened at: {error.strerror}; choose another --port, or 0 for a free one"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port, or 0 for a free one"
         ) from error
 
 
 def _log_to(file: Path) -> None:
-    kept = logging.handlers.RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
-    shown = logging.StreamHandler(sys.stderr)
-    shown.setLevel(logging.WARNING)
+    to_file = logging.handlers.RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=1, encoding="utf-8")
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setLevel(logging.WARNING)
     logging.basicConfig(
-        level=logging.INFO, handlers=[kept, shown], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.INFO, handlers=[to_file, to_terminal], format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -1,39 +1,39 @@
-"""Content-addressed blobs in one folder: a picture's name is the sha256 of its bytes."""
+"""Content-addressed blobs in one folder: the name of a blob is the sha256 of its bytes."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ad_service.storage.files import atomic_writer, disk_errors
 from blender_addon.wire import SHA256, WireError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 
+class BlobStore:
+    """Blobs under `folder`, which is created for the first of them.
 
-class Store:
-    """Blobs under `folder`, which is made for the first of them.
-
-    Any number of processes may read and write: a blob appears whole or not at all.
+    Any number of processes may read and write: a blob appears complete or not at all.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, sha: str) -> Path:
-        """Where the blob lies, or would. Raises WireError `invalid-request` for what is no sha256."""
+        """The blob's path, whether it exists or not.
+
+        Raises: WireError `invalid-request` if `sha` is not a sha256 in lower-case hex.
+        """
         if not SHA256.fullmatch(sha):
-            raise WireError("invalid-request", f"blob {sha!r} is not named by a sha256 in lower-case hex")
+            raise WireError("invalid-request", f"blob name is {sha!r}; it must be a sha256 in lower-case hex")
         return self.folder / sha[:2] / sha
 
     def has(self, sha: str) -> bool:
-        """Whether the blob is here. One that is asked for counts as used, so that pruning spares it."""
+        """Whether the blob exists. Asking marks it as used, so that `prune` keeps it."""
         try:
             os.utime(self.path(sha))
         except FileNotFoundError:
@@ -41,65 +41,67 @@ class Store:
         return True
 
     def require(self, sha: str, what: str) -> Path:
-        """The blob's path; raises WireError `blob-missing` naming `what` it is for."""
+        """The path of an existing blob; `what` describes it in the error.
+
+        Raises: WireError `blob-missing`.
+        """
         if not self.has(sha):
-            raise WireError("blob-missing", f"{what} {sha} is not in the service's store")
+            raise WireError("blob-missing", f"{what} {sha} is not in the service's store", sha=sha)
         return self.path(sha)
 
     def read(self, sha: str) -> bytes:
-        """The blob's bytes; raises WireError `blob-missing`. One that the disk spoiled is removed, to be sent again."""
+        """The blob's bytes. A blob that does not match its sha256 is removed, so that it is uploaded again.
+
+        Raises: WireError `blob-missing`.
+        """
         data = self.require(sha, "the blob").read_bytes()
         if hashlib.sha256(data).hexdigest() != sha:
             self.remove(sha)
-            raise WireError("blob-missing", f"the blob {sha} was damaged on the disk of {self.folder}")
+            raise WireError("blob-missing", f"the blob {sha} was damaged on the disk of {self.folder}", sha=sha)
         return data
 
     def put(self, data: bytes) -> str:
-        """Keeps the bytes and returns their sha256."""
+        """Stores the bytes and returns their sha256."""
         sha = hashlib.sha256(data).hexdigest()
         with self.writer(sha) as writer:
             writer.write(data)
         return sha
 
     def remove(self, sha: str) -> None:
-        """Forgets a blob that nobody needs any more."""
+        """Deletes a blob; one that does not exist is not an error."""
         with suppress(OSError):
             self.path(sha).unlink()
 
     @contextmanager
-    def writer(self, sha: str) -> Iterator[Writer]:
-        """Takes a blob in pieces; leaving the block checks its sha256 and makes it appear, an error leaves no trace."""
-        target = self.path(sha)
-        with disk_errors(self.folder):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix="incoming-", dir=self.folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    writer = Writer(file)
-                    yield writer
-                    writer.finish(sha)
-                _replace(Path(name), target)
-            finally:
-                with suppress(OSError):
-                    Path(name).unlink()
+    def writer(self, sha: str) -> Iterator[BlobWriter]:
+        """Receives a blob in chunks. It appears when the block ends; an error leaves no trace.
+
+        An existing blob is written again, since it may be damaged.
+
+        Raises: WireError `blob-mismatch` for other bytes than `sha` names, `disk-full`.
+        """
+        with disk_errors(self.folder), atomic_writer(self.path(sha), keep_in_use=True) as file:
+            writer = BlobWriter(file)
+            yield writer
+            writer.check(sha)
 
     def prune(self, keep: Container[str], older_than: float) -> int:
-        """Removes blobs not in `keep` that nobody used for `older_than` seconds; returns how many.
+        """Removes files that `keep` does not contain and nobody used for `older_than` seconds; returns their number.
 
-        What a broken write left goes with them.
+        Drafts left by an interrupted write are removed in the same way.
         """
         limit = time.time() - older_than
         removed = 0
-        for path in [*self.folder.glob("incoming-*"), *self.folder.glob("??/*")]:
+        for path in self.folder.rglob("*"):
             with suppress(OSError):
-                if path.name not in keep and path.stat().st_mtime < limit:
+                if path.is_file() and path.name not in keep and path.stat().st_mtime < limit:
                     path.unlink()
                     removed += 1
         return removed
 
 
-class Writer:
-    """The open end of one blob; see `Store.writer`."""
+class BlobWriter:
+    """A blob that is being received; see `BlobStore.writer`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -111,29 +113,8 @@ class Writer:
         self._hash.update(chunk)
         self.size += len(chunk)
 
-    def finish(self, sha: str) -> None:
+    def check(self, sha: str) -> None:
+        """Raises WireError `blob-mismatch` unless the bytes so far have this sha256."""
         got = self._hash.hexdigest()
         if got != sha:
             raise WireError("blob-mismatch", f"{self.size} bytes arrived with sha256 {got}, expected {sha}")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-def _replace(source: Path, target: Path) -> None:
-    """A blob that is there already is written anew, since it may be damaged."""
-    try:
-        source.replace(target)
-    except PermissionError:
-        if not target.exists():  # Windows replaces no file that somebody reads
-            raise
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """A full disk becomes WireError `disk-full` that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise WireError("disk-full", f"no space is left on the disk of {folder}") from error
-        raise

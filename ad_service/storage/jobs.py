@@ -1,8 +1,8 @@
-"""The record of jobs in SQLite: what was asked, in which state it is, how it ended.
+"""The record of jobs in SQLite: the request of each job, its state and its result.
 
-A job moves `queued -> running -> succeeded | failed | canceled`, with `canceling` between running and its end when the
-artist asked for it. A final state never changes. Every change raises the job's revision and is committed before
-anyone is told.
+A job moves `queued -> running -> succeeded | failed | canceled`, with `canceling` between running and the end of a job
+that the artist cancels. A final state never changes. Every change raises the job's revision and is committed before
+the listeners are called.
 """
 
 from __future__ import annotations
@@ -11,27 +11,25 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ad_service.worker import protocol
 from blender_addon import wire
-from blender_addon.wire import JobRequest, JobStatus, WireError
+from blender_addon.wire import JobRequest, JobStatus, Result, WireError
 
 MAX_CRASHES = 2
-"""A job that took its worker down this often fails."""
+"""A job fails when its worker process died this many times."""
 
 MAX_ATTEMPTS = 5
-"""A job that was begun this often and never ended fails when the service starts again."""
+"""A job that was started this many times and never ended fails when the service starts again."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
-    digest TEXT NOT NULL,
     request TEXT NOT NULL,
     state TEXT NOT NULL,
     revision INTEGER NOT NULL,
@@ -44,17 +42,40 @@ CREATE TABLE IF NOT EXISTS jobs (
     result TEXT,
     problem TEXT,
     created REAL NOT NULL,
-    updated REAL NOT NULL
+    updated REAL NOT NULL,
+    worker TEXT,
+    phase TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
 """
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+
+_OLD_COLUMNS = (
+    "number, id, request, state, revision, attempt, crashes, progress, message, seconds_left, preview, result, problem,"
+    " created, updated"
+)
+_MIGRATIONS = {
+    # Version 1 had a digest of the request, and no worker and phase. Old SQLite cannot drop a column, so the table is
+    # copied.
+    1: f"""
+ALTER TABLE jobs RENAME TO old_jobs;
+DROP INDEX jobs_by_state;
+{_SCHEMA}
+INSERT INTO jobs ({_OLD_COLUMNS}) SELECT {_OLD_COLUMNS} FROM old_jobs;
+UPDATE jobs SET state = 'canceling' WHERE state = 'cancelling';
+DROP TABLE old_jobs;
+"""
+}
+"""SQL that turns the schema of a version into the present one. Version 0 is an empty file."""
 
 Listener = Callable[[str], None]
 
 
 class Jobs:
-    """All jobs of one data folder. Safe to use from several threads; one process at a time (see settings)."""
+    """All jobs of one data folder, for any number of threads of one process at a time (see settings.one_service).
+
+    Raises: RuntimeError if the file is damaged, cannot be read, or was written by a newer version.
+    """
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.RLock()
@@ -62,10 +83,10 @@ class Jobs:
         self.file = file
         try:
             self._open(file)
-            self.blobs()  # reads every job
+            self.blobs()  # reads every job, so that a damaged one is found now
         except (sqlite3.DatabaseError, ValueError, TypeError) as error:
             raise RuntimeError(
-                f"{file} cannot be used ({error}); make it writable, or move it away to begin with an empty history"
+                f"{file} cannot be used ({error}); make it writable, or move it away to start with an empty history"
             ) from error
 
     def _open(self, file: Path) -> None:
@@ -76,7 +97,8 @@ class Jobs:
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > _SCHEMA_VERSION:
                 raise RuntimeError(f"{file} was written by a newer version of the service; update this one")
-            self._db.executescript(f"{_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION};")
+            script = _MIGRATIONS.get(version, _SCHEMA)
+            self._db.executescript(f"BEGIN; {script} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("it is damaged")
 
@@ -84,42 +106,43 @@ class Jobs:
         with self._lock:
             self._db.close()
 
-    # ---------------------------------------------------------------------- what clients do
+    # ---------------------------------------------------------------------- for clients
 
     def submit(self, job: str, request: JobRequest) -> tuple[JobStatus, bool]:
-        """Queues a new job; for one that is known already, returns it as it is. The flag says whether it is new.
+        """Queues a new job, or returns the job that has this id already. The flag is True for a new job.
 
-        Raises WireError `conflict` if the name belongs to another request, `queue-full` if too many wait.
+        Raises: WireError `conflict` if the id belongs to another request, `queue-full` if too many jobs wait.
         """
         with self._change() as changed:
             row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
             if row is not None:
-                if row["digest"] != request.digest():
-                    raise WireError("conflict", f"job {job} exists and asks for something else")
+                if not _is_request(row["request"], request):
+                    raise WireError("conflict", f"job {job} exists with another request")
                 return _status(row), False
             (waiting,) = self._db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
             if waiting >= wire.MAX_QUEUE:
-                raise WireError("queue-full", f"{waiting} jobs are waiting, which is the most there may be")
+                raise WireError("queue-full", f"{waiting} jobs are waiting; {wire.MAX_QUEUE} is the limit")
             now = time.time()
             self._db.execute(
-                "INSERT INTO jobs (id, digest, request, state, revision, attempt, crashes, progress, message, created,"
-                " updated) VALUES (?, ?, ?, 'queued', 1, 1, 0, 0, 'Waiting', ?, ?)",
-                (job, request.digest(), json.dumps(request.document()), now, now),
+                "INSERT INTO jobs (id, request, state, revision, attempt, crashes, progress, message, created, updated)"
+                " VALUES (?, ?, 'queued', 1, 1, 0, 0, 'Waiting', ?, ?)",
+                (job, json.dumps(request.document()), now, now),
             )
             changed.append(job)
             return self.get(job), True
 
     def get(self, job: str) -> JobStatus:
-        """The job as it is now; raises WireError `not-found`."""
+        """The job's present status. Raises: WireError `not-found`."""
         return _status(self._row(job))
 
     def newest(self, limit: int = 50) -> list[JobStatus]:
+        """The jobs submitted last, newest first; all of them for a limit of -1."""
         with self._lock:
             rows = self._db.execute("SELECT * FROM jobs ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
         return [_status(row) for row in rows]
 
     def cancel(self, job: str) -> JobStatus:
-        """Asks for the job's end: at once if it waits, soon if it runs. One that has ended stays as it ended."""
+        """Cancels a job: at once if it waits; a running job becomes `canceling`. Other jobs do not change."""
         with self._change() as changed:
             state = self._row(job)["state"]
             if state == "queued":
@@ -128,69 +151,97 @@ class Jobs:
                 self._update(job, changed, state="canceling", message="Canceling", seconds_left=None)
             return self.get(job)
 
-    # ---------------------------------------------------------------------- what the worker does
+    # ---------------------------------------------------------------------- for the scheduler
 
-    def claim(self) -> JobStatus | None:
-        """Takes the job that waits longest and marks it running; None if none waits."""
+    def claim(self, worker: str) -> JobStatus | None:
+        """Marks the job that has waited longest as running on a worker, and returns it; None if no job waits."""
         with self._change() as changed:
             row = self._db.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
             if row is None:
                 return None
-            self._update(row["id"], changed, state="running", message="Starting")
+            self._update(row["id"], changed, state="running", message="Starting", worker=worker)
             return self.get(row["id"])
 
-    def progress(self, event: protocol.Progress) -> None:
-        """Notes how far a running job is; late news of a job that does not run are dropped."""
+    def progress(
+        self,
+        job: str,
+        fraction: float,
+        message: str,
+        *,
+        phase: str = "",
+        seconds_left: float | None = None,
+        preview: str | None = None,
+    ) -> None:
+        """Records how far a running job is; a job in any other state does not change.
+
+        Args:
+            fraction: in [0, 1]; progress never decreases.
+            preview: sha256 of a new preview; None keeps the last one.
+        """
         with self._change(durable=False) as changed:
-            row = self._row(event.job)
+            row = self._row(job)
             if row["state"] != "running":
                 return
             self._update(
-                event.job,
+                job,
                 changed,
-                progress=min(1.0, max(row["progress"], event.fraction)),
-                message=event.message,
-                seconds_left=event.seconds_left,
-                preview=event.preview or row["preview"],
+                progress=min(1.0, max(row["progress"], fraction)),
+                message=message,
+                phase=phase,
+                seconds_left=seconds_left,
+                preview=preview or row["preview"],
             )
 
-    def finish(self, event: protocol.Succeeded | protocol.Failed | protocol.Canceled) -> JobStatus:
-        """Ends a job that runs; one that has ended stays as it ended."""
-        with self._change() as changed:
-            if self._row(event.job)["state"] in ("running", "canceling"):
-                if isinstance(event, protocol.Succeeded):
-                    self._end(event.job, changed, "succeeded", "Done", progress=1.0, result=asdict(event.result))
-                elif isinstance(event, protocol.Failed):
-                    message = str(event.problem.get("title", "Failed"))
-                    self._end(event.job, changed, "failed", message, problem=dict(event.problem))
-                else:
-                    self._end(event.job, changed, "canceled", "Canceled")
-            return self.get(event.job)
+    def succeed(self, job: str, result: Result) -> JobStatus:
+        """Ends a running job with its result; a job in any other state does not change."""
+        return self._finish(job, "succeeded", "Done", progress=1.0, result=asdict(result))
 
-    def crashed(self, job: str, how: str) -> JobStatus:
-        """The worker died while it ran this job: try again, fail if that happened before, or end as canceled."""
+    def fail(self, job: str, problem: Mapping[str, Any]) -> JobStatus:
+        """Ends a running job with a problem (WireError.problem); a job in any other state does not change."""
+        return self._finish(job, "failed", str(problem.get("title", "Failed")), problem=dict(problem))
+
+    def confirm_cancel(self, job: str) -> JobStatus:
+        """Ends a running job that its worker has stopped; a job in any other state does not change."""
+        return self._finish(job, "canceled", "Canceled")
+
+    def _finish(self, job: str, state: str, message: str, **columns: Any) -> JobStatus:
+        with self._change() as changed:
+            if self._row(job)["state"] in ("running", "canceling"):
+                self._end(job, changed, state, message, **columns)
+            return self.get(job)
+
+    def crash(self, job: str, reason: str) -> JobStatus:
+        """Queues a job again whose worker died; fails it after MAX_CRASHES, ends it if it was being canceled.
+
+        Args:
+            reason: how the worker ended, such as "with exit code 3".
+        """
         with self._change() as changed:
             row = self._row(job)
             crashes = row["crashes"] + 1
             if row["state"] == "canceling":
                 self._end(job, changed, "canceled", "Canceled")
             elif row["state"] == "running" and crashes >= MAX_CRASHES:
-                error = WireError("worker-crashed", f"the worker process died {crashes} times on this job, last {how}")
+                error = WireError(
+                    "worker-crashed",
+                    f"the worker process died {crashes} times during this job, the last time {reason}",
+                    crashes=crashes,
+                )
                 self._end(job, changed, "failed", error.type.title, problem=error.problem(), crashes=crashes)
             elif row["state"] == "running":
-                self._requeue(row, changed, "Waiting to try again: the worker died", crashes)
+                self._requeue(row, changed, "Waiting for another try: the worker process died", crashes)
             return self.get(job)
 
     def fail_waiting(self, error: WireError) -> None:
-        """Fails every job that waits, when there is no hope of a worker."""
+        """Fails every job that waits."""
         with self._change() as changed:
             for row in self._db.execute("SELECT id FROM jobs WHERE state = 'queued'").fetchall():
                 self._end(row["id"], changed, "failed", error.type.title, problem=error.problem())
 
-    # ---------------------------------------------------------------------- house-keeping
+    # ---------------------------------------------------------------------- maintenance
 
     def recover(self) -> None:
-        """After a restart: what ran waits again, what was being canceled is canceled."""
+        """After a restart of the service: queues running jobs again and ends those that were being canceled."""
         with self._change() as changed:
             for row in self._db.execute("SELECT * FROM jobs WHERE state IN ('running', 'canceling')").fetchall():
                 if row["state"] == "canceling":
@@ -202,7 +253,7 @@ class Jobs:
                     self._requeue(row, changed, "Waiting: the service was stopped", row["crashes"])
 
     def forget(self, keep: int) -> None:
-        """Removes the oldest jobs that have ended, all but the newest `keep` of them."""
+        """Removes jobs that have ended, except the newest `keep` of them."""
         with self._change():
             self._db.execute(
                 "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE state IN ('succeeded', 'failed',"
@@ -211,17 +262,17 @@ class Jobs:
             )
 
     def blobs(self) -> set[str]:
-        """The sha256 of every picture that some job names."""
-        named: set[str] = set()
+        """The sha256 of every input, output and preview in the record."""
+        used: set[str] = set()
         for status in self.newest(limit=-1):
-            named.update(status.request["inputs"].values())
-            named.update(status.result.outputs.values() if status.result else ())
-            named.update([status.preview] if status.preview else ())
-        return named
+            used.update(status.request["inputs"].values())
+            used.update(status.result.outputs.values() if status.result else ())
+            used.update([status.preview] if status.preview else ())
+        return used
 
     @contextmanager
     def listener(self, listener: Listener) -> Iterator[None]:
-        """While inside, `listener(job)` is called after each committed change, from the thread that made it."""
+        """Calls `listener(job)` after each committed change inside the block, in the thread that made the change."""
         with self._lock:
             self._listeners.add(listener)
         try:
@@ -230,13 +281,13 @@ class Jobs:
             with self._lock:
                 self._listeners.discard(listener)
 
-    # ---------------------------------------------------------------------- the one way to change a row
+    # ---------------------------------------------------------------------- changing rows
 
     @contextmanager
     def _change(self, *, durable: bool = True) -> Iterator[list[str]]:
-        """One transaction. The jobs put into the list are announced after the commit.
+        """One transaction; the listeners are called for the ids in the yielded list after the commit.
 
-        A durable one survives a power failure; the others wait for no disk.
+        A durable change survives a power failure. Others do not wait for the disk.
         """
         changed: list[str] = []
         with self._lock, _disk_full(self.file):
@@ -281,17 +332,27 @@ class Jobs:
             progress=0.0,
             message=message,
             seconds_left=None,
+            worker=None,
+            phase="",
         )
+
+
+def _is_request(stored: str, request: JobRequest) -> bool:
+    """Whether a stored request is this one, also if an older version stored it with other names or fewer defaults."""
+    try:
+        return JobRequest.parse(json.loads(stored)) == request
+    except WireError:
+        return False
 
 
 @contextmanager
 def _disk_full(file: Path) -> Iterator[None]:
-    """SQLite's way to say that the disk is full becomes WireError `disk-full`."""
+    """Turns SQLite's error for a full disk into WireError `disk-full`."""
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "full" in str(error):
-            raise WireError("disk-full", f"no space is left on the disk of {file}") from error
+        if "full" in str(error):  # Python 3.10 has no error codes of SQLite
+            raise WireError("disk-full", f"no space is left on the disk of {file}", folder=str(file.parent)) from error
         raise
 
 

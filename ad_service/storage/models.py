@@ -1,12 +1,11 @@
-"""The models at hand: what ships, what lies in the data folder's models/, and how another one gets there.
+"""Installed models: the one that ships, those in the data folder's models/, and downloading more.
 
-Neither torch nor diffusers is imported until a model is checked: the API process uses this module.
+Importing this module loads neither torch nor diffusers, since the API process uses it; `check` loads torch.
 """
 
 from __future__ import annotations
 
 import difflib
-import errno
 import json
 import re
 import shutil
@@ -14,94 +13,100 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
 from ad_service.core.backbone import checkpoints
 from ad_service.core.backbone.checkpoints import CheckpointError
+from ad_service.pocket import WEIGHTS as POCKET
+from ad_service.storage.files import disk_errors
 from blender_addon.wire import WireError
 
-POCKET = Path(__file__).parents[1] / "pocket" / "weights"
-UNKNOWN_LICENCE = "licence unknown"
+UNKNOWN_LICENSE = "license unknown"
 
 
 class ModelMissing(WireError):
-    """No model of that name: the sentence lists what is at hand."""
+    """A model that is not installed or cannot be downloaded."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("model-missing", detail)
+    def __init__(self, detail: str, **data: Any) -> None:
+        super().__init__("model-missing", detail, **data)
 
 
 class ModelCorrupt(WireError):
-    """A model that cannot be used: the sentence names the file and what is wrong with it."""
+    """A model that cannot be used; the detail names the file and what is wrong with it."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("model-corrupt", detail)
+    def __init__(self, detail: str, **data: Any) -> None:
+        super().__init__("model-corrupt", detail, **data)
 
 
 @dataclass(frozen=True)
-class Model:
-    """A checkpoint at hand. `name` is what jobs ask for; `family` is a key of core.backbones.FAMILIES."""
+class InstalledModel:
+    """A checkpoint on this machine.
+
+    `name` is the value of the parameter `model`, `family` a key of core.FAMILIES, `path` a folder in the layout of
+    diffusers or a safetensors file.
+    """
 
     name: str
     title: str
     family: str
     path: Path
-    licence: str
+    license: str
     origin: str
 
 
 @dataclass(frozen=True)
-class Stray:
-    """Something in models/ that is no model, and the sentence that says why."""
+class UnusableModel:
+    """An entry of models/ that cannot be used, and the reason in one sentence."""
 
     name: str
     path: Path
     reason: str
 
 
-# ---------------------------------------------------------------------------------------------- what is at hand
+# ---------------------------------------------------------------------------------------------- listing
 
 
 def models_dir(data_dir: Path) -> Path:
-    """Where the user's own models lie: folders in the layout of diffusers, and safetensors files."""
+    """The folder of the user's own models: folders in the layout of diffusers, and safetensors files."""
     return data_dir / "models"
 
 
-def available(data_dir: Path) -> list[Model]:
-    """Every model that can be asked for: pocket first, then those in models/ by name. Reads headers, no weights."""
-    return [found for found in _shelf(data_dir) if isinstance(found, Model)]
+def available(data_dir: Path) -> list[InstalledModel]:
+    """Every usable model: pocket first, then those in models/ by name. Reads headers, no weights."""
+    return [found for found in _scan(data_dir) if isinstance(found, InstalledModel)]
 
 
-def strays(data_dir: Path) -> list[Stray]:
-    """What lies in models/ and cannot be used."""
-    return [found for found in _shelf(data_dir) if isinstance(found, Stray)]
+def unusable(data_dir: Path) -> list[UnusableModel]:
+    """The entries of models/ that cannot be used."""
+    return [found for found in _scan(data_dir) if isinstance(found, UnusableModel)]
 
 
-def _shelf(data_dir: Path) -> Iterator[Model | Stray]:
+def _scan(data_dir: Path) -> Iterator[InstalledModel | UnusableModel]:
     taken = set()
     if (POCKET / "unet" / "config.json").is_file():
         taken.add("pocket")
-        yield Model("pocket", "Pocket", "pocket", POCKET, "CC0 1.0", "ships with the service")
+        yield InstalledModel("pocket", "Pocket", "pocket", POCKET, "CC0 1.0", "ships with the service")
     folder = models_dir(data_dir)
     try:
         candidates = _candidates(folder)
     except OSError as error:
-        yield Stray(folder.name, folder, _unreadable(folder, error))
+        yield UnusableModel(folder.name, folder, _unreadable(folder, error))
         return
     for path in candidates:
+        # A file whose stem is taken, for example by a folder, goes by its full name.
         name = path.name if path.is_dir() or path.stem.casefold() in taken else path.stem
         if name.casefold() in taken:
-            yield Stray(name, path, f"{path} has the name of another model; rename it")
+            yield UnusableModel(name, path, f"{path} has the name of another model; rename it")
             continue
         taken.add(name.casefold())
         try:
-            yield _described(path, name)
+            yield _read_model(path, name)
         except CheckpointError as error:
-            yield Stray(name, path, str(error))
+            yield UnusableModel(name, path, str(error))
         except OSError as error:
-            yield Stray(name, path, _unreadable(path, error))
+            yield UnusableModel(name, path, _unreadable(path, error))
 
 
 def _unreadable(path: Path, error: OSError) -> str:
@@ -109,7 +114,7 @@ def _unreadable(path: Path, error: OSError) -> str:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Folders before files, each by name. Hidden entries are downloads that have not ended."""
+    """Folders before files, each by name. Hidden entries are unfinished downloads."""
     if not folder.is_dir():
         return []
     suffixes = {".safetensors", ".ckpt", ".gguf", ".pt", ".pth"}
@@ -121,71 +126,72 @@ def _candidates(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.is_file(), path.name.casefold()))
 
 
-def _described(path: Path, name: str) -> Model:
-    """The model at a path, told from configs and headers; raises CheckpointError."""
+def _read_model(path: Path, name: str) -> InstalledModel:
+    """The model at a path, read from its configs and headers. Raises: CheckpointError."""
     if path.is_dir():
         family = checkpoints.folder_family(path)
         note = _note(path)
-        return Model(name, note.title or name, family, path, note.licence, note.origin)
+        return InstalledModel(name, note.title or name, family, path, note.license, note.origin)
     stat = path.stat() if path.is_file() else None
-    family, title, licence = _told_by_header(path, stat and (stat.st_mtime_ns, stat.st_size))
-    return Model(name, title or name, family, path, licence, "a file of your own")
+    family, title, license = _read_header(path, stat and (stat.st_mtime_ns, stat.st_size))
+    return InstalledModel(name, title or name, family, path, license, "a file of your own")
 
 
 @lru_cache(maxsize=256)
-def _told_by_header(path: Path, stamp: object) -> tuple[str, str, str]:
-    """Family, title and licence of a single file. The stamp makes a changed file another key."""
+def _read_header(path: Path, stamp: object) -> tuple[str, str, str]:
+    """Family, title and license of a single file. `stamp` changes when the file changes, and is only a cache key."""
     header = checkpoints.read_header(path)
-    said = header.metadata
+    metadata = header.metadata
     return (
         checkpoints.file_family(header),
-        said.get("modelspec.title", ""),
-        said.get("modelspec.license") or UNKNOWN_LICENCE,
+        metadata.get("modelspec.title", ""),
+        metadata.get("modelspec.license") or UNKNOWN_LICENSE,
     )
 
 
-def find(name_or_path: str, data_dir: Path, *, allow_paths: bool = False) -> Model:
-    """The model of that name, whatever its capitals; raises ModelMissing or ModelCorrupt.
+def find(name_or_path: str, data_dir: Path, *, allow_paths: bool = False) -> InstalledModel:
+    """The model of a name, ignoring case; with `allow_paths`, also the model at a path.
 
-    Only with `allow_paths`, which is for the command line, can it also be the path of a folder or a file.
+    Raises: ModelMissing, ModelCorrupt.
     """
     wanted = name_or_path.casefold()
-    shelf = list(_shelf(data_dir))
-    for found in shelf:
+    scanned = list(_scan(data_dir))
+    for found in scanned:
         if wanted in (found.name.casefold(), found.path.name.casefold() if found.name != "pocket" else "pocket"):
-            if isinstance(found, Stray):
+            if isinstance(found, UnusableModel):
                 raise ModelCorrupt(found.reason)
             return found
     if allow_paths and Path(name_or_path).expanduser().exists():
         return _at(Path(name_or_path).expanduser().resolve())
-    raise ModelMissing(_missing(name_or_path, [found.name for found in shelf if isinstance(found, Model)]))
+    raise _missing(name_or_path, [found.name for found in scanned if isinstance(found, InstalledModel)])
 
 
-def _at(path: Path) -> Model:
+def _at(path: Path) -> InstalledModel:
     try:
-        return _described(path, path.stem if path.is_file() else path.name)
+        return _read_model(path, path.stem if path.is_file() else path.name)
     except CheckpointError as error:
         raise ModelCorrupt(str(error)) from None
 
 
-def _missing(name: str, names: Sequence[str]) -> str:
-    at_hand = f"at hand: {', '.join(names)}" if names else "there is none at hand"
-    known = [short for short in KNOWN if short not in names]
-    close = difflib.get_close_matches(name.casefold(), [*names, *known], n=1)
-    hint = f"; did you mean {close[0]}?" if close and close[0] in names else ""
-    if name.casefold() in known:
+def _missing(name: str, installed: Sequence[str]) -> ModelMissing:
+    close = difflib.get_close_matches(name.casefold(), installed, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    if name.casefold() in KNOWN:
         hint = f"; `ad-service models fetch {name.casefold()}` downloads it"
-    return f"there is no model {name!r}; {at_hand}{hint}"
+    names = ", ".join(installed) or "none"
+    return ModelMissing(f"there is no model {name!r}; installed: {names}{hint}", model=name, installed=list(installed))
 
 
 # ---------------------------------------------------------------------------------------------- checking
 
 
-def check(model: Model, *, values: bool = False) -> None:
-    """Raise ModelCorrupt unless the model would load: all files, all tensors, all bytes, and networks that fit.
+def check(model: InstalledModel, *, values: bool = False) -> None:
+    """Checks that the model would load: files, tensors, sizes, and networks whose shapes fit together.
 
-    Reads headers, which takes seconds for the largest models. With `values` every weight is read too, and none may be
-    NaN or infinite.
+    Reads headers, which takes seconds for the largest models. With `values` it also reads every weight, none of which
+    may be NaN or infinite.
+
+    Raises: ModelCorrupt.
     """
     from ad_service.core.backbone import loading
 
@@ -198,10 +204,10 @@ def check(model: Model, *, values: bool = False) -> None:
         raise ModelCorrupt(str(error)) from None
 
 
-def _refuse_unusable(model: Model, title: str, names: list[str]) -> None:
+def _refuse_unusable(model: InstalledModel, title: str, names: list[str]) -> None:
     if names:
         raise ModelCorrupt(
-            f"{model.path}: the {title} has NaN or infinite numbers in {len(names)} tensors, first {names[0]}; "
+            f"{model.path}: the {title} contains NaN or infinity in {len(names)} tensors, first {names[0]}; "
             "get another file of this model"
         )
 
@@ -211,11 +217,11 @@ def _refuse_unusable(model: Model, title: str, names: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Known:
-    """A well-known model: where it lives on the hub and under which licence."""
+    """A well-known model: its repository on the hub and its license."""
 
     repo: str
     title: str
-    licence: str
+    license: str
 
 
 KNOWN = {
@@ -227,18 +233,18 @@ KNOWN = {
 
 
 class Hub(Protocol):
-    """Where models are downloaded from."""
+    """A server that models are downloaded from."""
 
     def files(self, repo: str) -> tuple[str, dict[str, int]]:
         """The repository's newest revision, and its files with their sizes in bytes."""
 
     def download(self, repo: str, revision: str, files: list[str], folder: Path) -> None:
-        """Put the files into a folder, going on where an earlier download stopped."""
+        """Downloads the files into a folder; continues an interrupted download."""
 
 
 @dataclass(frozen=True)
 class HuggingFaceHub:
-    """The hub of huggingface_hub, or another server that speaks like it at `endpoint`."""
+    """The Hugging Face Hub, or a server with the same API at `endpoint`."""
 
     endpoint: str | None = None
 
@@ -254,12 +260,16 @@ class HuggingFaceHub:
         snapshot_download(repo, revision=revision, allow_patterns=files, local_dir=folder, endpoint=self.endpoint)
 
 
-def fetch(name: str, data_dir: Path, *, hub: Hub | None = None) -> Model:
-    """Download a model into models/: one of KNOWN, or OWNER/NAME on the hub. Half precision where there is a choice.
+def fetch(name: str, data_dir: Path, *, hub: Hub | None = None) -> InstalledModel:
+    """Downloads a model into models/ and returns it; an installed model is not downloaded again.
 
-    What is already there is returned as it is. The download goes on where an earlier one stopped, and only a whole
-    model gets its place in models/. Raises ModelMissing (no such model, no network), ModelCorrupt, or WireError for a
-    full disk.
+    Prefers half precision. An interrupted download is continued, and only a complete model appears in models/.
+
+    Args:
+        name: a key of KNOWN, or OWNER/NAME on the hub.
+
+    Raises: ModelMissing (no such model, or no network), ModelCorrupt, WireError `disk-full`, or `conflict` while
+        another process downloads the same model.
     """
     key = next((key for key, row in KNOWN.items() if name.casefold() in (key, row.repo.casefold())), None)
     known = KNOWN[key] if key else None
@@ -276,9 +286,9 @@ def fetch(name: str, data_dir: Path, *, hub: Hub | None = None) -> Model:
         with FileLock(lock, timeout=0):
             revision = _download(repo, staging, hub or HuggingFaceHub())
             _write_note(staging, repo, revision, known)
-            _settle(staging, target, short)
+            _install(staging, target, short)
     except Timeout:
-        raise WireError("conflict", f"{short} is being fetched by another process; wait until it is done") from None
+        raise WireError("conflict", f"{short} is being downloaded by another process; wait for it") from None
     return find(short, data_dir)
 
 
@@ -289,16 +299,15 @@ def _download(repo: str, folder: Path, hub: Hub) -> str:
         revision, sizes = hub.files(repo)
         files = wanted_files(repo, sizes)
         _expect_space(repo, folder, sum(sizes[path] for path in files if not (folder / path).exists()))
-        hub.download(repo, revision, files, folder)
+        with disk_errors(folder.parent):
+            hub.download(repo, revision, files, folder)
     except WireError:
         raise
     except GatedRepoError:
-        raise ModelMissing(f"{repo} cannot be fetched: accept its licence on its page and log in first") from None
+        raise ModelMissing(f"{repo} cannot be fetched: accept its license on its page and log in first") from None
     except RepositoryNotFoundError:
         raise ModelMissing(f"{repo} cannot be fetched: there is no such model, or it is private") from None
-    except Exception as error:  # the transport's own errors change with the version of huggingface_hub
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            raise WireError("disk-full", f"{repo} cannot be fetched: no space is left in {folder.parent}") from None
+    except Exception as error:  # the errors of its HTTP library change with the version of huggingface_hub
         raise ModelMissing(
             f"{repo} cannot be fetched ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); "
             f"check the network and try again, or copy the model into {folder.parent} by hand"
@@ -311,7 +320,9 @@ def _expect_space(repo: str, folder: Path, needed: int) -> None:
     if needed > free:
         raise WireError(
             "disk-full",
-            f"{repo} cannot be fetched: it takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free in {folder.parent}",
+            f"{repo} cannot be fetched: it has {needed / 1e9:.1f} GB, but {folder.parent} has {free / 1e9:.1f} GB free",
+            needed=needed,
+            free=free,
         )
 
 
@@ -334,14 +345,14 @@ def wanted_files(repo: str, files: Iterable[str]) -> list[str]:
         wanted |= {f"{component}/{p}" for p in _with_shards(best, inside) | (inside & {"config.json"})}
         if not best and component in ("unet", "vae"):
             raise ModelMissing(
-                f"{repo} cannot be fetched: it has no {component}/{stem}.safetensors, so it is no folder of an SD 1.x, "
-                "SD 2.x or SDXL model; download a single safetensors file by hand and put it into the models folder"
+                f"{repo} cannot be fetched: it has no {component}/{stem}.safetensors, so it is not an SD 1.x, SD 2.x "
+                "or SDXL model in the layout of diffusers; download a single safetensors file into the models folder"
             )
     return sorted(wanted)
 
 
 def _with_shards(best: Sequence[str], inside: Iterable[str]) -> set[str]:
-    """An index and the shards of its stem and variant; a single file is itself."""
+    """The weight files, and for an index the shards of its stem and variant."""
     shards = set()
     for name in best:
         stem, half = name.split(".")[0], ".fp16." in name
@@ -351,14 +362,14 @@ def _with_shards(best: Sequence[str], inside: Iterable[str]) -> set[str]:
     return {*best, *shards}
 
 
-def _settle(staging: Path, target: Path, name: str) -> None:
-    """Move a downloaded folder to its place if it is whole, else throw it away."""
+def _install(staging: Path, target: Path, name: str) -> None:
+    """Moves a downloaded folder to its place if it passes `check`, else deletes it."""
     shutil.rmtree(staging / ".cache", ignore_errors=True)
     try:
         check(_at(staging))
     except ModelCorrupt as error:
         shutil.rmtree(staging)
-        raise ModelCorrupt(f"{name} was fetched and cannot be used: {error.detail}") from None
+        raise ModelCorrupt(f"{name} was downloaded, but cannot be used: {error.detail}") from None
     staging.rename(target)
 
 
@@ -367,30 +378,30 @@ _NOTE = "texture-distiller.json"
 
 @dataclass(frozen=True)
 class _Note:
-    """What a model folder says of itself."""
+    """A model folder's own description."""
 
     title: str
-    licence: str
+    license: str
     origin: str
 
 
 def _write_note(folder: Path, repo: str, revision: str, known: Known | None) -> None:
     title = known.title if known else repo.split("/")[1]
-    licence = known.licence if known else _card_licence(folder)
-    note = {"title": title, "licence": licence, "origin": repo, "revision": revision}
+    license = known.license if known else _card_license(folder)
+    note = {"title": title, "licence": license, "origin": repo, "revision": revision}  # the key of older versions
     (folder / _NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
 def _note(folder: Path) -> _Note:
     if (folder / _NOTE).is_file():
-        said = checkpoints.read_config(folder / _NOTE)
-        return _Note(*(str(said.get(key, "")) for key in ("title", "licence", "origin")))
-    return _Note("", _card_licence(folder), "a folder of your own")
+        note = checkpoints.read_config(folder / _NOTE)
+        return _Note(*(str(note.get(key, "")) for key in ("title", "licence", "origin")))
+    return _Note("", _card_license(folder), "a folder of your own")
 
 
-def _card_licence(folder: Path) -> str:
-    """The licence in the head of a model card (README.md), if it has one."""
+def _card_license(folder: Path) -> str:
+    """The license in the header of a model card (README.md), if it has one."""
     card = folder / "README.md"
     head = card.read_text(encoding="utf-8", errors="replace")[:4000] if card.is_file() else ""
     found = re.search(r"^license:\s*([\w.+-]+)", head, re.MULTILINE)
-    return found[1] if found else UNKNOWN_LICENCE
+    return found[1] if found else UNKNOWN_LICENSE

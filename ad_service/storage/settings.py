@@ -1,4 +1,4 @@
-"""Where the service keeps its data, how it is reached, and the rule that one folder has one service."""
+"""A service's settings, its data folder, the lock that allows one service per folder, and runtime.json."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from ad_service import __version__
+from ad_service.storage.files import atomic_writer
 from blender_addon import wire
 
 DATA_VARIABLE = "AD_SERVICE_DATA"
 
 
 class AlreadyRunningError(RuntimeError):
-    """Another service holds the data folder; the message names it."""
+    """Another service uses the data folder; the message names it."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One service's settings. `port` 0 takes a free one; `engine` replaces the real engine by MODULE:FUNCTION."""
+    """One service's settings.
+
+    `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
+    number of worker processes, each of which runs one job at a time.
+    """
 
     data_dir: Path
     host: str = "127.0.0.1"
     port: int = 0
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     engine: str | None = None
+    slots: int = 1
 
     @property
     def runtime_file(self) -> Path:
@@ -62,7 +68,7 @@ class Settings:
 
 
 def default_data_dir() -> Path:
-    """The data folder: AD_SERVICE_DATA if set, else the platform's place for a user's data."""
+    """The data folder: AD_SERVICE_DATA if set, else the platform's folder for a user's data."""
     named = os.environ.get(DATA_VARIABLE)
     if named:
         return Path(named).expanduser().resolve()
@@ -71,7 +77,10 @@ def default_data_dir() -> Path:
 
 @contextmanager
 def one_service(settings: Settings) -> Iterator[None]:
-    """Holds the folder's lock; raises AlreadyRunningError naming the service that holds it, or OSError."""
+    """Holds the data folder's lock inside the block.
+
+    Raises: AlreadyRunningError, which names the service that holds it; OSError if the folder cannot be written.
+    """
     lock = FileLock(settings.data_dir / "service.lock", timeout=0)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,7 +105,7 @@ def one_service(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def announced(settings: Settings, url: str) -> Iterator[None]:
-    """runtime.json, by which the add-on finds the service: there while inside, readable by its owner alone."""
+    """Keeps runtime.json, by which the add-on finds the service, inside the block. Only its owner can read it."""
     document = {
         "service": wire.SERVICE_NAME,
         "url": url,
@@ -105,11 +114,8 @@ def announced(settings: Settings, url: str) -> Iterator[None]:
         "version": __version__,
         "wire": wire.VERSION,
     }
-    draft = settings.runtime_file.with_name("runtime.json.new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-        json.dump(document, file)
-    draft.replace(settings.runtime_file)
+    with atomic_writer(settings.runtime_file) as file:
+        file.write(json.dumps(document).encode())
     try:
         yield
     finally:
@@ -117,7 +123,7 @@ def announced(settings: Settings, url: str) -> Iterator[None]:
 
 
 def read_runtime(data_dir: Path) -> Mapping[str, Any] | None:
-    """What runtime.json says, or None when no service announced itself (or it is half written)."""
+    """The contents of runtime.json, or None if it is missing or damaged."""
     try:
         document = json.loads((data_dir / "runtime.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

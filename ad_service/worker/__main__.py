@@ -1,4 +1,4 @@
-"""`python -m ad_service.worker` is the process that owns a device; see worker.py."""
+"""`python -m ad_service.worker` runs jobs on the device; see worker.py."""
 
 from ad_service.worker.worker import main
 

@@ -1,4 +1,4 @@
-"""What a worker runs: an engine takes a job's request and yields steps until it returns the outcome. No torch."""
+"""The interface of an engine, which a worker runs: a job's request in, steps, and the outcome. No torch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Read = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a job at `fraction` in [0, 1]; `phase` names the stage for programs, `message` for people.
+    """How far a job is: `fraction` in [0, 1], the `phase` of its recipe, and the same as a `message` in words.
 
-    `preview` makes a small encoded picture when it is called.
+    `preview` returns a small encoded picture of the present state; it is called only when a preview is due.
     """
 
     fraction: float
@@ -29,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job left: encoded pictures by name (always `image`), figures, and notes for the artist."""
+    """A job's result: encoded pictures by name (always `image`), metrics by name, and notes for the artist."""
 
     pictures: Mapping[str, bytes]
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -40,11 +40,11 @@ Steps = Generator[Step, None, Outcome]
 
 
 def prepare_torch() -> None:
-    """Set what torch and its libraries read from the environment. To be called before torch is loaded.
+    """Sets environment variables that torch and its libraries read. Call it before torch is imported.
 
-    Idle compute threads sleep instead of spin: where other programs use the cores as well (Blender, a render), spinning
-    threads take time from those they wait for. What Apple's GPUs cannot do is done on the CPU instead of failing.
-    cuBLAS gets the workspace with which it gives the same result each time, without which torch refuses to promise it.
+    OMP_WAIT_POLICY: idle compute threads sleep instead of spinning, since other programs (Blender, a render) use the
+    same cores. PYTORCH_ENABLE_MPS_FALLBACK: operations that Apple's GPUs lack run on the CPU. CUBLAS_WORKSPACE_CONFIG:
+    the workspace that torch requires for deterministic results of cuBLAS.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
@@ -52,9 +52,11 @@ def prepare_torch() -> None:
 
 
 class Engine(Protocol):
-    """Runs jobs on one device. Errors of the closed list in wire.py are raised as WireError; others are defects."""
+    """Runs jobs on one device. Errors of the closed list are raised as WireError; any other exception is a defect."""
 
     def ready(self) -> protocol.Ready:
-        """The device, after a real operation on it."""
+        """The device, after a tensor operation on it. Raises: WireError `device-unavailable`."""
 
-    def run(self, request: wire.JobRequest, read: Read) -> Steps: ...
+    def run(self, request: wire.JobRequest, read: Read) -> Steps:
+        """The steps of a job, which return its outcome. `read` returns the bytes of an input."""
+        ...

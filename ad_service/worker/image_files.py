@@ -1,12 +1,13 @@
-"""Pictures from strangers: bytes to pixels and back. No torch.
+"""Image files: bytes to pixels and back. No torch.
 
-A picture is opened with an explicit list of formats, and its size is read from the header before anything is decoded.
+Input is not trusted: it is opened with an explicit list of formats, and its size is checked before it is decoded.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,37 +22,38 @@ from blender_addon import wire
 from blender_addon.wire import WireError
 
 JOB_CHUNK = "texture-distiller"
-"""The keyword of the iTXt chunk in which a result's PNG carries its job."""
+"""Keyword of the iTXt chunk in which a result's PNG contains its job."""
 
 LARGE_PIXELS = 2048 * 2048
+"""Above this many pixels a PNG is compressed at a faster level."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """RGB pixels (h, w, 3) in sRGB, upright, and what was done to get them that the artist may want to know."""
+    """sRGB pixels (h, w, 3), upright, and notes for the artist on what was lost in the conversion."""
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
 
 
 def decode(name: str, data: bytes, *, labels: bool = False) -> Decoded:
-    """The pixels of the picture `name`; raises WireError `invalid-image` that names it.
+    """The pixels of a picture. A label map keeps its values: its color profile is not applied.
 
-    A label map keeps its numbers: its colour profile is not applied.
+    Raises: WireError `invalid-image`, whose detail starts with `name`.
     """
     notes: list[str] = []
     with _reading(name):
-        with Image.open(io.BytesIO(data), formats=wire.PICTURE_FORMATS) as opened:
-            _check_size(name, *opened.size)
+        with _opened(name, data, wire.PICTURE_FORMATS) as opened:
             if getattr(opened, "n_frames", 1) > 1:
-                notes.append(f"{name} holds {opened.n_frames} pictures; the first is used")  # type: ignore[attr-defined]
+                notes.append(f"{name} contains {opened.n_frames} pictures; the first is used")  # type: ignore[attr-defined]
             opened.load()
             image: Image.Image = ImageOps.exif_transpose(opened)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            image = _from_deep_grey(name, image, notes)
+            image = _scale_gray(name, image, notes)
         if image.has_transparency_data:
-            image = _without_alpha(name, image, notes)
+            image = _remove_alpha(name, image, notes)
         profile = image.info.get("icc_profile")
         if profile and not labels:
             image = _to_srgb(name, image, profile, notes)
@@ -59,7 +61,7 @@ def decode(name: str, data: bytes, *, labels: bool = False) -> Decoded:
 
 
 def check_size(name: str, pixels: Pixels, smallest: int) -> None:
-    """Raises WireError `invalid-image` for a picture with a side shorter than `smallest`."""
+    """Raises WireError `invalid-image` for a picture (h, w, 3) with a side shorter than `smallest`."""
     height, width = pixels.shape[:2]
     if min(height, width) < smallest:
         raise WireError(
@@ -68,7 +70,7 @@ def check_size(name: str, pixels: Pixels, smallest: int) -> None:
 
 
 def encode_png(pixels: Pixels, document: Mapping[str, Any]) -> bytes:
-    """A PNG that carries the document. The same pixels and document give the same bytes."""
+    """A PNG of pixels (h, w, 3) that contains the document. The same input gives the same bytes."""
     info = PngImagePlugin.PngInfo()
     info.add_itxt(JOB_CHUNK, json.dumps(document, sort_keys=True, ensure_ascii=False))
     buffer = io.BytesIO()
@@ -78,39 +80,34 @@ def encode_png(pixels: Pixels, document: Mapping[str, Any]) -> bytes:
 
 
 def size_of(name: str, data: bytes) -> tuple[int, int]:
-    """Width and height of a picture, from its header; raises WireError `invalid-image`."""
-    with _reading(name), Image.open(io.BytesIO(data), formats=wire.PICTURE_FORMATS) as image:
+    """Width and height of a picture, from its header. Raises: WireError `invalid-image`."""
+    with _reading(name), _opened(name, data, wire.PICTURE_FORMATS) as image:
         return image.size
 
 
 def encode_preview(pixels: Pixels) -> bytes:
+    """A JPEG of pixels (h, w, 3)."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 
 def job_document(name: str, data: bytes) -> Any:
-    """The document that a result's PNG carries; raises WireError `invalid-request` if it carries none."""
-    with _reading(name), Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        _check_size(name, *image.size)
-        image.load()  # a text chunk may come after the pixels
+    """The job that a result's PNG contains. Raises: WireError `invalid-request` if it contains none."""
+    with _reading(name), _opened(name, data, ("PNG",)) as image:
+        image.load()  # a text chunk may follow the pixels
         text = image.info.get(JOB_CHUNK)
     if text is None:
-        raise WireError("invalid-request", f"{name} carries no job; only pictures made by this program do")
+        raise WireError("invalid-request", f"{name} contains no job; only results of this program do")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise WireError("invalid-request", f"{name} carries a job that is no JSON: {error}") from error
+        raise WireError("invalid-request", f"{name} contains a job that is not JSON: {error}") from error
 
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Whatever Pillow raises at a damaged file, and that is almost anything, becomes `invalid-image`.
-
-    Pillow's own limit, which is lower than ours, is off inside: `_check_size` takes its place.
-    """
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+    """Turns any exception of Pillow, which raises almost every type for damaged files, into `invalid-image`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -119,26 +116,45 @@ def _reading(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         formats = ", ".join(wire.PICTURE_FORMATS)
-        raise WireError("invalid-image", f"{name} is no picture in one of the formats {formats}") from error
+        raise WireError("invalid-image", f"{name} is not a picture in one of the formats {formats}") from error
     except Exception as error:
         raise WireError("invalid-image", f"{name} is damaged: {error}") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+
+
+_limit_lock = threading.Lock()
+
+
+@contextmanager
+def _opened(name: str, data: bytes, formats: tuple[str, ...]) -> Iterator[Image.Image]:
+    """A picture that is open and not yet loaded, after a check of its size.
+
+    Pillow's own limit of pixels is lower than MAX_PICTURE_PIXELS, and a global of the process. It is lifted inside the
+    block only, by one thread at a time.
+    """
+    with _limit_lock:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
+                _check_size(name, *image.size)
+                yield image
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _check_size(name: str, width: int, height: int) -> None:
     if width * height > wire.MAX_PICTURE_PIXELS:
         raise WireError(
-            "invalid-image", f"{name} is {width}x{height} pixels; at most {wire.MAX_PICTURE_PIXELS:,} are read"
+            "invalid-image", f"{name} is {width}x{height} pixels; {wire.MAX_PICTURE_PIXELS:,} pixels is the limit"
         )
 
 
-def _from_deep_grey(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
-    """Grey of 16 or 32 bits, scaled to 8 and not clipped; floats are taken as lying in [0, 1]."""
+def _scale_gray(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
+    """Gray of 16 or 32 bits, or float in [0, 1], scaled to 8 bits."""
     values = np.asarray(image)
     if image.mode == "F":
         if not np.isfinite(values).all():
-            raise WireError("invalid-image", f"{name} has pixels that are no numbers")
+            raise WireError("invalid-image", f"{name} contains NaN or infinity")
         scaled = values * 255.0
         if values.min() < 0 or values.max() > 1:
             notes.append(f"{name} has values outside of 0 to 1, which were clipped")
@@ -148,7 +164,7 @@ def _from_deep_grey(name: str, image: Image.Image, notes: list[str]) -> Image.Im
     return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
 
 
-def _without_alpha(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
+def _remove_alpha(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
     profile = image.info.get("icc_profile")
     image = image.convert("RGBA")
     lowest, _ = image.getchannel("A").getextrema()
@@ -169,7 +185,7 @@ def _to_srgb(name: str, image: Image.Image, profile: bytes, notes: list[str]) ->
         target = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
-        notes.append(f"the colour profile of {name} cannot be read and is ignored")
+        notes.append(f"the color profile of {name} cannot be read and is ignored")
         return image
     assert converted is not None  # only inPlace returns None
     return converted

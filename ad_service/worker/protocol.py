@@ -28,6 +28,8 @@ class Cancel:
 
 Command = Run | Cancel
 
+_COMMANDS: dict[str, type[Any]] = {cls.__name__.lower(): cls for cls in (Run, Cancel)}
+
 
 def encode_command(command: Command) -> str:
     """One JSON line, without the newline."""
@@ -37,11 +39,13 @@ def encode_command(command: Command) -> str:
 def decode_command(line: str) -> Command:
     """The command of a JSON line; raises ValueError for anything else."""
     document = json.loads(line)
-    name = document.pop("command", None) if isinstance(document, dict) else None
-    if name == "run":
-        return Run(**document)
-    if name == "cancel":
-        return Cancel(**document)
+    cls = _COMMANDS.get(document.pop("command", None)) if isinstance(document, dict) else None
+    try:
+        if cls is not None:
+            command: Command = cls(**document)
+            return command
+    except TypeError as error:
+        raise ValueError(f"incomplete command: {line[:200]!r}") from error
     raise ValueError(f"not a command: {line[:200]!r}")
 
 
@@ -84,7 +88,8 @@ class Canceled:
     job: str
 
 
-Event = Ready | Progress | Succeeded | Failed | Canceled
+JobEvent = Progress | Succeeded | Failed | Canceled
+Event = Ready | JobEvent
 """What a worker sends, one JSON line each. A job's events end with exactly one Succeeded, Failed or Canceled."""
 
 _EVENTS: dict[str, type[Any]] = {cls.__name__.lower(): cls for cls in (Ready, Progress, Succeeded, Failed, Canceled)}
@@ -101,8 +106,11 @@ def decode_event(line: str) -> Event:
     cls = _EVENTS.get(document.pop("event", None)) if isinstance(document, dict) else None
     if cls is None:
         raise ValueError(f"not an event: {line[:200]!r}")
-    if cls is Succeeded:
-        document["result"] = result_of(document["result"])
     known = {f.name for f in fields(cls)}
-    event: Event = cls(**{k: v for k, v in document.items() if k in known})
+    try:
+        if cls is Succeeded:
+            document["result"] = result_of(document["result"])
+        event: Event = cls(**{k: v for k, v in document.items() if k in known})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"incomplete event: {line[:200]!r}") from error
     return event

@@ -26,7 +26,7 @@ from ad_service.core.sampling import samplers
 from ad_service.core.steps import translate
 from ad_service.storage import models
 from ad_service.worker import protocol
-from ad_service.worker.decoder_cache import KeptDecoders
+from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, encode_png, encode_preview
 from blender_addon import wire
@@ -62,7 +62,7 @@ class Runner:
         self._device = devices.choose_device()
         devices.make_repeatable(self._device)
         self._not_repeatable: str | None = None
-        self._decoders = KeptDecoders(data_dir / "decoders")
+        self._decoders = DecoderCache(data_dir / "decoders")
         self._loaded: OrderedDict[tuple[Path, str], Model] = OrderedDict()
 
     def ready(self) -> protocol.Ready:

@@ -1,7 +1,7 @@
-"""The process that owns the device: runs jobs one at a time. JSON lines come in on stdin and go out on stdout.
+"""The process that uses the device and runs one job at a time: commands on stdin, events on stdout, as JSON lines.
 
-Started by the supervisor and ended by it; when that one dies, the pipe closes and this process ends too. Anything
-else that prints goes to stderr, which is worker.log.
+The service starts it and ends it. If the service dies, the pipe closes and this process ends too. What libraries print
+goes to stderr, which is worker.log.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from ad_service.storage.blobs import Store
+from ad_service.core.steps import run as run_steps
+from ad_service.storage.blobs import BlobStore
 from ad_service.worker import protocol
 from ad_service.worker.engine import Engine, Outcome, Step, Steps, prepare_torch
 from blender_addon import wire
@@ -31,22 +32,22 @@ from blender_addon.wire import JobRequest, WireError
 
 PROGRESS_EVERY = 0.1
 PREVIEW_EVERY = 0.5
-"""Seconds between two Progress events, and between two previews, at the least."""
+"""Minimum seconds between two Progress events, and between two previews."""
 
 KEPT_PREVIEWS = 8
-"""The newest previews of a job stay, for clients that are slow to fetch them; long jobs make thousands."""
+"""Newest previews of a job that are kept, for clients that are slow to fetch them; long jobs make thousands."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 class CanceledError(Exception):
-    """The job was canceled and its engine has let go of it."""
+    """The job was canceled."""
 
 
 class Worker:
-    """Takes commands from one pipe and says events on another."""
+    """Reads commands from one pipe and writes events to another."""
 
-    def __init__(self, engine: Engine, store: Store, commands: TextIO, events: TextIO) -> None:
+    def __init__(self, engine: Engine, store: BlobStore, commands: TextIO, events: TextIO) -> None:
         self._engine = engine
         self._store = store
         self._commands = commands
@@ -55,12 +56,12 @@ class Worker:
         self._canceled: set[str] = set()
 
     def run(self) -> None:
-        """Runs jobs for ever; the process ends when the commands' pipe closes."""
+        """Runs jobs until the pipe of commands closes, which ends the process."""
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
-        self._say(self._engine.ready())
+        self._send(self._engine.ready())
         while True:
             self._run_job(self._jobs.get())
-            self._say(self._engine.ready())
+            self._send(self._engine.ready())
 
     def _listen(self) -> None:
         for line in self._commands:
@@ -69,71 +70,75 @@ class Worker:
                 self._jobs.put(command)
             else:
                 self._canceled.add(command.job)
-        os._exit(0)  # the supervisor is gone, and the main thread may be deep inside the network
+        os._exit(0)  # the service is gone, and the main thread may be inside a long operation
 
-    def _say(self, event: protocol.Event) -> None:
+    def _send(self, event: protocol.Event) -> None:
         self._events.write(protocol.encode_event(event) + "\n")
         self._events.flush()
 
     def _run_job(self, command: protocol.Run) -> None:
-        """One job, which ends in exactly one Succeeded, Failed or Canceled."""
-        began = time.monotonic()
+        """Runs a job and sends exactly one Succeeded, Failed or Canceled at its end."""
+        started = time.monotonic()
         try:
             request = JobRequest.parse(command.request)
-            outcome = self._follow(command.job, self._engine.run(request, self._store.read))
+            outcome = self._run_steps(command.job, self._engine.run(request, self._store.read))
             if "image" not in outcome.pictures:
-                raise ValueError(f"the engine gave no image, only {sorted(outcome.pictures)}")
+                raise ValueError(f"the engine returned no image, only {sorted(outcome.pictures)}")
             outputs = {name: self._store.put(data) for name, data in outcome.pictures.items()}
-            seconds = round(time.monotonic() - began, 3)
-            self._say(protocol.Succeeded(command.job, wire.Result(outputs, outcome.metrics, outcome.notes, seconds)))
+            seconds = round(time.monotonic() - started, 3)
+            self._send(protocol.Succeeded(command.job, wire.Result(outputs, outcome.metrics, outcome.notes, seconds)))
         except CanceledError:
-            self._say(protocol.Canceled(command.job))
+            self._send(protocol.Canceled(command.job))
         except WireError as error:
-            self._say(protocol.Failed(command.job, error.problem()))
+            self._send(protocol.Failed(command.job, error.problem()))
         except Exception as error:
             with suppress(OSError):  # the disk of the log may be full
                 traceback.print_exc()
             problem = WireError("internal", f"{type(error).__name__}: {error}").problem()
-            self._say(protocol.Failed(command.job, problem))
+            self._send(protocol.Failed(command.job, problem))
+        finally:
+            self._canceled.discard(command.job)
 
-    def _follow(self, job: str, steps: Steps) -> Outcome:
-        """Goes through the steps and tells of them; raises CanceledError if the job was canceled between two."""
+    def _run_steps(self, job: str, steps: Steps) -> Outcome:
+        """Runs an engine's steps, sends progress and stores previews. Raises: CanceledError between two steps."""
         clock = Clock()
-        preview: str | None = None
-        shown: deque[str] = deque()
-        while job not in self._canceled:
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                outcome: Outcome = end.value
-                return outcome
+        previews: deque[str] = deque()
+
+        def check_canceled() -> None:
+            if job in self._canceled:
+                raise CanceledError
+
+        def on_step(step: Step) -> None:
             if step.preview is not None and clock.preview_is_due():
-                preview = self._store.put(step.preview())
+                previews.append(self._store.put(step.preview()))
                 clock.preview_was_made()
-                shown.append(preview)
-                if len(shown) > KEPT_PREVIEWS and (oldest := shown.popleft()) not in shown:
+                if len(previews) > KEPT_PREVIEWS and (oldest := previews.popleft()) not in previews:
                     self._store.remove(oldest)
             if clock.progress_is_due():
-                self._say(protocol.Progress(job, step.fraction, step.message, clock.seconds_left(step), preview))
-        steps.close()
-        raise CanceledError
+                newest = previews[-1] if previews else None
+                seconds_left = clock.seconds_left(step)
+                self._send(protocol.Progress(job, step.fraction, step.message, seconds_left, newest, step.phase))
+            check_canceled()
+
+        check_canceled()
+        return run_steps(steps, on_step)
 
 
 class Clock:
-    """When to speak of a job, and how long it will still take."""
+    """When progress and previews of a job are due, and how long the job will take."""
 
     def __init__(self) -> None:
-        self._began: tuple[float, float] | None = None
-        self._next_progress = self._next_preview = self._asked_preview = 0.0
+        self._start: tuple[float, float] | None = None
+        self._next_progress = self._next_preview = self._preview_started = 0.0
 
     def preview_is_due(self) -> bool:
-        self._asked_preview = time.monotonic()
-        return self._asked_preview >= self._next_preview
+        self._preview_started = time.monotonic()
+        return self._preview_started >= self._next_preview
 
     def preview_was_made(self) -> None:
-        """Previews that are slow to make come less often: they may take a tenth of the time."""
+        """Sets the time of the next preview so that previews take at most a tenth of the time."""
         now = time.monotonic()
-        self._next_preview = now + max(PREVIEW_EVERY, 9.0 * (now - self._asked_preview))
+        self._next_preview = now + max(PREVIEW_EVERY, 9.0 * (now - self._preview_started))
 
     def progress_is_due(self) -> bool:
         now = time.monotonic()
@@ -143,21 +148,21 @@ class Clock:
         return True
 
     def seconds_left(self, step: Step) -> float | None:
-        """By the rule of three from the first step that got anywhere, once there is something to go by."""
+        """Extrapolated from the first step above 0; None in the first second and the first 2 percent after it."""
         now = time.monotonic()
-        if self._began is None and step.fraction > 0.0:
-            self._began = now, step.fraction
-        if self._began is None:
+        if self._start is None and step.fraction > 0.0:
+            self._start = now, step.fraction
+        if self._start is None:
             return None
-        passed, done = now - self._began[0], step.fraction - self._began[1]
+        passed, done = now - self._start[0], step.fraction - self._start[1]
         return round(passed * (1.0 - step.fraction) / done, 1) if done > 0.02 and passed > 1.0 else None
 
 
 def load_engine(spec: str | None, data_dir: Path) -> Engine:
-    """The real engine, or the one that MODULE:FUNCTION makes from the data folder."""
+    """The real engine, or the one that MODULE:FUNCTION returns for the data folder."""
     if spec is None:
         prepare_torch()
-        from ad_service.worker.runner import Runner  # torch comes with it
+        from ad_service.worker.runner import Runner  # loads torch
 
         return Runner(data_dir)
     module, _, function = spec.partition(":")
@@ -166,7 +171,7 @@ def load_engine(spec: str | None, data_dir: Path) -> Engine:
 
 
 def die_with_parent() -> None:
-    """On Linux the kernel ends us with the supervisor, even when no thread of ours gets to see the pipe close."""
+    """Makes Linux end this process with the service, even if no thread can run to see the pipe close."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -178,10 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     die_with_parent()
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which then ends this process
     commands = os.fdopen(os.dup(0), encoding="utf-8")
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # a library that prints must not speak among the events
+    os.dup2(2, 1)  # what a library prints must not be mixed with the events
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    Worker(load_engine(options.engine, options.data_dir), Store(options.data_dir / "blobs"), commands, events).run()
+    Worker(load_engine(options.engine, options.data_dir), BlobStore(options.data_dir / "blobs"), commands, events).run()

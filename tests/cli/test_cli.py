@@ -1,4 +1,4 @@
-"""The command line: what it writes, says and returns, and that bad input is one line that tells what and where."""
+"""The command line: files, output and exit codes; an error is one line that names the argument and its value."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from PIL import Image
 import ad_service
 import ad_service.worker.runner
 from ad_service.cli.main import main
-from ad_service.storage.blobs import Store
+from ad_service.storage.blobs import BlobStore
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import encode_png, job_document
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
 from tests.support.live_service import ROOT, LiveService
 
-Say = pytest.CaptureFixture[str]
+Capture = pytest.CaptureFixture[str]
 
 
 class StubRunner:
-    """Gives noise of the size asked for; `error` is raised in the middle."""
+    """Returns noise of the requested size; `error` is raised in the middle."""
 
-    asked: JobRequest
+    request: JobRequest
     error: BaseException | None = None
 
     def __init__(self, data_dir: Path, *, allow_paths: bool) -> None:
         assert allow_paths
 
     def run(self, request: JobRequest, read: Read, files: dict[str, str]) -> Steps:
-        type(self).asked = request
+        type(self).request = request
         assert all(hashlib.sha256(read(sha)).hexdigest() == sha for sha in request.inputs.values())
         yield Step(0.5, "Step 1 of 2")
         if self.error is not None:
@@ -69,7 +69,7 @@ def swatch(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def call(tmp_path: Path) -> Callable[..., int]:
-    """Calls the command line with a data folder of the test's own; returns the exit code."""
+    """Runs a command with a temporary data folder; returns the exit code."""
 
     def calling(*arguments: object) -> int:
         try:
@@ -88,41 +88,50 @@ def one_line(text: str) -> str:
 # ---------------------------------------------------------------------------------------------- synthesize
 
 
-def test_synthesize_writes_the_picture_and_says_where_and_how_good(
-    stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Say
+def test_synthesize_writes_the_picture_and_prints_its_path_and_metrics(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out.png"
     assert call("synthesize", swatch, "--out", out, "--size", "128x64") == 0
     with Image.open(out) as image:
         assert image.size == (128, 64)
-    said, complained = capsys.readouterr()
-    lines = said.splitlines()
+    out_text, err_text = capsys.readouterr()
+    lines = out_text.splitlines()
     assert lines[0] == str(out)
     assert lines[1].startswith("  128x64 in ") and lines[1].endswith(" s")
     assert lines[2:] == ["  seam x: 1.012", "  note: the transparency of swatch is ignored"]
-    assert complained == ""
+    assert err_text == ""
 
 
-def test_every_parameter_of_the_wire_is_a_flag(stub: type[StubRunner], call: Callable[..., int], swatch: Path) -> None:
+def test_every_parameter_is_a_flag(stub: type[StubRunner], call: Callable[..., int], swatch: Path) -> None:
     values = {"int": 64, "float": 0.5, "str": "mine"}
     documents = [p.document() for p in wire.SYNTHESIZE.parameters]
     given = {d.name: d.choices[-1] if d.choices else values[d.kind] for d in documents}
     given |= {"steps": 9, "iterations": 3}
     flags = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), value)]
     assert call("synthesize", swatch, "--out", swatch.with_name("o.png"), *flags) == 0
-    assert stub.asked.parameters == given
+    assert stub.request.parameters == given
 
 
-def test_a_negative_value_that_means_automatic_can_be_given(
+def test_a_negative_automatic_value_can_be_given(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path
 ) -> None:
     assert call("synthesize", swatch, "--out", swatch.with_name("o.png"), "--content-weight", "-1") == 0
-    assert stub.asked.parameters["content_weight"] == -1.0
+    assert stub.request.parameters["content_weight"] == -1.0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_result_has_the_permissions_of_an_ordinary_file(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path
+) -> None:
+    out = swatch.with_name("o.png")
+    assert call("synthesize", swatch, "--out", out, "--size", "64") == 0
+    assert out.stat().st_mode == swatch.stat().st_mode
 
 
 def test_one_number_is_a_square_size(stub: type[StubRunner], call: Callable[..., int], swatch: Path) -> None:
     assert call("synthesize", swatch, "--out", swatch.with_name("o.png"), "--size", "256") == 0
-    assert (stub.asked.parameters["width"], stub.asked.parameters["height"]) == (256, 256)
+    assert (stub.request.parameters["width"], stub.request.parameters["height"]) == (256, 256)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +153,11 @@ def test_one_number_is_a_square_size(stub: type[StubRunner], call: Callable[...,
         (["--colour", "red"], ["--colour"]),
     ],
 )
-def test_bad_input_is_one_line_that_says_what_and_where(
+def test_bad_input_is_one_line_with_the_argument_and_its_value(
     stub: type[StubRunner],
     call: Callable[..., int],
     swatch: Path,
-    capsys: Say,
+    capsys: Capture,
     arguments: list[str],
     words: list[str],
 ) -> None:
@@ -160,10 +169,10 @@ def test_bad_input_is_one_line_that_says_what_and_where(
     for word in words:
         assert word in line
     assert swatch.read_bytes() == before
-    assert not hasattr(stub, "asked"), "work was done before the input was found to be bad"
+    assert not hasattr(stub, "request"), "the job ran before its input was checked"
 
 
-def test_a_swatch_that_is_not_there_is_bad_input(call: Callable[..., int], tmp_path: Path, capsys: Say) -> None:
+def test_a_missing_swatch_is_bad_input(call: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
     assert call("synthesize", tmp_path / "no.png", "--out", tmp_path / "o.png") == 2
     line = one_line(capsys.readouterr().err)
     assert "swatch" in line and "no.png" in line and "No such file" in line
@@ -174,13 +183,13 @@ def test_a_swatch_that_is_not_there_is_bad_input(call: Callable[..., int], tmp_p
     [
         (WireError("invalid-image", "swatch is 1x1 pixels"), 2),
         (WireError("model-missing", "there is no model 'x'"), 2),
-        (WireError("nan-output", "the network gave NaN"), 1),
+        (WireError("nan-output", "the model returned NaN"), 1),
         (WireError("out-of-memory", "tried to allocate 20 GiB"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_how_a_job_ends_is_the_exit_code(
-    stub: type[StubRunner], call: Callable[..., int], swatch: Path, capsys: Say, error: BaseException, code: int
+def test_the_exit_code_depends_on_the_error(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path, capsys: Capture, error: BaseException, code: int
 ) -> None:
     stub.error = error
     out = swatch.with_name("o.png")
@@ -191,22 +200,23 @@ def test_how_a_job_ends_is_the_exit_code(
     assert not out.exists()
 
 
-def test_a_result_that_cannot_be_written_is_kept_and_so_is_what_was_there(
+def test_a_result_that_cannot_be_written_is_kept_in_the_store_and_the_old_file_stays(
     stub: type[StubRunner],
     call: Callable[..., int],
     swatch: Path,
     tmp_path: Path,
-    capsys: Say,
+    capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[:100])
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(source: Path, target: Path) -> Path:
+        if target.name == "o.png":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(source, target)
 
+    rename = Path.replace
     out = swatch.with_name("o.png")
     out.write_bytes(b"an older result")
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     assert call("synthesize", swatch, "--out", out, "--size", "64") == 1
     line = one_line(capsys.readouterr().err)
     assert "o.png cannot be written: No space left on device" in line
@@ -216,7 +226,7 @@ def test_a_result_that_cannot_be_written_is_kept_and_so_is_what_was_there(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_a_swatch_whose_name_is_no_text_is_taken(
+def test_a_swatch_with_a_name_that_is_not_utf8_is_accepted(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path
 ) -> None:
     odd = swatch.rename(os.fsdecode(os.fsencode(swatch.parent) + b"/br\xffcks.png"))
@@ -225,7 +235,7 @@ def test_a_swatch_whose_name_is_no_text_is_taken(
     assert job_document("o.png", out.read_bytes())["files"] == {"swatch": "br?cks.png"}
 
 
-def test_a_name_that_the_terminal_has_no_letters_for_is_told_all_the_same(tmp_path: Path) -> None:
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None:
     models = tmp_path / "models" / "größe"
     models.mkdir(parents=True)
     command = [sys.executable, "-m", "ad_service", "models", "list", "--data-dir", str(tmp_path)]
@@ -245,27 +255,27 @@ def content(tmp_path: Path) -> Path:
     return path
 
 
-def test_restyle_takes_the_content_first_and_tells_the_size_that_came_out(
-    stub: type[StubRunner], call: Callable[..., int], content: Path, swatch: Path, tmp_path: Path, capsys: Say
+def test_restyle_takes_the_content_first_and_prints_the_size_of_the_result(
+    stub: type[StubRunner], call: Callable[..., int], content: Path, swatch: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out.png"
     assert call("restyle", content, swatch, "--out", out, "--method", "preview") == 0
     shas = {
         name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in (("content", content), ("swatch", swatch))
     }
-    assert dict(stub.asked.inputs) == shas
-    assert stub.asked.parameters["method"] == "preview"
+    assert dict(stub.request.inputs) == shas
+    assert stub.request.parameters["method"] == "preview"
     assert capsys.readouterr().out.splitlines()[1].startswith("  88x72 in ")
 
 
-def test_what_restyle_made_runs_again(
+def test_a_result_of_restyle_runs_again(
     stub: type[StubRunner], call: Callable[..., int], content: Path, swatch: Path, tmp_path: Path
 ) -> None:
     first = tmp_path / "first.png"
     call("restyle", content, swatch, "--out", first, "--seed", "7")
     assert call("run", first, "--out", tmp_path / "again") == 0
     assert (tmp_path / "again" / "first.png").read_bytes() == first.read_bytes()
-    assert stub.asked.kind == "restyle"
+    assert stub.request.kind == "restyle"
 
 
 @pytest.mark.parametrize(
@@ -279,12 +289,12 @@ def test_what_restyle_made_runs_again(
         (["{content}", "{swatch}", "--method", "magic"], ["--method", "'magic'", "preview"]),
     ],
 )
-def test_bad_input_of_restyle_is_one_line_that_says_what_and_where(
+def test_bad_input_of_restyle_is_one_line_with_the_argument_and_its_value(
     stub: type[StubRunner],
     call: Callable[..., int],
     content: Path,
     swatch: Path,
-    capsys: Say,
+    capsys: Capture,
     arguments: list[str],
     words: list[str],
 ) -> None:
@@ -298,7 +308,7 @@ def test_bad_input_of_restyle_is_one_line_that_says_what_and_where(
 # ---------------------------------------------------------------------------------------------- run
 
 
-def test_a_result_runs_again_with_its_swatch_beside_it(
+def test_a_result_runs_again_next_to_its_swatch(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path
 ) -> None:
     first = tmp_path / "wall.png"
@@ -316,7 +326,7 @@ def test_a_result_is_not_overwritten_by_running_it_again(
     assert (tmp_path / "wall-again.png").read_bytes() == first.read_bytes()
 
 
-def test_a_result_runs_again_when_its_swatch_has_gone_since(
+def test_a_result_runs_again_after_its_swatch_was_deleted(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path
 ) -> None:
     first = tmp_path / "wall.png"
@@ -326,22 +336,22 @@ def test_a_result_runs_again_when_its_swatch_has_gone_since(
     assert (tmp_path / "again" / "wall.png").read_bytes() == first.read_bytes()
 
 
-def test_a_swatch_that_is_gone_or_changed_is_named(
-    stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Say
+def test_the_error_for_a_missing_or_changed_swatch_names_it(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     first = tmp_path / "wall.png"
     call("synthesize", swatch, "--out", first, "--size", "64")
     capsys.readouterr()
-    Store(tmp_path / "data" / "blobs").remove(hashlib.sha256(swatch.read_bytes()).hexdigest())
+    BlobStore(tmp_path / "data" / "blobs").remove(hashlib.sha256(swatch.read_bytes()).hexdigest())
     swatch.write_bytes(swatch.read_bytes() + b"x")
     assert call("run", first, "--out", tmp_path / "again") == 2
-    assert "bricks.png" in (line := one_line(capsys.readouterr().err)) and "changed" in line
+    assert "bricks.png" in (line := one_line(capsys.readouterr().err)) and "has changed" in line
     swatch.unlink()
     assert call("run", first, "--out", tmp_path / "again") == 2
     assert "swatch (bricks.png)" in one_line(capsys.readouterr().err)
 
 
-def test_a_job_file_names_its_pictures_by_path(
+def test_a_job_file_can_name_its_inputs_by_path(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "jobs" / "wall.json"
@@ -371,7 +381,7 @@ def test_a_job_file_names_its_pictures_by_path(
     ],
 )
 def test_a_bad_job_file_is_one_line(
-    call: Callable[..., int], tmp_path: Path, capsys: Say, text: str, words: list[str]
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, text: str, words: list[str]
 ) -> None:
     job = tmp_path / "job.json"
     job.write_text(text)
@@ -381,15 +391,15 @@ def test_a_bad_job_file_is_one_line(
         assert word in line
 
 
-def test_a_picture_that_is_no_result_cannot_be_run(call: Callable[..., int], swatch: Path, capsys: Say) -> None:
+def test_a_picture_that_is_not_a_result_cannot_be_run(call: Callable[..., int], swatch: Path, capsys: Capture) -> None:
     assert call("run", swatch, "--out", swatch.parent) == 2
-    assert "bricks.png carries no job" in one_line(capsys.readouterr().err)
+    assert "bricks.png contains no job" in one_line(capsys.readouterr().err)
 
 
 # ---------------------------------------------------------------------------------------------- the rest
 
 
-def test_serving_other_machines_needs_a_token_file(call: Callable[..., int], tmp_path: Path, capsys: Say) -> None:
+def test_a_public_host_requires_a_token_file(call: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
     assert call("serve", "--host", "0.0.0.0") == 2
     assert "--token-file" in one_line(capsys.readouterr().err)
     token = tmp_path / "token"
@@ -398,7 +408,7 @@ def test_serving_other_machines_needs_a_token_file(call: Callable[..., int], tmp
     assert "16" in one_line(capsys.readouterr().err)
 
 
-def test_the_token_of_a_file_is_the_token(start: Callable[..., LiveService], tmp_path: Path) -> None:
+def test_the_token_is_read_from_the_token_file(start: Callable[..., LiveService], tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-of-my-own-choice\n")
     live = start("echoes", "--token-file", str(token))
@@ -406,29 +416,29 @@ def test_the_token_of_a_file_is_the_token(start: Callable[..., LiveService], tmp
     assert live.get("/v1/jobs").status_code == 200
 
 
-def test_a_port_that_is_taken_is_told(service: LiveService, call: Callable[..., int], capsys: Say) -> None:
+def test_a_port_in_use_is_reported(service: LiveService, call: Callable[..., int], capsys: Capture) -> None:
     assert call("serve", "--port", service.url.rsplit(":", 1)[1]) == 1
     assert "in use" in (line := one_line(capsys.readouterr().err)) and "--port" in line
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "x"])
-def test_a_port_that_is_none_is_told(call: Callable[..., int], capsys: Say, port: str) -> None:
+def test_the_error_for_an_invalid_port_shows_it(call: Callable[..., int], capsys: Capture, port: str) -> None:
     assert call("serve", "--port", port) == 2
     assert "--port" in (line := one_line(capsys.readouterr().err)) and repr(port) in line
 
 
-def test_a_data_folder_that_cannot_be_is_told(tmp_path: Path, capsys: Say) -> None:
+def test_the_error_for_an_impossible_data_folder_names_the_flag(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("no folder")
     assert main(["serve", "--data-dir", str(tmp_path / "file" / "data")]) == 1
     assert "data folder" in (line := one_line(capsys.readouterr().err)) and "--data-dir" in line
 
 
-def test_an_unknown_model_cannot_be_checked(call: Callable[..., int], capsys: Say) -> None:
+def test_an_unknown_model_cannot_be_checked(call: Callable[..., int], capsys: Capture) -> None:
     assert call("models", "check", "nobody") == 2
     assert "'nobody'" in one_line(capsys.readouterr().err)
 
 
-def test_models_lists_what_can_be_used_and_what_cannot(call: Callable[..., int], tmp_path: Path, capsys: Say) -> None:
+def test_models_list_shows_unusable_models(call: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
     models = tmp_path / "data" / "models"
     models.mkdir(parents=True)
     (models / "broken.safetensors").write_bytes(b"no header")
@@ -436,8 +446,8 @@ def test_models_lists_what_can_be_used_and_what_cannot(call: Callable[..., int],
     assert any(line.startswith("broken ") and "cannot be used" in line for line in capsys.readouterr().out.splitlines())
 
 
-def test_doctor_has_a_line_for_each_thing_and_a_remedy_for_each_problem(
-    call: Callable[..., int], tmp_path: Path, capsys: Say
+def test_doctor_prints_a_line_for_each_check_and_a_remedy_for_each_problem(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture
 ) -> None:
     models = tmp_path / "data" / "models"
     models.mkdir(parents=True)
@@ -455,12 +465,12 @@ def test_doctor_has_a_line_for_each_thing_and_a_remedy_for_each_problem(
     ("runtime", "words"),
     [
         ("{half", ["ok", "not running"]),
-        ('{"url": "http://127.0.0.1:9"}', ["problem", "http://127.0.0.1:9", "does not answer"]),
-        ('{"url": 5}', ["problem", "5", "does not answer"]),
+        ('{"url": "http://127.0.0.1:9"}', ["problem", "http://127.0.0.1:9", "does not respond"]),
+        ('{"url": 5}', ["problem", "5", "does not respond"]),
     ],
 )
-def test_doctor_is_not_misled_by_what_a_killed_service_left(
-    call: Callable[..., int], tmp_path: Path, capsys: Say, runtime: str, words: list[str]
+def test_doctor_recognizes_the_runtime_file_of_a_killed_service(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, runtime: str, words: list[str]
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "runtime.json").write_text(runtime)
@@ -470,14 +480,14 @@ def test_doctor_is_not_misled_by_what_a_killed_service_left(
         assert word in line
 
 
-def test_doctor_sees_a_service_that_runs(service: LiveService, monkeypatch: pytest.MonkeyPatch, capsys: Say) -> None:
+def test_doctor_finds_a_running_service(service: LiveService, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     main(["doctor", "--data-dir", str(service.data_dir)])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "service:" in line]
     assert line.startswith("ok") and service.url in line
 
 
-def test_a_job_runs_where_no_data_folder_can_be(
+def test_a_job_runs_without_a_data_folder(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "data").write_text("no folder")
@@ -498,7 +508,10 @@ def test_the_package_runs_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (0, f"ad-service {ad_service.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [["serve"], ["synthesize"], ["run"], ["models"], ["doctor"], ["models", "fetch"]])
+COMMANDS = ("serve", "synthesize", "restyle", "run", "models", "models fetch", "doctor", "bench")
+
+
+@pytest.mark.parametrize("command", [command.split() for command in COMMANDS], ids=COMMANDS)
 def test_every_command_has_help_that_needs_no_torch(command: list[str]) -> None:
     done = run_module(*command, "--help")
     assert done.returncode == 0
@@ -511,7 +524,7 @@ def test_no_command_is_bad_input() -> None:
     assert "COMMAND" in one_line(done.stderr)
 
 
-def test_a_terminal_sees_a_bar_and_a_pipe_does_not(
+def test_a_progress_bar_is_shown_on_a_terminal_only(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):

@@ -1,4 +1,4 @@
-"""Who may talk to the service: programs that know the token and name it as their host, and no web page."""
+"""Access control: requests need the token and the right host, and must not come from a web page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blender_addon import wire
 from tests.support.live_service import LiveService
 
 
-def ask(service: LiveService, path: str = "/v1/jobs", **headers: str) -> requests.Response:
+def send(service: LiveService, path: str = "/v1/jobs", **headers: str) -> requests.Response:
     return requests.get(service.url + path, headers=headers, timeout=10)
 
 
@@ -25,83 +25,83 @@ def bearer(service: LiveService) -> str:
     return f"Bearer {service.token}"
 
 
-def test_health_needs_no_token_and_tells_no_more_than_that_it_lives(service: LiveService) -> None:
-    answer = ask(service, "/v1/health")
-    assert answer.status_code == 200
-    assert set(answer.json()) == {"service", "version", "wire"}
+def test_health_needs_no_token_and_shows_only_versions(service: LiveService) -> None:
+    response = send(service, "/v1/health")
+    assert response.status_code == 200
+    assert set(response.json()) == {"service", "version", "wire"}
 
 
 @pytest.mark.parametrize(
     "path", ["/v1/ready", "/v1/capabilities", "/v1/jobs", "/openapi.json", "/v1/nothing", "/v1/health/"]
 )
-def test_everything_else_needs_the_token(service: LiveService, path: str) -> None:
-    answer = ask(service, path)
-    assert answer.status_code == 401
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.json()["type"] == "unauthorized"
+def test_every_other_route_without_a_token_gets_401(service: LiveService, path: str) -> None:
+    response = send(service, path)
+    assert response.status_code == 401
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["type"] == "unauthorized"
 
 
 @pytest.mark.parametrize("wrong", ["", "Bearer", "Bearer ", "Bearer x", "Basic {token}", "{token}", "Bearer {token}x"])
-def test_a_wrong_token_is_refused(service: LiveService, wrong: str) -> None:
-    assert ask(service, Authorization=wrong.format(token=service.token)).status_code == 401
+def test_a_wrong_token_gets_401(service: LiveService, wrong: str) -> None:
+    assert send(service, Authorization=wrong.format(token=service.token)).status_code == 401
 
 
-def test_the_right_token_is_let_in(service: LiveService) -> None:
-    assert ask(service, Authorization=bearer(service)).status_code == 200
+def test_the_right_token_gets_200(service: LiveService) -> None:
+    assert send(service, Authorization=bearer(service)).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:1", "", "10.0.0.1:{port}"]
 )
-def test_another_host_name_is_refused_even_with_the_token(service: LiveService, host: str) -> None:
+def test_another_host_gets_403_even_with_the_token(service: LiveService, host: str) -> None:
     host = host.format(port=urlsplit(service.url).port)
-    answer = ask(service, Authorization=bearer(service), Host=host)
-    assert (answer.status_code, answer.json()["type"]) == (403, "forbidden")
-    assert ask(service, "/v1/health", Host=host).status_code == 403
+    response = send(service, Authorization=bearer(service), Host=host)
+    assert (response.status_code, response.json()["type"]) == (403, "forbidden")
+    assert send(service, "/v1/health", Host=host).status_code == 403
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
-def test_the_names_of_this_machine_are_taken(service: LiveService, name: str) -> None:
+def test_the_names_of_this_machine_are_accepted(service: LiveService, name: str) -> None:
     host = f"{name}:{urlsplit(service.url).port}"
-    assert ask(service, Authorization=bearer(service), Host=host).status_code == 200
+    assert send(service, Authorization=bearer(service), Host=host).status_code == 200
 
 
 @pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site"])
 @pytest.mark.parametrize("path", ["/v1/health", "/v1/jobs"])
-def test_a_web_page_is_refused_even_with_the_token(service: LiveService, header: str, path: str) -> None:
-    answer = ask(service, path, Authorization=bearer(service), **{header: "null"})
-    assert (answer.status_code, answer.json()["type"]) == (403, "forbidden")
+def test_a_web_page_gets_403_even_with_the_token(service: LiveService, header: str, path: str) -> None:
+    response = send(service, path, Authorization=bearer(service), **{header: "null"})
+    assert (response.status_code, response.json()["type"]) == (403, "forbidden")
 
 
-def test_no_answer_invites_other_origins(service: LiveService) -> None:
-    answer = requests.options(service.url + "/v1/jobs", headers={"Origin": "http://evil.example"}, timeout=10)
-    assert answer.status_code == 403
-    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+def test_no_response_allows_other_origins(service: LiveService) -> None:
+    response = requests.options(service.url + "/v1/jobs", headers={"Origin": "http://evil.example"}, timeout=10)
+    assert response.status_code == 403
+    assert not [name for name in response.headers if name.lower().startswith("access-control")]
 
 
-def test_a_body_announced_too_large_is_refused_before_it_is_sent(service: LiveService) -> None:
+def test_a_body_with_a_too_large_content_length_gets_413_before_it_is_sent(service: LiveService) -> None:
     url = urlsplit(service.url)
     connection = http.client.HTTPConnection(str(url.hostname), url.port, timeout=10)
     connection.putrequest("PUT", f"/v1/blobs/{'0' * 64}")
     connection.putheader("Authorization", bearer(service))
     connection.putheader("Content-Length", str(wire.MAX_BLOB_BYTES + 1))
     connection.endheaders()
-    answer = connection.getresponse()
-    assert answer.status == 413
+    response = connection.getresponse()
+    assert response.status == 413
     connection.close()
 
 
-def test_a_body_that_hides_its_size_is_counted_as_it_arrives(service: LiveService) -> None:
+def test_a_body_without_content_length_gets_413_at_the_limit(service: LiveService) -> None:
     def endless() -> object:
         for _ in range(wire.MAX_BODY_BYTES // 1024 + 2):
             yield b" " * 1024
 
     job = "/v1/jobs/3f1f1f60-0000-4000-8000-000000000000"
-    answer = requests.put(service.url + job, data=endless(), headers={"Authorization": bearer(service)}, timeout=10)
-    assert (answer.status_code, answer.json()["type"]) == (413, "too-large")
+    response = requests.put(service.url + job, data=endless(), headers={"Authorization": bearer(service)}, timeout=10)
+    assert (response.status_code, response.json()["type"]) == (413, "too-large")
 
 
-def test_runtime_json_is_readable_by_its_owner_alone(service: LiveService) -> None:
+def test_only_the_owner_can_read_runtime_json(service: LiveService) -> None:
     mode = stat.S_IMODE((service.data_dir / "runtime.json").stat().st_mode)
     assert os.name == "nt" or mode == 0o600
 
@@ -112,7 +112,7 @@ def test_each_start_has_a_new_long_token(start: Callable[..., LiveService], serv
     assert len(other.token) >= 32
 
 
-def test_the_service_listens_on_this_machine_alone(service: LiveService) -> None:
+def test_the_service_listens_on_loopback_only(service: LiveService) -> None:
     port = urlsplit(service.url).port
     addresses = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port, type=socket.SOCK_STREAM)}
     for address in addresses:
@@ -121,7 +121,7 @@ def test_the_service_listens_on_this_machine_alone(service: LiveService) -> None
                 socket.create_connection((str(address), port), timeout=2).close()
 
 
-def test_beyond_this_machine_an_address_is_a_fine_host_and_a_stranger_s_name_is_not() -> None:
+def test_a_public_service_accepts_addresses_and_its_own_name_as_host_but_no_other_names() -> None:
     guard = Guard(lambda scope, receive, send: None, "t" * 32, "0.0.0.0", 8000)  # type: ignore[arg-type, return-value]
     for host in ("192.168.1.7:8000", f"{socket.gethostname()}:8000", "localhost:8000", "[fe80::1]:8000"):
         guard._check_host(host)

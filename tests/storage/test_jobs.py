@@ -1,11 +1,12 @@
-"""The record of jobs: each ends in exactly one final state, whatever clients, workers and restarts do."""
+"""The record of jobs: with any order of clients, workers and restarts, each job ends in exactly one final state."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from ad_service.storage.jobs import MAX_ATTEMPTS, MAX_CRASHES, Jobs
-from ad_service.worker import protocol
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Result, WireError
 
@@ -23,12 +23,8 @@ def request(seed: int = 0) -> JobRequest:
     return JobRequest.parse({"kind": "synthesize", "parameters": {"seed": seed}, "inputs": {"swatch": "0" * 64}})
 
 
-def succeeded(job: str) -> protocol.Succeeded:
-    return protocol.Succeeded(job, Result({"image": "1" * 64}, {"seam_x": 1.0}, ("a note",), 2.5))
-
-
-def failed(job: str) -> protocol.Failed:
-    return protocol.Failed(job, WireError("nan-output", "at step 3").problem())
+RESULT = Result({"image": "1" * 64}, {"seam_x": 1.0}, ("a note",), 2.5)
+PROBLEM = WireError("nan-output", "at step 3").problem()
 
 
 @pytest.fixture
@@ -48,45 +44,46 @@ def reopen(jobs: Jobs) -> Jobs:
 def test_a_job_waits_runs_and_succeeds(jobs: Jobs) -> None:
     status, new = jobs.submit("a", request())
     assert (status.state, status.attempt, status.progress, new) == ("queued", 1, 0.0, True)
-    claimed = jobs.claim()
+    claimed = jobs.claim("local-1")
     assert claimed is not None and (claimed.id, claimed.state) == ("a", "running")
-    jobs.progress(protocol.Progress("a", 0.5, "Step 1 of 2", 3.0, "2" * 64))
+    jobs.progress("a", 0.5, "Step 1 of 2", phase="sampling", seconds_left=3.0, preview="2" * 64)
     status = jobs.get("a")
     assert (status.progress, status.message, status.seconds_left, status.preview) == (0.5, "Step 1 of 2", 3.0, "2" * 64)
-    status = jobs.finish(succeeded("a"))
+    assert (status.phase, status.worker) == ("sampling", "local-1")
+    status = jobs.succeed("a", RESULT)
     assert (status.state, status.progress, status.seconds_left) == ("succeeded", 1.0, None)
-    assert status.result == succeeded("a").result
+    assert status.result == RESULT
 
 
 def test_submitting_the_same_again_returns_the_job_as_it_is(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
-    jobs.finish(succeeded("a"))
+    jobs.claim("local-1")
+    jobs.succeed("a", RESULT)
     status, new = jobs.submit("a", request())
     assert (status.state, new) == ("succeeded", False)
 
 
-def test_the_same_name_for_another_request_is_a_conflict(jobs: Jobs) -> None:
+def test_another_request_with_the_same_id_is_a_conflict(jobs: Jobs) -> None:
     jobs.submit("a", request(seed=1))
     with pytest.raises(WireError, match="job a exists") as caught:
         jobs.submit("a", request(seed=2))
     assert caught.value.code == "conflict"
 
 
-def test_defaults_spelt_out_are_the_same_request(jobs: Jobs) -> None:
+def test_a_request_with_explicit_defaults_is_the_same(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    spelt = JobRequest.parse({"kind": "synthesize", "parameters": {"tile": "xy"}, "inputs": {"swatch": "0" * 64}})
-    assert jobs.submit("a", spelt)[1] is False
+    explicit = JobRequest.parse({"kind": "synthesize", "parameters": {"tile": "xy"}, "inputs": {"swatch": "0" * 64}})
+    assert jobs.submit("a", explicit)[1] is False
 
 
 def test_jobs_run_in_the_order_of_their_submission(jobs: Jobs) -> None:
     for name in ("c", "a", "b"):
         jobs.submit(name, request())
-    order = [jobs.claim() for _ in range(4)]
+    order = [jobs.claim("local-1") for _ in range(4)]
     assert [status.id if status else None for status in order] == ["c", "a", "b", None]
 
 
-def test_the_queue_has_an_end(jobs: Jobs) -> None:
+def test_a_full_queue_rejects_new_jobs(jobs: Jobs) -> None:
     for i in range(wire.MAX_QUEUE):
         jobs.submit(str(i), request())
     with pytest.raises(WireError, match=str(wire.MAX_QUEUE)) as caught:
@@ -97,88 +94,88 @@ def test_the_queue_has_an_end(jobs: Jobs) -> None:
     assert jobs.submit("one more", request())[1] is True
 
 
-def test_canceling_a_job_that_waits_ends_it_at_once(jobs: Jobs) -> None:
+def test_canceling_a_waiting_job_ends_it_at_once(jobs: Jobs) -> None:
     jobs.submit("a", request())
     assert jobs.cancel("a").state == "canceled"
-    assert jobs.claim() is None
+    assert jobs.claim("local-1") is None
 
 
-def test_canceling_a_job_that_runs_waits_for_the_worker(jobs: Jobs) -> None:
+def test_canceling_a_running_job_waits_for_the_worker(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
+    jobs.claim("local-1")
     assert jobs.cancel("a").state == "canceling"
     revision = jobs.get("a").revision
     assert jobs.cancel("a").revision == revision
-    assert jobs.finish(protocol.Canceled("a")).state == "canceled"
+    assert jobs.confirm_cancel("a").state == "canceled"
 
 
-def test_a_committed_result_beats_a_cancel(jobs: Jobs) -> None:
+def test_a_job_that_has_succeeded_cannot_be_canceled(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
-    jobs.finish(succeeded("a"))
+    jobs.claim("local-1")
+    jobs.succeed("a", RESULT)
     assert jobs.cancel("a").state == "succeeded"
 
 
-def test_a_result_that_comes_while_canceling_is_kept(jobs: Jobs) -> None:
+def test_a_result_that_arrives_while_canceling_is_kept(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
+    jobs.claim("local-1")
     jobs.cancel("a")
-    assert jobs.finish(succeeded("a")).state == "succeeded"
+    assert jobs.succeed("a", RESULT).state == "succeeded"
 
 
-def test_progress_never_goes_back_or_beyond_the_end(jobs: Jobs) -> None:
+def test_progress_never_decreases_or_exceeds_one(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
+    jobs.claim("local-1")
     seen = []
     for fraction in (0.5, 0.2, 7.0):
-        jobs.progress(protocol.Progress("a", fraction, ""))
+        jobs.progress("a", fraction, "")
         seen.append(jobs.get("a").progress)
     assert seen == [0.5, 0.5, 1.0]
 
 
-def test_a_preview_stays_until_a_newer_one_comes(jobs: Jobs) -> None:
+def test_a_preview_stays_until_a_newer_one_arrives(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
-    jobs.progress(protocol.Progress("a", 0.1, "", None, "2" * 64))
-    jobs.progress(protocol.Progress("a", 0.2, "", None, None))
+    jobs.claim("local-1")
+    jobs.progress("a", 0.1, "", preview="2" * 64)
+    jobs.progress("a", 0.2, "")
     assert jobs.get("a").preview == "2" * 64
 
 
-def test_progress_of_a_job_that_has_ended_is_dropped(jobs: Jobs) -> None:
+def test_progress_of_a_finished_job_is_ignored(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
-    ended = jobs.finish(failed("a"))
-    jobs.progress(protocol.Progress("a", 0.9, "late"))
+    jobs.claim("local-1")
+    ended = jobs.fail("a", PROBLEM)
+    jobs.progress("a", 0.9, "late")
     assert jobs.get("a") == ended
     assert ended.problem == WireError("nan-output", "at step 3").problem()
 
 
-def test_a_job_whose_worker_dies_is_tried_again_and_then_fails(jobs: Jobs) -> None:
+def test_a_job_whose_worker_dies_is_queued_again_and_then_fails(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
-    assert (jobs.crashed("a", "of signal SIGSEGV").state, jobs.get("a").attempt) == ("queued", 2)
-    jobs.claim()
-    status = jobs.crashed("a", "of signal SIGKILL")
+    jobs.claim("local-1")
+    assert (jobs.crash("a", "by signal SIGSEGV").state, jobs.get("a").attempt) == ("queued", 2)
+    jobs.claim("local-1")
+    status = jobs.crash("a", "by signal SIGKILL")
     assert status.state == "failed"
     assert status.problem is not None and status.problem["type"] == "worker-crashed"
     assert "2 times" in status.problem["detail"] and "SIGKILL" in status.problem["detail"]
 
 
-def test_a_job_that_is_being_canceled_when_its_worker_dies_is_canceled(jobs: Jobs) -> None:
+def test_a_job_whose_worker_dies_during_a_cancel_is_canceled(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
+    jobs.claim("local-1")
     jobs.cancel("a")
-    assert jobs.crashed("a", "of signal SIGTERM").state == "canceled"
+    assert jobs.crash("a", "by signal SIGTERM").state == "canceled"
 
 
-def test_after_a_restart_what_ran_waits_again_and_the_rest_is_as_it_was(jobs: Jobs) -> None:
+def test_a_restart_queues_running_jobs_again_and_keeps_the_others(jobs: Jobs) -> None:
     for name in ("done", "canceling", "running", "waiting"):
         jobs.submit(name, request())
-    jobs.claim()
-    jobs.finish(succeeded("done"))
-    jobs.claim()
+    jobs.claim("local-1")
+    jobs.succeed("done", RESULT)
+    jobs.claim("local-1")
     jobs.cancel("canceling")
-    jobs.claim()
+    jobs.claim("local-1")
     again = reopen(jobs)
     states = {status.id: (status.state, status.attempt) for status in again.newest()}
     assert states == {
@@ -187,15 +184,15 @@ def test_after_a_restart_what_ran_waits_again_and_the_rest_is_as_it_was(jobs: Jo
         "running": ("queued", 2),
         "waiting": ("queued", 1),
     }
-    first = again.claim()
+    first = again.claim("local-1")
     assert first is not None and first.id == "running"
     again.close()
 
 
-def test_a_job_that_every_restart_finds_running_fails_in_the_end(jobs: Jobs) -> None:
+def test_a_job_that_is_interrupted_at_every_restart_fails(jobs: Jobs) -> None:
     jobs.submit("a", request())
     for _ in range(MAX_ATTEMPTS):
-        jobs.claim()
+        jobs.claim("local-1")
         jobs = reopen(jobs)
     status = jobs.get("a")
     assert status.state == "failed"
@@ -204,9 +201,9 @@ def test_a_job_that_every_restart_finds_running_fails_in_the_end(jobs: Jobs) -> 
 
 
 def test_an_unknown_job_is_not_found(jobs: Jobs) -> None:
-    for ask in (jobs.get, jobs.cancel):
+    for method in (jobs.get, jobs.cancel):
         with pytest.raises(WireError, match="no job nowhere") as caught:
-            ask("nowhere")
+            method("nowhere")
         assert caught.value.code == "not-found"
 
 
@@ -216,7 +213,7 @@ def test_the_newest_jobs_come_first(jobs: Jobs) -> None:
     assert [status.id for status in jobs.newest(limit=2)] == ["c", "b"]
 
 
-def test_old_jobs_that_have_ended_are_forgotten(jobs: Jobs) -> None:
+def test_the_oldest_finished_jobs_are_removed(jobs: Jobs) -> None:
     for name in ("a", "b", "c", "d"):
         jobs.submit(name, request())
     for name in ("a", "b", "c"):
@@ -225,27 +222,27 @@ def test_old_jobs_that_have_ended_are_forgotten(jobs: Jobs) -> None:
     assert [status.id for status in jobs.newest()] == ["d", "c"]
 
 
-def test_the_pictures_that_jobs_name_are_known(jobs: Jobs) -> None:
+def test_blobs_are_those_of_inputs_previews_and_outputs(jobs: Jobs) -> None:
     jobs.submit("a", request())
-    jobs.claim()
-    jobs.progress(protocol.Progress("a", 0.1, "", None, "2" * 64))
-    jobs.finish(succeeded("a"))
+    jobs.claim("local-1")
+    jobs.progress("a", 0.1, "", preview="2" * 64)
+    jobs.succeed("a", RESULT)
     assert jobs.blobs() == {"0" * 64, "1" * 64, "2" * 64}
 
 
-def test_listeners_hear_of_each_committed_change_and_of_no_refused_one(jobs: Jobs) -> None:
-    heard: list[tuple[str, str]] = []
-    with jobs.listener(lambda job: heard.append((job, jobs.get(job).state))):
+def test_listeners_are_called_for_each_committed_change_only(jobs: Jobs) -> None:
+    calls: list[tuple[str, str]] = []
+    with jobs.listener(lambda job: calls.append((job, jobs.get(job).state))):
         jobs.submit("a", request())
         with pytest.raises(WireError):
             jobs.submit("a", request(seed=5))
-        jobs.claim()
+        jobs.claim("local-1")
         jobs.cancel("a")
-    jobs.finish(protocol.Canceled("a"))
-    assert heard == [("a", "queued"), ("a", "running"), ("a", "canceling")]
+    jobs.confirm_cancel("a")
+    assert calls == [("a", "queued"), ("a", "running"), ("a", "canceling")]
 
 
-def test_a_change_that_breaks_off_in_the_middle_changes_nothing(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_change_is_rolled_back(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         jobs.submit(name, request())
     end = jobs._end
@@ -264,7 +261,7 @@ def test_a_change_that_breaks_off_in_the_middle_changes_nothing(jobs: Jobs, monk
     assert [status.state for status in jobs.newest()] == ["failed", "failed"]
 
 
-def test_threads_that_submit_the_same_job_make_one(jobs: Jobs) -> None:
+def test_threads_that_submit_the_same_job_create_one(jobs: Jobs) -> None:
     made: list[bool] = []
     threads = [threading.Thread(target=lambda: made.append(jobs.submit("a", request())[1])) for _ in range(8)]
     for thread in threads:
@@ -274,7 +271,123 @@ def test_threads_that_submit_the_same_job_make_one(jobs: Jobs) -> None:
     assert sorted(made) == [False] * 7 + [True]
 
 
-def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+VERSION_1 = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    request TEXT NOT NULL,
+    state TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    progress REAL NOT NULL,
+    message TEXT NOT NULL,
+    seconds_left REAL,
+    preview TEXT,
+    result TEXT,
+    problem TEXT,
+    created REAL NOT NULL,
+    updated REAL NOT NULL
+);
+CREATE INDEX jobs_by_state ON jobs (state, number);
+PRAGMA user_version = 1;
+"""
+"""The schema of the first release."""
+
+
+@pytest.fixture
+def version_1(tmp_path: Path) -> Path:
+    """A record that the first release wrote: jobs that succeeded, were being canceled, and waited."""
+    file = tmp_path / "jobs.sqlite"
+    parameters = {**request().parameters, "method": "optimise"}
+    document = json.dumps({**request().document(), "parameters": parameters})
+    result = json.dumps(
+        {"outputs": {"image": "1" * 64}, "metrics": {"seam_x": 1.0}, "notes": ["a note"], "seconds": 2.5}
+    )
+    with sqlite3.connect(file) as db:
+        db.executescript(VERSION_1)
+        for job, state, outcome in (("a", "succeeded", result), ("b", "cancelling", None), ("c", "queued", None)):
+            db.execute(
+                "INSERT INTO jobs (id, digest, request, state, revision, attempt, crashes, progress, message, result,"
+                " created, updated) VALUES (?, 'd1', ?, ?, 7, 2, 1, 0.5, 'Step 3', ?, 100.0, 200.0)",
+                (job, document, state, outcome),
+            )
+    db.close()
+    return file
+
+
+def test_a_record_of_version_1_is_migrated_with_all_its_jobs(version_1: Path) -> None:
+    jobs = Jobs(version_1)
+    first, second, third = (jobs.get(job) for job in ("a", "b", "c"))
+    assert (first.state, first.result) == ("succeeded", RESULT)
+    assert (first.revision, first.attempt, first.message, first.created, first.updated) == (
+        7,
+        2,
+        "Step 3",
+        100.0,
+        200.0,
+    )
+    assert (first.worker, first.phase) == (None, "")
+    assert (second.state, third.state) == ("canceling", "queued")
+    assert [status.id for status in jobs.newest()] == ["c", "b", "a"]
+    jobs.recover()
+    assert jobs.get("b").state == "canceled"
+    claimed = jobs.claim("local-2")
+    assert claimed is not None and (claimed.id, claimed.worker) == ("c", "local-2")
+    assert jobs.crash("c", "with exit code 3").state == "failed", "the crashes of version 1 count"
+    jobs.close()
+
+
+def test_a_migrated_record_can_be_opened_again(version_1: Path) -> None:
+    Jobs(version_1).close()
+    jobs = Jobs(version_1)
+    assert jobs.submit("d", request())[1] is True
+    assert [status.id for status in jobs.newest()] == ["d", "c", "b", "a"]
+    jobs.close()
+
+
+def test_a_failed_migration_leaves_the_record_unchanged(version_1: Path) -> None:
+    with sqlite3.connect(version_1) as db:
+        db.execute("CREATE TABLE old_jobs (id)")
+    db.close()
+    with pytest.raises(RuntimeError, match="cannot be used"):
+        Jobs(version_1)
+    with sqlite3.connect(version_1) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT count(digest) FROM jobs").fetchone() == (3,)
+    db.close()
+
+
+def test_an_old_job_can_be_submitted_again_after_a_value_was_renamed(version_1: Path) -> None:
+    jobs = Jobs(version_1)
+    renamed = JobRequest.parse({**request().document(), "parameters": {"method": "optimize"}})
+    status, new = jobs.submit("a", renamed)
+    assert (status.state, new) == ("succeeded", False)
+    with pytest.raises(WireError, match="job a exists"):
+        jobs.submit("a", request(seed=5))
+    jobs.close()
+
+
+def test_an_old_job_of_an_unknown_kind_conflicts_with_any_request(jobs: Jobs) -> None:
+    jobs.submit("a", request())
+    jobs._db.execute("UPDATE jobs SET request = json_replace(request, '$.kind', 'gone')")
+    with pytest.raises(WireError, match="job a exists"):
+        jobs.submit("a", request())
+
+
+def test_a_job_that_is_queued_again_has_no_worker_and_no_phase(jobs: Jobs) -> None:
+    jobs.submit("a", request())
+    jobs.claim("local-1")
+    jobs.progress("a", 0.5, "Step 1 of 2", phase="sampling")
+    status = jobs.crash("a", "by signal SIGKILL")
+    assert (status.state, status.worker, status.phase) == ("queued", None, "")
+    claimed = jobs.claim("local-2")
+    assert claimed is not None and claimed.worker == "local-2"
+    assert jobs.succeed("a", RESULT).worker == "local-2"
+
+
+def test_a_record_of_a_newer_version_is_rejected(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     Jobs(file).close()
     with sqlite3.connect(file) as db:
@@ -284,14 +397,14 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Jobs(file)
 
 
-def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_damaged_record_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
-    file.write_bytes(b"this is no database" * 100)
+    file.write_bytes(b"not a database" * 100)
     with pytest.raises(RuntimeError, match=r"jobs\.sqlite cannot be used"):
         Jobs(file)
 
 
-def test_a_record_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_record_with_damaged_pages_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     record = Jobs(file)
     for number in range(50):
@@ -303,7 +416,7 @@ def test_a_record_that_is_damaged_inside_is_named(tmp_path: Path) -> None:
         Jobs(file)
 
 
-def test_a_record_with_a_job_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_the_error_for_a_damaged_job_names_the_file(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     record = Jobs(file)
     record.submit("a", request())
@@ -315,7 +428,7 @@ def test_a_record_with_a_job_that_cannot_be_read_is_named(tmp_path: Path) -> Non
         Jobs(file)
 
 
-def test_a_full_disk_is_told_as_such_and_changes_nothing(jobs: Jobs) -> None:
+def test_a_full_disk_is_reported_and_changes_nothing(jobs: Jobs) -> None:
     jobs.submit("a", request())
     jobs._db.execute("PRAGMA max_page_count = 1")
     with pytest.raises(WireError) as caught:
@@ -326,8 +439,15 @@ def test_a_full_disk_is_told_as_such_and_changes_nothing(jobs: Jobs) -> None:
     assert jobs.cancel("a").state == "canceled"
 
 
-class LifeOfJobs(RuleBasedStateMachine):
-    """Clients, a worker and restarts in any order. Finals never change, revisions only grow."""
+ENDINGS: list[Callable[[Jobs, str], JobStatus]] = [
+    lambda jobs, job: jobs.succeed(job, RESULT),
+    lambda jobs, job: jobs.fail(job, PROBLEM),
+    lambda jobs, job: jobs.confirm_cancel(job),
+]
+
+
+class JobsMachine(RuleBasedStateMachine):
+    """Clients, a worker and restarts in any order. Final states never change and revisions only rise."""
 
     names = Bundle("names")
 
@@ -362,32 +482,32 @@ class LifeOfJobs(RuleBasedStateMachine):
     @rule()
     def claim(self) -> None:
         if self.running is None:
-            status = self.jobs.claim()
+            status = self.jobs.claim("local-1")
             self.running = status.id if status else None
 
     @rule(fraction=st.floats(-1, 2))
     def progress(self, fraction: float) -> None:
         if self.running is not None:
-            self.jobs.progress(protocol.Progress(self.running, fraction, "on the way"))
+            self.jobs.progress(self.running, fraction, "sampling")
 
-    @rule(how=st.sampled_from([succeeded, failed, protocol.Canceled]))
-    def finish(self, how: type[protocol.Canceled]) -> None:
+    @rule(how=st.sampled_from(ENDINGS))
+    def finish(self, how: Callable[[Jobs, str], JobStatus]) -> None:
         if self.running is not None:
-            assert self.jobs.finish(how(self.running)).final
+            assert how(self.jobs, self.running).final
             self.running = None
 
     @rule(name=names)
     def finish_late(self, name: str) -> None:
-        """The worker speaks of a job that it was not given, or no more."""
+        """A result for a job that does not run."""
         if name != self.running:
             before = self.jobs.get(name)
-            assert self.jobs.finish(succeeded(name)) == before
+            assert self.jobs.succeed(name, RESULT) == before
 
     @rule()
     def crash(self) -> None:
         if self.running is not None:
             self.crashes[self.running] = self.crashes.get(self.running, 0) + 1
-            status = self.jobs.crashed(self.running, "of signal SIGKILL")
+            status = self.jobs.crash(self.running, "by signal SIGKILL")
             assert status.final or (status.state == "queued" and self.crashes[self.running] < MAX_CRASHES)
             self.running = None
 
@@ -399,15 +519,15 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     @rule(name=consumes(names), target=names)
     def drain(self, name: str) -> object:
-        """A worker that does its work brings every job to an end."""
-        while self.running is not None or (status := self.jobs.claim()) is not None:
-            self.jobs.finish(succeeded(self.running or status.id))
+        """A worker that runs all jobs ends every one of them."""
+        while self.running is not None or (status := self.jobs.claim("local-1")) is not None:
+            self.jobs.succeed(self.running or status.id, RESULT)
             self.running = None
         assert all(status.final for status in self.jobs.newest(-1))
         return multiple(name)
 
     @invariant()
-    def history_only_goes_forward(self) -> None:
+    def jobs_never_go_back(self) -> None:
         if not hasattr(self, "jobs"):
             return
         now = {status.id: status for status in self.jobs.newest(-1)}
@@ -427,5 +547,5 @@ class LifeOfJobs(RuleBasedStateMachine):
         self.seen = now
 
 
-TestLifeOfJobs = LifeOfJobs.TestCase
-TestLifeOfJobs.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestJobsMachine = JobsMachine.TestCase
+TestJobsMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)

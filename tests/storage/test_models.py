@@ -1,4 +1,4 @@
-"""The models at hand: found by name, told from headers, checked without loading, fetched whole or not at all."""
+"""Installed models: found by name, recognized from headers, checked without loading, and downloaded completely."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from tests.support import tiny_checkpoints as tiny_models
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models to copy from."""
-    shelf = tmp_path_factory.mktemp("shelf")
-    tiny_models.tiny_sd15(shelf / "sd15")
-    tiny_models.tiny_pocket(shelf / "pocket")
-    tiny_models.tiny_single_file("sdxl", shelf / "sdxl.safetensors")
-    return shelf
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_models.tiny_sd15(folder / "sd15")
+    tiny_models.tiny_pocket(folder / "pocket")
+    tiny_models.tiny_single_file("sdxl", folder / "sdxl.safetensors")
+    return folder
 
 
 @pytest.fixture
-def pocket(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(models, "POCKET", shelf / "pocket")
-    return shelf / "pocket"
+def pocket(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(models, "POCKET", tiny / "pocket")
+    return tiny / "pocket"
 
 
 @pytest.fixture
-def data_dir(shelf: Path, pocket: Path, tmp_path: Path) -> Path:
-    """A data folder with pocket, a folder, a file, and things that are no models."""
+def data_dir(tiny: Path, pocket: Path, tmp_path: Path) -> Path:
+    """A data folder with pocket, a folder, a file, and entries that are not models."""
     home = tmp_path / "data" / "models"
-    shutil.copytree(shelf / "sd15", home / "Realistic")
-    shutil.copy(shelf / "sdxl.safetensors", home / "juggernaut.safetensors")
+    shutil.copytree(tiny / "sd15", home / "Realistic")
+    shutil.copy(tiny / "sdxl.safetensors", home / "juggernaut.safetensors")
     save_file({"lora_unet_mid_block.lora_up.weight": torch.zeros(2, 2)}, home / "style.safetensors")
     (home / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
     (home / "notes.txt").write_text("mine")
@@ -54,41 +54,41 @@ def data_dir(shelf: Path, pocket: Path, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-# ---------------------------------------------------------------------------------------------- what is at hand
+# ---------------------------------------------------------------------------------------------- listing
 
 
-def test_models_are_told_from_configs_and_headers(data_dir: Path) -> None:
+def test_families_are_recognized_from_configs_and_headers(data_dir: Path) -> None:
     found = [(m.name, m.family) for m in models.available(data_dir)]
     assert found == [("pocket", "pocket"), ("Realistic", "sd15"), ("juggernaut", "sdxl")]
-    assert {stray.name for stray in models.strays(data_dir)} == {"style", "old"}
+    assert {entry.name for entry in models.unusable(data_dir)} == {"style", "old"}
 
 
-def test_an_empty_or_absent_folder_leaves_pocket(pocket: Path, tmp_path: Path) -> None:
+def test_without_a_models_folder_only_pocket_is_listed(pocket: Path, tmp_path: Path) -> None:
     assert [m.name for m in models.available(tmp_path / "nowhere")] == ["pocket"]
 
 
-def test_without_the_pocket_weights_there_is_no_pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_weights_pocket_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "POCKET", tmp_path / "nowhere")
-    with pytest.raises(ModelMissing, match="there is none at hand"):
+    with pytest.raises(ModelMissing, match="installed: none"):
         models.find("pocket", tmp_path)
 
 
-def test_what_a_file_says_of_itself_is_shown(data_dir: Path, shelf: Path) -> None:
-    said = {"modelspec.title": "Juggernaut XL", "modelspec.license": "CreativeML Open RAIL++-M"}
+def test_title_and_license_are_read_from_a_file_header(data_dir: Path, tiny: Path) -> None:
+    metadata = {"modelspec.title": "Juggernaut XL", "modelspec.license": "CreativeML Open RAIL++-M"}
     path = models.models_dir(data_dir) / "juggernaut.safetensors"
-    assert models.find("juggernaut", data_dir).licence == models.UNKNOWN_LICENCE
-    save_file(load_file(shelf / "sdxl.safetensors"), path, said)
+    assert models.find("juggernaut", data_dir).license == models.UNKNOWN_LICENSE
+    save_file(load_file(tiny / "sdxl.safetensors"), path, metadata)
     found = models.find("juggernaut", data_dir)
-    assert (found.title, found.licence) == ("Juggernaut XL", "CreativeML Open RAIL++-M")
+    assert (found.title, found.license) == ("Juggernaut XL", "CreativeML Open RAIL++-M")
 
 
-def test_a_model_cards_licence_is_shown(data_dir: Path) -> None:
+def test_the_license_is_read_from_a_model_card(data_dir: Path) -> None:
     (models.models_dir(data_dir) / "Realistic" / "README.md").write_text("---\nlicense: openrail++\n---\n# Realistic\n")
-    assert models.find("realistic", data_dir).licence == "openrail++"
+    assert models.find("realistic", data_dir).license == "openrail++"
 
 
-def test_two_models_of_one_name_are_told_apart(data_dir: Path, shelf: Path) -> None:
-    shutil.copy(shelf / "sdxl.safetensors", models.models_dir(data_dir) / "realistic.safetensors")
+def test_a_file_with_the_name_of_a_folder_keeps_its_suffix(data_dir: Path, tiny: Path) -> None:
+    shutil.copy(tiny / "sdxl.safetensors", models.models_dir(data_dir) / "realistic.safetensors")
     assert models.find("Realistic", data_dir).family == "sd15"
     assert models.find("realistic.safetensors", data_dir).family == "sdxl"
 
@@ -105,21 +105,22 @@ def test_the_listing_imports_neither_torch_nor_diffusers() -> None:
 
 
 @pytest.mark.parametrize("name", ["juggernaut", "JUGGERNAUT", "juggernaut.safetensors"])
-def test_names_are_found_whatever_their_capitals(data_dir: Path, name: str) -> None:
+def test_names_are_found_in_any_case(data_dir: Path, name: str) -> None:
     assert models.find(name, data_dir).name == "juggernaut"
 
 
-def test_a_missing_name_lists_what_is_at_hand(data_dir: Path) -> None:
+def test_the_error_for_a_missing_model_lists_the_installed_ones(data_dir: Path) -> None:
     with pytest.raises(ModelMissing) as caught:
         models.find("jugernaut", data_dir)
-    assert "at hand: pocket, Realistic, juggernaut" in caught.value.detail
+    assert "installed: pocket, Realistic, juggernaut" in caught.value.detail
+    assert caught.value.data == {"model": "jugernaut", "installed": ["pocket", "Realistic", "juggernaut"]}
     assert "did you mean juggernaut?" in caught.value.detail
     assert caught.value.code == "model-missing"
     with pytest.raises(ModelMissing, match="models fetch sdxl"):
         models.find("SDXL", data_dir)
 
 
-def test_a_model_that_may_not_be_read_is_told_and_hides_no_other(
+def test_an_unreadable_model_is_listed_as_unusable_beside_the_others(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(folder: Path) -> str:
@@ -127,56 +128,54 @@ def test_a_model_that_may_not_be_read_is_told_and_hides_no_other(
 
     monkeypatch.setattr(models.checkpoints, "folder_family", refused)
     assert "juggernaut" in [model.name for model in models.available(data_dir)]
-    (stray,) = [stray for stray in models.strays(data_dir) if stray.name == "Realistic"]
-    assert stray.reason.endswith("Realistic/unet cannot be read (Permission denied); check its permissions")
+    (entry,) = [entry for entry in models.unusable(data_dir) if entry.name == "Realistic"]
+    assert entry.reason.endswith("Realistic/unet cannot be read (Permission denied); check its permissions")
 
 
-def test_pocket_is_there_though_the_folder_of_models_may_not_be_read(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pocket_is_listed_if_the_models_folder_is_unreadable(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(folder: Path) -> Iterator[Path]:
         raise PermissionError(errno.EACCES, "Permission denied", str(folder))
 
     monkeypatch.setattr(Path, "iterdir", refused)
     assert [model.name for model in models.available(data_dir)] == ["pocket"]
-    (stray,) = models.strays(data_dir)
-    assert "models cannot be read (Permission denied)" in stray.reason
+    (entry,) = models.unusable(data_dir)
+    assert "models cannot be read (Permission denied)" in entry.reason
 
 
 @pytest.mark.parametrize(("name", "words"), [("style", "is a LoRA"), ("old", "pickled"), ("old.ckpt", "pickled")])
-def test_a_stray_is_named_when_asked_for(data_dir: Path, name: str, words: str) -> None:
+def test_finding_an_unusable_model_gives_the_reason(data_dir: Path, name: str, words: str) -> None:
     with pytest.raises(ModelCorrupt, match=words):
         models.find(name, data_dir)
 
 
-def test_a_path_is_taken_only_where_it_is_allowed(data_dir: Path, shelf: Path) -> None:
-    for path in (shelf / "sd15", shelf / "sdxl.safetensors"):
+def test_a_path_is_accepted_only_with_allow_paths(data_dir: Path, tiny: Path) -> None:
+    for path in (tiny / "sd15", tiny / "sdxl.safetensors"):
         with pytest.raises(ModelMissing):
             models.find(str(path), data_dir)
         assert models.find(str(path), data_dir, allow_paths=True).path == path
     for sneaky in ("../models/Realistic", "./Realistic", "Realistic/unet", ".fetch-sd2", "notes.txt", ""):
         with pytest.raises(ModelMissing):
             models.find(sneaky, data_dir)
-    with pytest.raises(ModelCorrupt, match="not a model folder"):
+    with pytest.raises(ModelCorrupt, match="is not a model folder"):
         models.find(str(data_dir), data_dir, allow_paths=True)
 
 
 # ---------------------------------------------------------------------------------------------- checking
 
 
-def test_whole_models_pass(data_dir: Path) -> None:
+def test_complete_models_pass_the_check(data_dir: Path) -> None:
     for model in models.available(data_dir):
         models.check(model, values=True)
 
 
-def test_the_model_that_ships_is_whole(tmp_path: Path) -> None:
+def test_the_shipped_model_passes_the_check(tmp_path: Path) -> None:
     pocket = models.find("pocket", tmp_path)
     models.check(pocket, values=True)
     card = (models.POCKET.parent / "README.md").read_text(encoding="utf-8")
-    assert f"licence of the weights | {pocket.licence}" in card
+    assert f"licence of the weights | {pocket.license}" in card
 
 
-def test_a_damaged_model_is_caught_without_loading(data_dir: Path) -> None:
+def test_a_damaged_model_is_found_without_loading_it(data_dir: Path) -> None:
     folder, file = models.find("Realistic", data_dir), models.find("juggernaut", data_dir)
     weights = folder.path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
@@ -189,14 +188,14 @@ def test_a_damaged_model_is_caught_without_loading(data_dir: Path) -> None:
         models.find("juggernaut", data_dir)
 
 
-def test_numbers_that_are_none_are_caught_on_demand(data_dir: Path) -> None:
+def test_nan_weights_are_found_when_values_are_checked(data_dir: Path) -> None:
     model = models.find("juggernaut", data_dir)
     tensors = load_file(model.path)
     tensors["first_stage_model.decoder.conv_in.bias"][0] = torch.nan
     save_file(tensors, model.path)
     models.check(model)
     with pytest.raises(
-        ModelCorrupt, match=r"VAE has NaN .* 1 tensors, first first_stage_model\.decoder\.conv_in\.bias"
+        ModelCorrupt, match=r"VAE contains NaN .* 1 tensors, first first_stage_model\.decoder\.conv_in\.bias"
     ):
         models.check(model, values=True)
 
@@ -205,7 +204,7 @@ def test_numbers_that_are_none_are_caught_on_demand(data_dir: Path) -> None:
 
 
 class FolderHub:
-    """A hub made of a folder; `fail` is called before each file."""
+    """A hub that serves a folder; `fail` is called before each file."""
 
     def __init__(self, folder: Path, fail: Callable[[str], None] = lambda path: None) -> None:
         self.folder, self.fail = folder, fail
@@ -225,9 +224,9 @@ class FolderHub:
 
 
 @pytest.fixture
-def repository(shelf: Path, tmp_path: Path) -> Path:
-    """A repository as they are: both precisions, pickles, other frameworks, a card."""
-    folder = shutil.copytree(shelf / "sd15", tmp_path / "repository")
+def repository(tiny: Path, tmp_path: Path) -> Path:
+    """A typical repository: both precisions, pickles, other frameworks, a card."""
+    folder = shutil.copytree(tiny / "sd15", tmp_path / "repository")
     tiny_models.save_folder(tiny_models.tiny("sd15"), folder, variant="fp16")
     for path in ("unet/diffusion_pytorch_model.bin", "unet/flax_model.msgpack", "v1-5-pruned.ckpt"):
         (folder / path).write_bytes(b"\x80")
@@ -236,11 +235,11 @@ def repository(shelf: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_fetch_takes_half_precision_and_nothing_else(repository: Path, pocket: Path, tmp_path: Path) -> None:
+def test_fetch_downloads_one_set_of_half_precision_weights(repository: Path, pocket: Path, tmp_path: Path) -> None:
     hub = FolderHub(repository)
     model = models.fetch("SD15", tmp_path, hub=hub)
     assert (model.name, model.title, model.family) == ("sd15", "Stable Diffusion 1.5", "sd15")
-    assert model.licence == "CreativeML Open RAIL-M"
+    assert model.license == "CreativeML Open RAIL-M"
     assert model.origin == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert sorted(hub.sent) == [
         "README.md",
@@ -254,14 +253,14 @@ def test_fetch_takes_half_precision_and_nothing_else(repository: Path, pocket: P
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
     assert {path.name for path in models.models_dir(tmp_path).iterdir()} == {"sd15", ".fetch-sd15.lock"}
-    assert models.fetch("sd15", tmp_path, hub=FolderHub(tmp_path / "nowhere")) == model, "it is not fetched twice"
+    assert models.fetch("sd15", tmp_path, hub=FolderHub(tmp_path / "nowhere")) == model, "it is not downloaded twice"
 
 
-def test_any_repository_can_be_fetched_by_its_id(repository: Path, pocket: Path, tmp_path: Path) -> None:
+def test_a_repository_can_be_fetched_by_its_id(repository: Path, pocket: Path, tmp_path: Path) -> None:
     model = models.fetch("someone/Realistic.v5", tmp_path, hub=FolderHub(repository))
-    assert (model.name, model.licence) == ("Realistic.v5", "creativeml-openrail-m")
+    assert (model.name, model.license) == ("Realistic.v5", "creativeml-openrail-m")
     known = models.fetch("stable-diffusion-v1-5/Stable-Diffusion-v1-5", tmp_path, hub=FolderHub(repository))
-    assert (known.name, known.licence) == ("sd15", "CreativeML Open RAIL-M")
+    assert (known.name, known.license) == ("sd15", "CreativeML Open RAIL-M")
 
 
 def test_shards_are_fetched_with_their_index() -> None:
@@ -273,29 +272,29 @@ def test_shards_are_fetched_with_their_index() -> None:
     assert wanted == [f"unet/{name}" for name in sorted(unet) if "bin" not in name and "old" not in name]
 
 
-def test_a_download_that_stops_goes_on_later(repository: Path, pocket: Path, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_continued(repository: Path, pocket: Path, tmp_path: Path) -> None:
     def cut(path: str) -> None:
         if path.startswith("vae"):
-            raise ConnectionError("the line went dead")
+            raise ConnectionError("connection lost")
 
     broken = FolderHub(repository, cut)
-    with pytest.raises(ModelMissing, match="the line went dead"):
+    with pytest.raises(ModelMissing, match="connection lost"):
         models.fetch("sd15", tmp_path, hub=broken)
-    assert [m.name for m in models.available(tmp_path)] == ["pocket"], "half a model is no model"
+    assert [m.name for m in models.available(tmp_path)] == ["pocket"], "an incomplete model is not listed"
     whole = FolderHub(repository)
     models.fetch("sd15", tmp_path, hub=whole)
     assert whole.sent and not set(whole.sent) & set(broken.sent)
 
 
-def test_a_model_that_is_not_whole_gets_no_place(repository: Path, pocket: Path, tmp_path: Path) -> None:
+def test_a_damaged_download_is_not_installed(repository: Path, pocket: Path, tmp_path: Path) -> None:
     file = repository / "vae" / "diffusion_pytorch_model.fp16.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(ModelCorrupt, match=r"fetched and cannot be used.*cut short"):
+    with pytest.raises(ModelCorrupt, match=r"downloaded, but cannot be used.*cut short"):
         models.fetch("sd15", tmp_path, hub=FolderHub(repository))
     assert not any(path.is_dir() for path in models.models_dir(tmp_path).iterdir())
 
 
-def test_a_full_disk_is_said_to_be_full(repository: Path, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_during_a_download_is_reported(repository: Path, tmp_path: Path) -> None:
     def full(path: str) -> None:
         raise OSError(28, "No space left on device")
 
@@ -304,29 +303,29 @@ def test_a_full_disk_is_said_to_be_full(repository: Path, tmp_path: Path) -> Non
     assert caught.value.code == "disk-full"
 
 
-def test_a_model_too_large_for_the_disk_is_not_begun(
+def test_a_model_larger_than_the_free_space_is_not_downloaded(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     hub = FolderHub(repository)
-    with pytest.raises(WireError, match=r"it takes 0\.0 GB, 0\.0 are free"):
+    with pytest.raises(WireError, match=r"it has 0\.0 GB, but .* has 0\.0 GB free"):
         models.fetch("sd15", tmp_path, hub=hub)
     assert not hub.sent
 
 
-def test_two_fetches_of_one_model_do_not_meet(repository: Path, tmp_path: Path) -> None:
+def test_a_second_download_of_the_same_model_is_rejected(repository: Path, tmp_path: Path) -> None:
     models.models_dir(tmp_path).mkdir()
     with FileLock(models.models_dir(tmp_path) / ".fetch-sd15.lock"), pytest.raises(WireError, match="another process"):
         models.fetch("sd15", tmp_path, hub=FolderHub(repository))
 
 
 @pytest.mark.parametrize("name", ["no-such-name", "a/b/c", "../b", "http://a/b"])
-def test_a_name_that_can_be_no_repository_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_name_that_is_not_a_repository_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelMissing, match="neither one of sd15, sd2"):
         models.fetch(name, tmp_path)
 
 
-def test_a_repository_without_a_unet_is_refused(repository: Path, tmp_path: Path) -> None:
+def test_a_repository_without_a_unet_is_rejected(repository: Path, tmp_path: Path) -> None:
     shutil.rmtree(repository / "unet")
     with pytest.raises(ModelMissing, match="has no unet/diffusion_pytorch_model"):
         models.fetch("someone/thing", tmp_path, hub=FolderHub(repository))
@@ -337,7 +336,7 @@ def test_a_repository_without_a_unet_is_refused(repository: Path, tmp_path: Path
 
 @pytest.fixture
 def server(repository: Path) -> Iterator[str]:
-    """A server on this machine that speaks as much of the hub's language as the real client needs."""
+    """A local server with the part of the hub's API that the real client needs."""
     commit = "c0ffee" * 6 + "c0ff"
 
     class Handler(BaseHTTPRequestHandler):
@@ -387,17 +386,17 @@ def _entry(path: Path, root: Path) -> dict[str, Any]:
     return {"type": "file", "path": path.relative_to(root).as_posix(), "size": size, "oid": str(size)}
 
 
-def test_the_hubs_own_client_fetches_a_whole_model(server: str, pocket: Path, tmp_path: Path) -> None:
+def test_the_real_client_fetches_a_complete_model(server: str, pocket: Path, tmp_path: Path) -> None:
     model = models.fetch("someone/thing", tmp_path, hub=models.HuggingFaceHub(server))
     assert (model.family, model.path) == ("sd15", models.models_dir(tmp_path) / "thing")
     assert not (model.path / ".cache").exists()
 
 
-def test_a_repository_that_is_not_there_is_named(server: str, tmp_path: Path) -> None:
+def test_a_missing_repository_is_reported(server: str, tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="no such model"):
         models.fetch("someone/else", tmp_path, hub=models.HuggingFaceHub(server))
 
 
-def test_without_a_network_the_sentence_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_without_a_network_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match=r"check the network .* or copy the model"):
         models.fetch("sdxl", tmp_path, hub=models.HuggingFaceHub("http://127.0.0.1:9"))

@@ -1,4 +1,4 @@
-"""Engines that do what a network must not: each is a few lines, chosen with `serve --engine tests.engines:NAME`."""
+"""Small engines, each with one behavior, chosen with `serve --engine tests.support.engines:NAME`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fixture(run: Run) -> Callable[[Path], Fixture]:
 
 @fixture
 def echoes(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Gives the swatch back after `steps` steps of 10 ms."""
+    """Returns the swatch after `steps` steps of 10 ms."""
     swatch = read(request.inputs["swatch"])
     steps = request.parameters["steps"] or 3
     for i in range(steps):
@@ -49,17 +49,17 @@ def echoes(request: JobRequest, read: Read, _: Path) -> Steps:
 
 @fixture
 def shows(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Has another preview at each of its `steps` steps of 10 ms."""
+    """Has a different preview at each of its `steps` steps of 10 ms."""
     steps = request.parameters["steps"]
     for i in range(steps):
-        yield Step(i / steps, f"Step {i + 1} of {steps}", lambda i=i: f"preview {i}".encode())
+        yield Step(i / steps, f"Step {i + 1} of {steps}", lambda i=i: f"preview {i}".encode(), "showing")
         time.sleep(0.01)
     return Outcome({"image": read(request.inputs["swatch"])})
 
 
 @fixture
 def sleeps(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Takes a minute, and listens to cancel at each of its short steps."""
+    """Runs for a minute in short steps, and can be canceled at each."""
     for i in range(1200):
         yield Step(i / 1200, "Sleeping")
         time.sleep(0.05)
@@ -68,33 +68,33 @@ def sleeps(request: JobRequest, read: Read, _: Path) -> Steps:
 
 @fixture
 def is_deaf(request: JobRequest, read: Read, _: Path) -> Steps:
-    """One step that never ends and that no SIGTERM ends either."""
+    """A step that never ends, in a process that ignores SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    yield Step(0.0, "Not listening")
+    yield Step(0.0, "Busy")
     while True:
         time.sleep(0.1)
 
 
 @fixture
 def is_busy(request: JobRequest, read: Read, _: Path) -> Steps:
-    """One step that never ends, as deep inside a network."""
-    yield Step(0.0, "Not listening")
+    """A step that never ends."""
+    yield Step(0.0, "Busy")
     while True:
         time.sleep(0.1)
 
 
 @fixture
 def dies(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Takes its process with it, every time."""
+    """Ends its process, every time."""
     yield Step(0.1, "About to die")
     os._exit(3)
 
 
 @fixture
 def dies_once(request: JobRequest, read: Read, data_dir: Path) -> Steps:
-    """Is killed at the first try and succeeds at the second."""
+    """Kills its process at the first try and succeeds at the second."""
     yield Step(0.1, "Trying")
-    mark = data_dir / f"died-{request.digest()}"
+    mark = data_dir / "died"
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -103,44 +103,44 @@ def dies_once(request: JobRequest, read: Read, data_dir: Path) -> Steps:
 
 @fixture
 def raises(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Has a defect."""
+    """Divides by zero for the seed 0."""
     yield Step(0.5, "Dividing")
     return Outcome({"image": bytes(1 // request.parameters["seed"])})
 
 
 @fixture
 def refuses(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Does not like the picture."""
+    """Rejects the picture."""
     yield Step(0.0, "Looking")
     raise WireError("invalid-image", "swatch is 3x3 pixels; it must be at least 32x32")
 
 
 @fixture
 def babbles(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Prints on stdout, as libraries do, and speaks of progress that goes back and beyond."""
+    """Prints on stdout, as libraries do, and reports progress that decreases and exceeds 1."""
     print("Loading pipeline components...", flush=True)
     os.write(1, b'{"event": "succeeded"}\n')
     print("not json", file=sys.stderr)
     for fraction in (0.5, 0.2, 7.0):
         yield Step(fraction, f"At {fraction}")
-    return Outcome({"image": b"said"})
+    return Outcome({"image": b"image"})
 
 
 @fixture
 def lies(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Ends well, and has nothing to show for it; what it returns is chosen by the seed."""
+    """Returns an outcome without an image; the seed chooses which."""
     yield Step(math.nan, "Almost there")
     return (None, Outcome({}), Outcome({"image": "a path"}))[request.parameters["seed"]]  # type: ignore[dict-item, return-value]
 
 
 @fixture
 def leaks(request: JobRequest, read: Read, _: Path) -> Steps:
-    """Leaves a thread behind that never ends, as some libraries do."""
+    """Starts a thread that never ends, as some libraries do."""
     yield Step(0.5, "Starting a thread")
     threading.Thread(target=threading.Event().wait, daemon=False).start()
     return Outcome({"image": read(request.inputs["swatch"])})
 
 
 def never_starts(data_dir: Path) -> Fixture:
-    """Cannot even be made."""
+    """Cannot be created."""
     raise RuntimeError("no kernel image is available for execution on the device")

@@ -1,4 +1,4 @@
-"""A live service on real sockets, running an engine of tests/engines, and how to talk to it."""
+"""A live service on real sockets with an engine of tests/support/engines.py, and a client for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class LiveService:
-    """A running `ad-service serve` and how to talk to it as the add-on does."""
+    """A running `ad-service serve`, and requests as the add-on sends them."""
 
     data_dir: Path
     url: str
@@ -48,8 +48,8 @@ class LiveService:
     def submit(self, swatch: bytes = b"swatch", job: str | None = None, **parameters: Any) -> str:
         job = job or str(uuid.uuid4())
         body = {"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": self.put_blob(swatch)}}
-        answer = self.request("PUT", f"/v1/jobs/{job}", json=body)
-        assert answer.status_code in (200, 202), answer.text
+        response = self.request("PUT", f"/v1/jobs/{job}", json=body)
+        assert response.status_code in (200, 202), response.text
         return job
 
     def status(self, job: str) -> dict[str, Any]:
@@ -59,13 +59,13 @@ class LiveService:
         return dict(self.request("POST", f"/v1/jobs/{job}/cancel").json())
 
     def wait(self, job: str, until: Callable[[Mapping[str, Any]], bool], seconds: float = 30.0) -> dict[str, Any]:
-        """Long-polls until the job is as wanted."""
+        """Long-polls until the condition on the job's status is true."""
         deadline, after = time.monotonic() + seconds, 0
         while True:
             status = self.get(f"/v1/jobs/{job}", params={"wait": 5, "after": after}).json()
             if until(status):
                 return dict(status)
-            assert time.monotonic() < deadline, f"job {job} did not get there: {status}"
+            assert time.monotonic() < deadline, f"job {job} did not reach the state: {status}"
             after = status["revision"]
 
     def wait_for_state(self, job: str, *states: str, seconds: float = 30.0) -> dict[str, Any]:
@@ -73,10 +73,10 @@ class LiveService:
 
     def wait_until_ready(self, seconds: float = 30.0) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
-        while (answer := self.get("/v1/ready")).status_code != 200:
-            assert time.monotonic() < deadline, answer.text
+        while (response := self.get("/v1/ready")).status_code != 200:
+            assert time.monotonic() < deadline, response.text
             time.sleep(0.05)
-        return dict(answer.json())
+        return dict(response.json())
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.session.close()
@@ -86,7 +86,7 @@ class LiveService:
 
 
 def launch(data_dir: Path, engine: str, *arguments: str) -> LiveService:
-    """Starts a service and returns once it answers."""
+    """Starts a service and returns when it responds."""
     command = [sys.executable, "-m", "ad_service", "serve", "--data-dir", str(data_dir), "--port", "0"]
     if engine:
         command += ["--engine", f"tests.support.engines:{engine}"]

@@ -1,4 +1,4 @@
-"""The lines between the service and its worker: events and commands survive their pipe, anything else is refused."""
+"""JSON lines between the service and its worker: events and commands are read back; other lines are rejected."""
 
 from __future__ import annotations
 
@@ -20,22 +20,36 @@ EVENTS: list[protocol.Event] = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-def test_events_survive_their_pipe_in_one_line(event: protocol.Event) -> None:
+def test_an_event_is_read_back_from_its_line(event: protocol.Event) -> None:
     line = protocol.encode_event(event)
     assert "\n" not in line
     assert protocol.decode_event(line) == event
 
 
 @pytest.mark.parametrize("command", [protocol.Run("a", REQUEST), protocol.Cancel("a")], ids=lambda c: type(c).__name__)
-def test_commands_survive_their_pipe_in_one_line(command: protocol.Command) -> None:
+def test_a_command_is_read_back_from_its_line(command: protocol.Command) -> None:
     line = protocol.encode_command(command)
     assert "\n" not in line
     assert protocol.decode_command(line) == command
 
 
 @pytest.mark.parametrize("line", ["", "{}", "[]", "3", '{"event": "exploded"}', "Loading pipeline components..."])
-def test_anything_else_on_the_pipe_is_refused(line: str) -> None:
+def test_other_lines_are_rejected(line: str) -> None:
     with pytest.raises(ValueError):
         protocol.decode_event(line)
     with pytest.raises(ValueError):
+        protocol.decode_command(line)
+
+
+@pytest.mark.parametrize(
+    "line", ['{"event": "succeeded", "job": "a"}', '{"event": "progress"}', '{"event": "canceled"}']
+)
+def test_an_incomplete_event_is_rejected(line: str) -> None:
+    with pytest.raises(ValueError, match="incomplete event"):
+        protocol.decode_event(line)
+
+
+@pytest.mark.parametrize("line", ['{"command": "run", "job": "a"}', '{"command": "cancel"}'])
+def test_an_incomplete_command_is_rejected(line: str) -> None:
+    with pytest.raises(ValueError, match="incomplete command"):
         protocol.decode_command(line)

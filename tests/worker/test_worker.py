@@ -1,4 +1,4 @@
-"""The supervised worker: whatever an engine does to its process, each job ends in one way and the next one runs."""
+"""The worker process: with any behavior of an engine, each job ends in exactly one way and the next one runs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ad_service.service.supervisor import Patience, Supervisor
-from ad_service.storage.blobs import Store
+from ad_service.service.executors.local import LocalExecutor, RestartDelays
+from ad_service.service.scheduler import Scheduler, Timeouts
+from ad_service.storage.blobs import BlobStore
 from ad_service.storage.jobs import Jobs
 from ad_service.storage.settings import Settings
 from ad_service.worker import protocol
@@ -28,29 +29,9 @@ from blender_addon import wire
 from blender_addon.wire import JobRequest
 from tests.support import tiny_checkpoints
 from tests.support.live_service import ROOT, LiveService
+from tests.support.processes import children, is_alive, wait_until
 
 Start = Callable[..., LiveService]
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process started (Linux)."""
-    text = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for file in text for child in file.read_text().split()]
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs: neither gone nor a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def worker_of(live: LiveService) -> int:
@@ -60,31 +41,31 @@ def worker_of(live: LiveService) -> int:
 
 
 @contextmanager
-def supervised(folder: Path, engine: str) -> Iterator[Jobs]:
-    """A supervisor of little patience in this process, with one job, "a"."""
+def scheduled(folder: Path, engine: str) -> Iterator[Jobs]:
+    """A scheduler with short timeouts in this process, with one job, "a"."""
     settings = Settings(folder, engine=f"tests.support.engines:{engine}")
     jobs = Jobs(settings.jobs_file)
     jobs.submit("a", JobRequest.parse({"kind": "synthesize", "inputs": {"swatch": "0" * 64}}))
-    patience = Patience(terminate=0.2, kill=0.5, restart=0.01)
-    supervisor = Supervisor(jobs, settings.worker_command, settings.worker_log, patience)
-    supervisor.start()
+    executor = LocalExecutor(settings.worker_command, settings.worker_log, delays=RestartDelays(first=0.01))
+    scheduler = Scheduler(jobs, executor, Timeouts(terminate=0.2, kill=0.5))
+    scheduler.start()
     try:
         yield jobs
     finally:
-        supervisor.stop()
+        scheduler.stop()
         jobs.close()
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
-def test_a_worker_that_dies_once_does_not_cost_the_job(start: Start) -> None:
+def test_a_job_succeeds_after_its_worker_died_once(start: Start) -> None:
     live = start("dies_once")
     status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
     assert (status["state"], status["attempt"]) == ("succeeded", 2)
 
 
-def test_a_job_that_kills_its_worker_fails_and_the_next_one_gets_its_turn(start: Start) -> None:
+def test_a_job_that_kills_its_worker_twice_fails_and_the_next_one_runs(start: Start) -> None:
     live = start("dies")
     jobs = [live.submit(seed=i) for i in range(2)]
     for job in jobs:
@@ -97,7 +78,7 @@ def test_a_job_that_kills_its_worker_fails_and_the_next_one_gets_its_turn(start:
 
 
 @linux
-def test_a_worker_killed_in_mid_job_is_started_again_and_the_job_with_it(start: Start) -> None:
+def test_a_killed_worker_is_started_again_with_its_job(start: Start) -> None:
     live = start("sleeps")
     job = live.submit()
     worker = worker_of(live)
@@ -114,27 +95,27 @@ def test_a_running_job_ends_soon_after_cancel(start: Start) -> None:
     live = start("sleeps")
     job, next_job = live.submit(seed=1), live.submit(seed=2)
     live.wait(job, lambda status: status["message"] == "Sleeping")
-    began = time.monotonic()
+    started = time.monotonic()
     assert live.cancel(job)["state"] == "canceling"
     live.wait_for_state(job, "canceled")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - started < 2
     live.wait_for_state(next_job, "running")
     assert live.cancel(job)["state"] == "canceled"
 
 
 @pytest.mark.parametrize(("engine", "signal_that_ends_it"), [("is_deaf", "SIGKILL"), ("is_busy", "SIGTERM")])
-def test_a_worker_that_does_not_listen_is_ended_when_its_job_is_canceled(
+def test_a_worker_that_does_not_react_is_ended_when_its_job_is_canceled(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str, signal_that_ends_it: str
 ) -> None:
-    with supervised(tmp_path, engine) as jobs:
-        wait_until(lambda: jobs.get("a").message == "Not listening")
+    with scheduled(tmp_path, engine) as jobs:
+        wait_until(lambda: jobs.get("a").message == "Busy")
         jobs.cancel("a")
         wait_until(lambda: jobs.get("a").final)
         assert jobs.get("a").state == "canceled"
-        wait_until(lambda: f"died of signal {signal_that_ends_it}" in caplog.text)
+        wait_until(lambda: f"ended by signal {signal_that_ends_it}" in caplog.text)
 
 
-def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(start: Start) -> None:
+def test_an_exception_in_the_engine_is_an_internal_error_with_a_traceback_in_the_log(start: Start) -> None:
     live = start("raises")
     status = live.wait_for_state(live.submit(seed=0), *wire.FINAL_STATES)
     assert status["problem"]["type"] == "internal"
@@ -143,28 +124,26 @@ def test_a_defect_of_the_engine_is_an_internal_error_with_its_trace_in_the_log(s
     assert live.wait_for_state(live.submit(seed=1), *wire.FINAL_STATES)["state"] == "succeeded"
 
 
-def test_a_defect_whose_trace_the_disk_cannot_take_costs_the_job_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_traceback_that_cannot_be_written_fails_only_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class FullDisk(io.StringIO):
         def write(self, _: str) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stderr", FullDisk())
-        _, said = follow(tmp_path, "raises", seed=0)
-    assert isinstance(said[-1], protocol.Failed)
+        _, events = run_job(tmp_path, "raises", seed=0)
+    assert isinstance(events[-1], protocol.Failed)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_engine_that_ends_with_nothing_to_show_has_failed(tmp_path: Path, seed: int) -> None:
-    _, said = follow(tmp_path, "lies", seed=seed)
-    end = said[-1]
+def test_a_job_without_an_image_fails(tmp_path: Path, seed: int) -> None:
+    _, events = run_job(tmp_path, "lies", seed=seed)
+    end = events[-1]
     assert isinstance(end, protocol.Failed) and end.problem["type"] == "internal"
 
 
 @linux
-def test_a_thread_left_behind_keeps_neither_the_next_job_nor_the_end_from_coming(start: Start) -> None:
+def test_a_thread_that_never_ends_does_not_block_the_next_job_or_the_exit(start: Start) -> None:
     live = start("leaks")
     for seed in range(2):
         assert live.wait_for_state(live.submit(seed=seed), *wire.FINAL_STATES)["state"] == "succeeded"
@@ -173,35 +152,35 @@ def test_a_thread_left_behind_keeps_neither_the_next_job_nor_the_end_from_coming
     assert not is_alive(worker)
 
 
-def test_an_error_of_the_closed_list_arrives_as_it_is(start: Start) -> None:
+def test_a_wire_error_of_the_engine_is_passed_on_unchanged(start: Start) -> None:
     live = start("refuses")
     status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
     expected = wire.WireError("invalid-image", "swatch is 3x3 pixels; it must be at least 32x32").problem()
     assert (status["state"], status["problem"]) == ("failed", expected)
 
 
-def test_what_an_engine_prints_does_not_get_among_the_events(start: Start) -> None:
+def test_what_an_engine_prints_goes_to_the_log(start: Start) -> None:
     live = start("babbles")
     status = live.wait_for_state(live.submit(), *wire.FINAL_STATES)
     assert (status["state"], status["progress"]) == ("succeeded", 1.0)
     assert "Loading pipeline components" in (live.data_dir / "worker.log").read_text()
 
 
-def test_a_worker_that_never_starts_fails_its_job_with_its_last_words(tmp_path: Path) -> None:
-    with supervised(tmp_path, "never_starts") as jobs:
+def test_a_worker_that_never_starts_fails_its_job_with_the_last_line_of_its_log(tmp_path: Path) -> None:
+    with scheduled(tmp_path, "never_starts") as jobs:
         wait_until(lambda: jobs.get("a").final)
         problem = jobs.get("a").problem
         assert problem is not None and problem["type"] == "device-unavailable"
         assert "no kernel image" in problem["detail"]
 
 
-def test_a_worker_that_is_not_there_is_told_as_such(start: Start) -> None:
-    answer = start("never_starts").get("/v1/ready")
-    assert (answer.status_code, answer.json()["type"]) == (503, "device-unavailable")
-    assert answer.json()["detail"]
+def test_a_service_without_a_worker_is_not_ready(start: Start) -> None:
+    response = start("never_starts").get("/v1/ready")
+    assert (response.status_code, response.json()["type"]) == (503, "device-unavailable")
+    assert response.json()["detail"]
 
 
-def test_a_service_that_is_killed_runs_its_job_again_when_it_starts(start: Start, tmp_path: Path) -> None:
+def test_a_killed_service_runs_its_job_again_when_it_starts(start: Start, tmp_path: Path) -> None:
     live = start("sleeps", data_dir=tmp_path / "data")
     running, waiting = live.submit(seed=1), live.submit(seed=2)
     live.wait(running, lambda status: status["message"] == "Sleeping")
@@ -213,17 +192,17 @@ def test_a_service_that_is_killed_runs_its_job_again_when_it_starts(start: Start
 
 
 @linux
-def test_the_worker_dies_with_a_service_that_is_killed(start: Start) -> None:
+def test_the_worker_ends_when_the_service_is_killed(start: Start) -> None:
     live = start("is_deaf")
     job = live.submit()
-    live.wait(job, lambda status: status["message"] == "Not listening")
+    live.wait(job, lambda status: status["message"] == "Busy")
     worker = worker_of(live)
     live.stop(signal.SIGKILL)
     wait_until(lambda: not is_alive(worker))
 
 
 @linux
-def test_the_worker_ends_with_a_service_that_is_stopped(start: Start) -> None:
+def test_the_worker_ends_when_the_service_is_stopped(start: Start) -> None:
     live = start("sleeps")
     worker = worker_of(live)
     live.stop(signal.SIGINT)
@@ -262,44 +241,58 @@ def test_the_worker_ends_when_its_pipe_closes(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- the worker alone
 
 
-def follow(tmp_path: Path, engine: str, **parameters: object) -> tuple[Store, list[protocol.Event]]:
-    """Runs a job in this process; returns the store and what was said."""
-    store, said = Store(tmp_path / "blobs"), io.StringIO()
+def run_job(tmp_path: Path, engine: str, **parameters: object) -> tuple[BlobStore, list[protocol.Event]]:
+    """Runs a job in this process; returns the store and the events."""
+    store, events = BlobStore(tmp_path / "blobs"), io.StringIO()
     document = {"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": store.put(b"swatch")}}
-    worker = Worker(load_engine(f"tests.support.engines:{engine}", tmp_path), store, io.StringIO(), said)
+    worker = Worker(load_engine(f"tests.support.engines:{engine}", tmp_path), store, io.StringIO(), events)
     worker._run_job(protocol.Run("a", document))
-    return store, [protocol.decode_event(line) for line in said.getvalue().splitlines()]
+    return store, [protocol.decode_event(line) for line in events.getvalue().splitlines()]
 
 
-def test_of_many_previews_the_newest_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_carries_the_phase_of_its_step(tmp_path: Path) -> None:
+    _, events = run_job(tmp_path, "shows", steps=3)
+    assert {event.phase for event in events if isinstance(event, protocol.Progress)} == {"showing"}
+
+
+def test_a_job_that_is_canceled_before_its_first_step_is_not_run(tmp_path: Path) -> None:
+    events = io.StringIO()
+    worker = Worker(load_engine("tests.support.engines:dies", tmp_path), BlobStore(tmp_path), io.StringIO(), events)
+    worker._canceled.add("a")
+    document = {"kind": "synthesize", "inputs": {"swatch": "0" * 64}}
+    worker._run_job(protocol.Run("a", document))
+    assert protocol.decode_event(events.getvalue()) == protocol.Canceled("a")
+    assert worker._canceled == set()
+
+
+def test_only_the_newest_previews_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Clock, "preview_is_due", lambda self: True)
     monkeypatch.setattr(Clock, "progress_is_due", lambda self: True)
-    store, said = follow(tmp_path, "shows", steps=30)
-    told = [event.preview for event in said if isinstance(event, protocol.Progress) and event.preview]
-    assert len(set(told)) == len(told) == 30
-    assert [store.has(sha) for sha in told] == [False] * (30 - KEPT_PREVIEWS) + [True] * KEPT_PREVIEWS
+    store, events = run_job(tmp_path, "shows", steps=30)
+    previews = [event.preview for event in events if isinstance(event, protocol.Progress) and event.preview]
+    assert len(set(previews)) == len(previews) == 30
+    assert [store.has(sha) for sha in previews] == [False] * (30 - KEPT_PREVIEWS) + [True] * KEPT_PREVIEWS
 
 
-def test_progress_and_previews_come_no_faster_than_anyone_can_look(tmp_path: Path) -> None:
-    _, said = follow(tmp_path, "shows", steps=30)
-    progress = [event for event in said if isinstance(event, protocol.Progress)]
+def test_progress_and_previews_are_limited_in_rate(tmp_path: Path) -> None:
+    _, events = run_job(tmp_path, "shows", steps=30)
+    progress = [event for event in events if isinstance(event, protocol.Progress)]
     assert 1 <= len(progress) <= 6  # the job takes 0.3 s
     assert len({event.preview for event in progress}) == 1
-    assert isinstance(said[-1], protocol.Succeeded)
+    assert isinstance(events[-1], protocol.Succeeded)
 
 
-def test_the_time_left_is_told_once_it_can_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_estimated_after_the_first_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     clock = Clock()
-    told = []
+    estimates = []
     for at, fraction in ((100.0, 0.0), (130.0, 0.0), (131.0, 0.1), (131.5, 0.11), (133.0, 0.3), (139.0, 0.9)):
         now[0] = at
-        told.append(clock.seconds_left(Step(fraction, "")))
-    assert told == [None, None, None, None, 7.0, 1.0]
+        estimates.append(clock.seconds_left(Step(fraction, "")))
+    assert estimates == [None, None, None, None, 7.0, 1.0]
 
 
-@pytest.mark.slow
 def test_a_real_engine_makes_a_texture_through_the_service(start: Start, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     tiny_checkpoints.tiny_pocket(data_dir / "models" / "tiny")

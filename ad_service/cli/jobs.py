@@ -1,0 +1,154 @@
+"""One command for each kind of job, with flags made from the contract, and `run` for job files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ad_service.cli.arguments import DONE, Commands, Parser, parse_size
+from ad_service.cli.job_files import JobFile, assemble, load, read_file
+from ad_service.core.steps import run as run_steps
+from ad_service.storage.blobs import BlobStore
+from ad_service.storage.files import atomic_writer
+from ad_service.worker.engine import Outcome, Step, prepare_torch
+from ad_service.worker.image_files import size_of
+from blender_addon import wire
+from blender_addon.wire import WireError
+
+
+def add_commands(commands: Commands, common: Parser) -> None:
+    for kind in wire.KINDS.values():
+        _add_kind(commands.add_parser(kind.name, parents=[common], help=kind.help, description=kind.help), kind)
+    run = commands.add_parser("run", parents=[common], help="run a job file, or the job in a result's PNG")
+    run.add_argument("job", type=Path, metavar="JOB.json|RESULT.png")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
+    run.set_defaults(command=run_file)
+
+
+def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
+    for picture in kind.pictures:
+        if picture.required:
+            parser.add_argument(picture.name, type=Path, metavar=picture.name.upper(), help=picture.help)
+        else:
+            parser.add_argument(f"--{picture.name}", type=Path, metavar="PNG", help=picture.help)
+    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
+    parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
+    for parameter in kind.parameters:
+        parser.add_argument(
+            "--" + parameter.name.replace("_", "-"),
+            dest=parameter.name,
+            type=_argument_type(parameter),
+            metavar="|".join(parameter.document().choices) or parameter.value.kind.upper(),
+            help=f"{parameter.help} (default: {parameter.default})".replace("%", "%%"),
+        )
+    parser.set_defaults(command=run_kind, kind=kind)
+
+
+def _argument_type(parameter: wire.Parameter) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return parameter.parse(text)
+        except WireError as error:
+            raise argparse.ArgumentTypeError(error.detail) from None
+
+    return convert
+
+
+def run_kind(options: argparse.Namespace) -> int:
+    """Runs a job from pictures and flags."""
+    kind: wire.JobKind = options.kind
+    given = {p.name: getattr(options, p.name) for p in kind.parameters}
+    parameters = {name: value for name, value in given.items() if value is not None}
+    if options.size is not None:
+        if {"width", "height"} & set(parameters):
+            raise WireError("invalid-parameter", "--size is given together with --width or --height; one is enough")
+        parameters |= {"width": options.size[0], "height": options.size[1]}
+    paths: dict[str, Path] = {p.name: getattr(options, p.name) for p in kind.pictures if getattr(options, p.name)}
+    found = {name: (path.name, read_file(path, f"the picture {name}")) for name, path in paths.items()}
+    job = assemble({"kind": kind.name, "parameters": parameters}, found)
+    return _run_job(job, options.out, options.data_dir)
+
+
+def run_file(options: argparse.Namespace) -> int:
+    """Runs a job file. A result is never overwritten by running it again in its own folder."""
+    job = load(options.job, BlobStore(options.data_dir / "blobs"))
+    out: Path = options.out / f"{options.job.stem}.png"
+    if out.exists() and out.samefile(options.job):
+        out = options.out / f"{options.job.stem}-again.png"
+    options.out.mkdir(parents=True, exist_ok=True)
+    return _run_job(job, out, options.data_dir)
+
+
+def _run_job(job: JobFile, out: Path, data_dir: Path) -> int:
+    """Runs a job in this process and writes its pictures."""
+    _check_output(out, job)
+    store = BlobStore(data_dir / "blobs")
+    started = time.monotonic()
+    outcome = _compute(job, data_dir)
+    for name, data in outcome.pictures.items():
+        path = out if name == "image" else out.with_name(f"{out.stem}-{name}.png")
+        _write(path, data, store)
+        print(path)
+    with suppress(OSError, WireError):  # the inputs are kept for `run`, which is not worth failing for
+        for data in job.pictures.values():
+            store.put(data)
+    width, height = size_of(out.name, outcome.pictures["image"])
+    print(f"  {width}x{height} in {time.monotonic() - started:.1f} s")
+    _print_metrics(outcome.metrics, outcome.notes)
+    return DONE
+
+
+def _check_output(out: Path, job: JobFile) -> None:
+    """Raises WireError, before any work is done, if the result could not be written or would overwrite an input."""
+    if out.suffix.lower() != ".png":
+        raise WireError("invalid-parameter", f"--out is {out}; results are written as .png")
+    if not out.parent.is_dir():
+        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {out.parent}")
+    try:
+        if out.exists() and out.read_bytes() in job.pictures.values():
+            raise WireError("invalid-parameter", f"--out is {out}, which is an input and would be overwritten")
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise WireError("invalid-parameter", f"--out is {out}, which cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, data: bytes, store: BlobStore) -> None:
+    """Writes a result; one that cannot be written is kept in the store, and the error names it."""
+    try:
+        with atomic_writer(path, mode=0o666) as file:
+            file.write(data)
+    except OSError as error:
+        kept = ""
+        with suppress(OSError, WireError):
+            kept = f"; the picture is kept as {store.path(store.put(data))}"
+        raise OSError(f"{path} cannot be written: {error.strerror}{kept}") from error
+
+
+def _compute(job: JobFile, data_dir: Path) -> Outcome:
+    """Runs a job with a progress bar on a terminal, and without one in a pipe."""
+    from tqdm import tqdm
+
+    prepare_torch()
+    from ad_service.worker.runner import Runner
+
+    layout = "{desc:<32.32} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, disable=not sys.stderr.isatty(), bar_format=layout, leave=False) as bar:
+
+        def show(step: Step) -> None:
+            bar.n = step.fraction
+            bar.set_description_str(step.message)
+
+        return run_steps(Runner(data_dir, allow_paths=True).run(job.request, job.read, job.files), show)
+
+
+def _print_metrics(metrics: Mapping[str, float], notes: Sequence[str]) -> None:
+    for name, value in metrics.items():
+        print(f"  {name.replace('_', ' ')}: {value:.4g}")
+    for note in notes:
+        print(f"  note: {note}")

@@ -1,0 +1,149 @@
+"""Worker processes on this machine: two slots, each with its own process, job and log."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ad_service.service.executors import Event, WorkerLost, WorkerReady
+from ad_service.service.executors.local import LocalExecutor, RestartDelays, describe_exit
+from ad_service.service.scheduler import Scheduler
+from ad_service.storage.jobs import Jobs
+from ad_service.storage.settings import Settings
+from blender_addon.wire import JobRequest
+from tests.support.processes import is_alive, wait_until
+
+
+@dataclass
+class TwoSlots:
+    """A scheduler with two worker processes in this process."""
+
+    jobs: Jobs
+    executor: LocalExecutor
+
+    def submit(self, *names: str) -> None:
+        for name in names:
+            self.jobs.submit(name, JobRequest.parse({"kind": "synthesize", "inputs": {"swatch": "0" * 64}}))
+
+    def process(self, job: str) -> int:
+        """The id of the process that runs a job."""
+        process = self.executor._slots[str(self.jobs.get(job).worker)]._process
+        assert process is not None
+        return process.pid
+
+    def sleeps(self, *names: str) -> bool:
+        return all(self.jobs.get(name).message == "Sleeping" for name in names)
+
+
+@pytest.fixture
+def two_slots(tmp_path: Path) -> Iterator[TwoSlots]:
+    settings = Settings(tmp_path, engine="tests.support.engines:sleeps", slots=2)
+    jobs = Jobs(settings.jobs_file)
+    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots, RestartDelays(first=0.01))
+    scheduler = Scheduler(jobs, executor)
+    scheduler.start()
+    try:
+        yield TwoSlots(jobs, executor)
+    finally:
+        scheduler.stop()
+        jobs.close()
+
+
+def test_two_jobs_run_at_the_same_time_on_two_workers(two_slots: TwoSlots, tmp_path: Path) -> None:
+    two_slots.submit("a", "b", "c")
+    wait_until(lambda: two_slots.sleeps("a", "b"))
+    assert {two_slots.jobs.get(job).worker for job in "ab"} == {"local-1", "local-2"}
+    assert two_slots.process("a") != two_slots.process("b")
+    assert two_slots.jobs.get("c").state == "queued"
+    assert (tmp_path / "worker.log").exists() and (tmp_path / "worker-2.log").exists()
+
+
+def test_killing_one_worker_leaves_the_job_of_the_other(two_slots: TwoSlots) -> None:
+    two_slots.submit("a", "b")
+    wait_until(lambda: two_slots.sleeps("a", "b"))
+    killed, other = two_slots.process("a"), two_slots.process("b")
+    os.kill(killed, signal.SIGTERM)
+    wait_until(lambda: two_slots.jobs.get("a").attempt == 2 and two_slots.sleeps("a"))
+    assert two_slots.process("a") not in (killed, other)
+    assert (two_slots.jobs.get("b").attempt, two_slots.process("b")) == (1, other)
+
+
+def test_a_cancel_ends_the_right_job_and_keeps_both_workers(two_slots: TwoSlots) -> None:
+    two_slots.submit("a", "b", "c")
+    wait_until(lambda: two_slots.sleeps("a", "b"))
+    processes = {two_slots.process("a"), two_slots.process("b")}
+    freed = two_slots.jobs.get("b").worker
+    two_slots.jobs.cancel("b")
+    wait_until(lambda: two_slots.jobs.get("b").final and two_slots.sleeps("c"))
+    assert [two_slots.jobs.get(job).state for job in "abc"] == ["running", "canceled", "running"]
+    assert two_slots.jobs.get("c").worker == freed
+    assert {two_slots.process("a"), two_slots.process("c")} == processes
+
+
+def test_stopping_ends_all_processes_and_keeps_their_jobs(two_slots: TwoSlots) -> None:
+    two_slots.submit("a", "b")
+    wait_until(lambda: two_slots.sleeps("a", "b"))
+    processes = [two_slots.process(job) for job in "ab"]
+    two_slots.executor.stop()
+    wait_until(lambda: not any(is_alive(process) for process in processes))
+    assert [two_slots.jobs.get(job).state for job in "ab"] == ["running", "running"]
+
+
+# ---------------------------------------------------------------------------------------------- without a scheduler
+
+
+@contextmanager
+def started(tmp_path: Path, engine: str) -> Iterator[tuple[LocalExecutor, queue.Queue[Event]]]:
+    """An executor with one slot, and its events."""
+    settings = Settings(tmp_path, engine=f"tests.support.engines:{engine}")
+    executor = LocalExecutor(settings.worker_command, settings.worker_log, delays=RestartDelays(first=0.01))
+    events: queue.Queue[Event] = queue.Queue()
+    executor.start(events.put)
+    try:
+        yield executor, events
+    finally:
+        executor.stop()
+
+
+def test_a_job_for_a_worker_that_has_ended_is_reported_lost(tmp_path: Path) -> None:
+    with started(tmp_path, "never_starts") as (executor, events):
+        executor.submit("local-1", "a", {})
+        lost = events.get(timeout=10)
+        assert isinstance(lost, WorkerLost) and (lost.worker, lost.job) == ("local-1", "a")
+        assert executor.devices() == {"local-1": None}
+
+
+def test_failed_starts_are_counted_with_the_last_line_of_the_log(tmp_path: Path) -> None:
+    with started(tmp_path, "never_starts") as (_, events):
+        losses = [events.get(timeout=20) for _ in range(2)]
+    assert all(isinstance(lost, WorkerLost) and "no kernel image" in lost.last_line for lost in losses)
+    assert [lost.failed_starts for lost in losses if isinstance(lost, WorkerLost)] == [1, 2]
+
+
+def test_a_ready_worker_names_its_device(tmp_path: Path) -> None:
+    with started(tmp_path, "echoes") as (executor, events):
+        assert events.get(timeout=20) == WorkerReady("local-1")
+        device = executor.devices()["local-1"]
+        assert device is not None and device.device_name == "a fixture"
+    assert events.empty(), "a worker that is stopped is not lost"
+
+
+def test_a_log_above_its_limit_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ad_service.service.executors.local.MAX_LOG_BYTES", 10)
+    (tmp_path / "worker.log").write_text("a long line of an earlier run")
+    with started(tmp_path, "echoes") as (_, events):
+        events.get(timeout=20)
+    assert (tmp_path / "worker.log.1").read_text() == "a long line of an earlier run"
+
+
+def test_exits_are_described_in_words() -> None:
+    assert describe_exit(3) == "with exit code 3"
+    assert describe_exit(-9) == "by signal SIGKILL"
+    assert describe_exit(-999) == "by signal 999"
