@@ -81,7 +81,7 @@ def test_two_steps_of_a_fresh_adam_lower_the_loss() -> None:
     model = backbone("sd15")
     with capture_attention(model) as capture:
         reference, z = capture.reference(noise(1, 4, 16, 16), 1), noise(1, 4, 16, 16, seed=1)
-        moved = (paper_schedule._lower(capture, z, 1, reference) - z).abs()
+        moved = (paper_schedule._descend(capture, z, 1, reference) - z).abs()
     assert float(moved.median()) == pytest.approx(2 * paper_schedule.LEARNING_RATE, rel=0.2)
 
 
@@ -219,7 +219,7 @@ def test_another_swatch_can_be_given(tmp_path: Path, capsys: Say) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--case", "sd14"), "'sd14'; there are tiny, huge"),
+        (("--case", "sd14"), "'sd14'; it must be one of tiny, huge"),
         (("--case", "huge"), "huge needs a GPU"),
         (("--size", "100x64"), "100x64"),
         (("--size", "wide"), "'wide'"),

@@ -171,7 +171,7 @@ def test_the_host_waits_only_for_copies_in_a_step(saved: Any, method: str) -> No
         with capture_attention(model) as capture, fake_device.watch() as log:
             capture.batch = 4
             run = SAMPLERS[method]
-            list(run(capture, constraints, canvas, Plan(steps, 1, 0.05, 0.25, 1.0, settle=0), seeded()))
+            list(run(capture, constraints, canvas, Plan(steps, 1, 0.05, 0.25, 1.0, double_grid_steps=0), seeded()))
             waits.append(log.waits)
     step = Counter(waits[1])
     step.subtract(waits[0])
@@ -210,7 +210,7 @@ REFUSED = {
 def test_every_operation_of_a_job_has_a_deterministic_kernel(saved: Any) -> None:
     with fake_device.watch() as log:
         model = there(saved("sd15"), "sd15")
-        end(synthesize(model, request(method="optimize", layout=halves(64), regions=halves(64))))
+        end(synthesize(model, request(method="optimize", maps=LabelMaps(halves(64), halves(64)))))
     assert "aten.convolution_backward" in log.ran
     assert not REFUSED & set(log.ran)
 
