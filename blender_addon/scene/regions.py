@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from bpy.types import Image, Scene
 
+from ..wire.colors import MAX_COLOR_DISTANCE
 from ..wire.errors import LocalError
 from . import image_io
 
@@ -29,8 +30,8 @@ PALETTE = (
     (90, 90, 250),
     (200, 0, 110),
 )
-TOLERANCE = 2
-"""Largest difference of a channel (0 to 255) between a pixel and the color of its region."""
+ROUNDING_DISTANCE = 3.5
+"""RGB distance by which rounding moves a color: two levels in each channel."""
 GRAY_SWATCH = "distill_underlay"
 """Custom property of a map that started as the gray swatch."""
 MAX_CLUSTER_SIDE = 1024
@@ -45,30 +46,22 @@ Color = tuple[int, int, int]
 # ---------------------------------------------------------------------------------------------- arrays
 
 
-def labels_in(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Label (height, width) of each pixel: the index of its color, or -1."""
+def labels_in(pixels: np.ndarray, colors: Sequence[Color], reach: float = MAX_COLOR_DISTANCE) -> np.ndarray:
+    """Label (height, width) of each pixel by the rule of `region_of_color`: the nearest color within `reach`, or -1."""
     packed = pixels[..., :3].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
     labels = np.full(packed.shape, -1, np.int16)
     for index, (red, green, blue) in enumerate(colors):
         labels[packed == red * 65536 + green * 256 + blue] = index
     unknown = labels < 0
     if unknown.any():
-        labels[unknown] = _labels_within_tolerance(pixels[unknown][:, :3].astype(np.int16), colors)
+        labels[unknown] = nearest_labels(pixels[unknown], colors, reach)
     return labels
 
 
-def _labels_within_tolerance(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Label of each of n pixels (n, 3): the index of the first color within the tolerance, or -1."""
-    labels = np.full(len(pixels), -1, np.int16)
-    for index, color in reversed(list(enumerate(colors))):
-        labels[np.abs(pixels - np.array(color, np.int16)).max(-1) <= TOLERANCE] = index
-    return labels
-
-
-def nearest_labels(pixels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Label (height, width) of each pixel: the index of the nearest color."""
-    best = np.full(pixels.shape[:2], np.inf, np.float32)
-    labels = np.zeros(pixels.shape[:2], np.int16)
+def nearest_labels(pixels: np.ndarray, colors: Sequence[Color], reach: float = np.inf) -> np.ndarray:
+    """Labels (...) of pixels (..., 3 or 4): the index of the nearest color, the first of equals; -1 beyond `reach`."""
+    best = np.full(pixels.shape[:-1], np.nextafter(np.float32(reach**2), np.float32(np.inf)), np.float32)
+    labels = np.full(pixels.shape[:-1], -1, np.int16)
     for index, color in enumerate(colors):
         distance = ((pixels[..., :3].astype(np.float32) - np.array(color, np.float32)) ** 2).sum(-1)
         closer = distance < best
@@ -320,10 +313,11 @@ def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:
     pixels = image_io.pixels_of(image, TITLES[picture])
     _update_colors(scene, pixels)
     colors = colors_of(scene)
-    labels = labels_in(pixels, colors)
+    over_swatch = image.get(GRAY_SWATCH)
+    labels = labels_in(pixels, colors, ROUNDING_DISTANCE if over_swatch else MAX_COLOR_DISTANCE)
     if (labels >= 0).all():
         return labels
-    if image.get(GRAY_SWATCH):
+    if over_swatch:
         return _labels_over_swatch(pixels, labels, colors)
     if snap:
         return nearest_labels(pixels, colors)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from blender_addon.scene import image_io, painting, regions
+from blender_addon.wire.colors import region_of_color
 from tests.addon import scenes
 from tests.addon.conftest import error_of
 
@@ -26,6 +27,17 @@ def labels(picture: str) -> np.ndarray:
     colors = regions.colors_of(bpy.context.scene)
     image = getattr(bpy.context.scene.distill, f"image_{picture}")
     return regions.labels_in(image_io.pixels_of(image, picture), colors)
+
+
+def test_colors_mean_the_same_region_as_in_the_service() -> None:
+    rng = np.random.default_rng(0)
+    colors = list(regions.PALETTE[:5])
+    pixels = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    pixels[:20] = (np.array(colors)[rng.integers(0, 5, (20, 50))] + rng.integers(-40, 41, (20, 50, 3))).clip(0, 255)
+    expected = [[region_of_color(color, colors) for color in row] for row in pixels.tolist()]
+    found = regions.labels_in(pixels, colors)
+    assert found.tolist() == [[-1 if label is None else label for label in row] for row in expected]
+    assert 0 < (found < 0).mean() < 0.5
 
 
 def test_undo_restores_replaced_pixels(blender: Any) -> None:
