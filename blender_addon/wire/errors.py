@@ -139,7 +139,7 @@ _ERROR_ROWS = (
         503,
         True,
         "The service does not respond",
-        "Press Start, or run `ad-service serve` in a terminal.",
+        "Press Start Service, or run `ad-service serve` in a terminal.",
     ),
     ErrorType("interrupted", 500, True, "The service stopped while the job was running", "Run the job again."),
     ErrorType(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -54,10 +52,6 @@ class JobRequest:
             "parameters": dict(self.parameters),
             "inputs": dict(self.inputs),
         }
-
-    def digest(self) -> str:
-        """sha256 of the canonical JSON form."""
-        return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
 
 
 def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, Any]:

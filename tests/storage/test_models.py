@@ -172,7 +172,7 @@ def test_the_shipped_model_passes_the_check(tmp_path: Path) -> None:
     pocket = models.find("pocket", tmp_path)
     models.check(pocket, values=True)
     card = (models.POCKET.parent / "README.md").read_text(encoding="utf-8")
-    assert f"licence of the weights | {pocket.license}" in card
+    assert f"license of the weights | {pocket.license}" in card
 
 
 def test_a_damaged_model_is_found_without_loading_it(data_dir: Path) -> None:
