@@ -225,6 +225,6 @@ def test_small_gradients_do_not_underflow_in_float16(monkeypatch: pytest.MonkeyP
         with capture_attention(loading.load(OWN, "pocket", device="cpu", precision=precision)) as capture:
             reference = capture.reference(z, 0)
             gradients.append(
-                samplers._gradient(capture, canvas, 100, reference, [Window(0, 0, 32, 32)], constraints, plan)
+                samplers._Descent(capture, constraints, plan).gradient(canvas, 100, reference, [Window(0, 0, 32, 32)])
             )
     assert float(torch.cosine_similarity(*(g.flatten() for g in gradients), dim=0)) > 0.999

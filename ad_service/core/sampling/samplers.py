@@ -84,6 +84,7 @@ def optimize(
     """
     first, second = torch.zeros_like(canvas), torch.zeros_like(canvas)
     labels, in_context = _region_labels(capture, constraints), capture.model.family.in_context
+    descent = _Descent(capture, constraints, plan)
     reference: Reference | None = None
     for i, t in enumerate(timesteps(capture.model, plan)):
         if reference is None or not in_context:
@@ -93,8 +94,7 @@ def optimize(
             moved = [Accumulator(len(canvas), constraints.shape) for _ in range(3)]
             for batch in window_batches(capture, constraints.shape, generator):
                 z, m, v = (cut_windows(u, batch, constraints.shape) for u in (canvas, first, second))
-                gradient = _gradient(capture, z, t, reference, batch, constraints, plan)
-                z, m, v = _adam(z, m, v, gradient, age, plan.learning_rate)
+                z, m, v = _adam(z, m, v, descent.gradient(z, t, reference, batch), age, plan.learning_rate)
                 for total, value in zip(moved, (z, m, v), strict=True):
                     total.add(batch, value)
             changed, first, second = (check_finite(total.mean()) for total in moved)
@@ -116,7 +116,7 @@ def sample(
     steps = timesteps(model, plan)
     start, noise = canvas, torch.randn(canvas.shape, generator=generator)
     canvas = ddim_step(model, start, noise, steps[0])
-    labels = _region_labels(capture, constraints)
+    labels, descent = _region_labels(capture, constraints), _Descent(capture, constraints, plan)
     reference: Reference | None = None
     for i, t in enumerate(steps):
         after = steps[i + 1] if i + 1 < len(steps) else None
@@ -134,7 +134,7 @@ def sample(
                 x0, eps = predict_x0_eps(model, z, prediction, t)
             z = x0 if after is None else ddim_step(model, x0, eps, after)
             if after is not None and reference is not None:
-                z = _descend(capture, z, after, reference, batch, constraints, plan)
+                z = descent.iterate(z, after, reference, batch)
             total.add(batch, z)
             clean.add(batch, x0)
         canvas = check_finite(total.mean())
@@ -214,46 +214,69 @@ def _window_labels(capture: AttentionCapture, constraints: Constraints, batch: l
 # ---------------------------------------------------------------------------------------------- loss and gradient
 
 
-def _loss(
-    capture: AttentionCapture,
-    layers: dict[int, Layer],
-    reference: Reference,
-    layout: TokenLabels | None,
-    content: dict[int, Layer] | None,
-    weight: float,
-) -> Tensor:
-    """The AD loss and the weighted content loss, summed over layers and windows."""
-    total = torch.zeros((), device=capture.model.device)
-    for i, layer in layers.items():
+class _Descent:
+    """The loss of one sampler and its gradient, in batches that fit into memory."""
+
+    def __init__(self, capture: AttentionCapture, constraints: Constraints, plan: Plan) -> None:
+        self.capture, self.constraints, self.plan = capture, constraints, plan
+
+    def gradient(self, z: Tensor, t: int, reference: Reference, batch: list[Window]) -> Tensor:
+        """The gradient for windows z (B, C, h, w), on their device; in smaller batches if memory runs out."""
+        try:
+            with _choosing_batch(self.capture, len(z)):
+                return self._gradient_at_once(z, t, reference, batch)
+        except torch.OutOfMemoryError:
+            if len(z) == 1:
+                raise
+        size = self.capture.batch = len(z) // 2
+        torch.cuda.empty_cache()  # does nothing without CUDA
+        parts = zip(z.split(size), (batch[i : i + size] for i in range(0, len(z), size)), strict=True)
+        return torch.cat([self.gradient(part, t, reference, some) for part, some in parts])
+
+    def iterate(self, z: Tensor, t: int, reference: Reference, batch: list[Window]) -> Tensor:
+        """Windows z (B, C, h, w) after a few iterations of a fresh Adam."""
+        m, v = torch.zeros_like(z), torch.zeros_like(z)
+        for k in range(1, self.plan.iterations + 1):
+            z, m, v = _adam(z, m, v, self.gradient(z, t, reference, batch), k, self.plan.learning_rate)
+        return z
+
+    def _gradient_at_once(self, z: Tensor, t: int, reference: Reference, batch: list[Window]) -> Tensor:
+        capture, device = self.capture, self.capture.model.device
+        layout = _window_labels(capture, self.constraints, batch)
+        content = self._content_layers(t, reference, batch, layout)
+        with torch.enable_grad():
+            leaf = z.detach().to(device).requires_grad_()
+            loss = self._loss(capture.record(leaf, t, reference, layout), reference, layout, content)
+            (gradient,) = torch.autograd.grad(LOSS_SCALE * loss, leaf)
+        capture.backwards += len(z)
+        return gradient.to(z.device) / LOSS_SCALE
+
+    def _content_layers(
+        self, t: int, reference: Reference, batch: list[Window], layout: TokenLabels | None
+    ) -> dict[int, Layer] | None:
+        if self.constraints.content is None or self.plan.content_weight <= 0:
+            return None
         with torch.no_grad():
-            target = capture.target(i, layer, reference, layout)
-        total = total + ad_loss(attend(layer.Q, layer.K, layer.V, capture.similarity), target).sum()
-        if content is not None:
-            total = total + weight * content_loss(layer.Q, content[i].Q).sum()
-    return total
+            z = cut_windows(self.constraints.content, batch, self.constraints.shape).to(self.capture.model.device)
+            return self.capture.record(z, t, reference, layout)
 
-
-def _gradient(
-    capture: AttentionCapture,
-    z: Tensor,
-    t: int,
-    reference: Reference,
-    batch: list[Window],
-    constraints: Constraints,
-    plan: Plan,
-) -> Tensor:
-    """The gradient of the loss for windows z (B, C, h, w), on the host; in smaller batches if memory runs out."""
-    try:
-        with _choosing_batch(capture, len(z)):
-            return _gradient_at_once(capture, z, t, reference, batch, constraints, plan)
-    except torch.OutOfMemoryError:
-        if len(z) == 1:
-            raise
-    capture.batch = len(z) // 2
-    torch.cuda.empty_cache()  # does nothing without CUDA
-    size = capture.batch
-    parts = zip(z.split(size), (batch[i : i + size] for i in range(0, len(z), size)), strict=True)
-    return torch.cat([_gradient(capture, part, t, reference, some, constraints, plan) for part, some in parts])
+    def _loss(
+        self,
+        layers: dict[int, Layer],
+        reference: Reference,
+        layout: TokenLabels | None,
+        content: dict[int, Layer] | None,
+    ) -> Tensor:
+        """The AD loss and the weighted content loss, summed over layers and windows."""
+        capture = self.capture
+        total = torch.zeros((), device=capture.model.device)
+        for i, layer in layers.items():
+            with torch.no_grad():
+                target = capture.target(i, layer, reference, layout)
+            total = total + ad_loss(attend(layer.Q, layer.K, layer.V, capture.similarity), target).sum()
+            if content is not None:
+                total = total + self.plan.content_weight * content_loss(layer.Q, content[i].Q).sum()
+        return total
 
 
 @contextmanager
@@ -270,60 +293,6 @@ def _choosing_batch(capture: AttentionCapture, count: int) -> Iterator[None]:
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free = torch.cuda.mem_get_info(device)[0] + unused
     capture.batch = max(1, min(MAX_BATCH, int(0.8 * free / each)))
-
-
-def _gradient_at_once(
-    capture: AttentionCapture,
-    z: Tensor,
-    t: int,
-    reference: Reference,
-    batch: list[Window],
-    constraints: Constraints,
-    plan: Plan,
-) -> Tensor:
-    device = capture.model.device
-    layout = _window_labels(capture, constraints, batch)
-    content = _content_layers(capture, t, reference, batch, constraints, plan, layout)
-    with torch.enable_grad():
-        leaf = z.detach().to(device).requires_grad_()
-        layers = capture.record(leaf, t, reference, layout)
-        loss = _loss(capture, layers, reference, layout, content, plan.content_weight)
-        (gradient,) = torch.autograd.grad(LOSS_SCALE * loss, leaf)
-    capture.backwards += len(z)
-    return gradient.to(z.device) / LOSS_SCALE
-
-
-def _content_layers(
-    capture: AttentionCapture,
-    t: int,
-    reference: Reference,
-    batch: list[Window],
-    constraints: Constraints,
-    plan: Plan,
-    layout: TokenLabels | None,
-) -> dict[int, Layer] | None:
-    if constraints.content is None or plan.content_weight <= 0:
-        return None
-    with torch.no_grad():
-        z = cut_windows(constraints.content, batch, constraints.shape).to(capture.model.device)
-        return capture.record(z, t, reference, layout)
-
-
-def _descend(
-    capture: AttentionCapture,
-    z: Tensor,
-    t: int,
-    reference: Reference,
-    batch: list[Window],
-    constraints: Constraints,
-    plan: Plan,
-) -> Tensor:
-    """A few iterations of a fresh Adam on windows z (B, C, h, w)."""
-    m, v = torch.zeros_like(z), torch.zeros_like(z)
-    for k in range(1, plan.iterations + 1):
-        gradient = _gradient(capture, z, t, reference, batch, constraints, plan)
-        z, m, v = _adam(z, m, v, gradient, k, plan.learning_rate)
-    return z
 
 
 def _adam(z: Tensor, m: Tensor, v: Tensor, gradient: Tensor, age: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import Shape
 from ad_service.core.sampling import samplers
-from ad_service.core.sampling.attention import AttentionCapture, capture_attention
+from ad_service.core.sampling.attention import capture_attention
 from ad_service.core.sampling.losses import ad_loss, attend
 from ad_service.core.sampling.samplers import (
     Constraints,
@@ -265,15 +265,15 @@ def test_the_size_of_a_batch_changes_nothing(method: str) -> None:
 
 @METHODS
 def test_a_batch_that_runs_out_of_memory_is_halved(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    gradient = samplers._gradient_at_once
+    gradient = samplers._Descent._gradient_at_once
 
-    def of_two(capture: AttentionCapture, z: Tensor, *rest: Any) -> Tensor:
+    def of_two(descent: Any, z: Tensor, *rest: Any) -> Tensor:
         if len(z) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return gradient(capture, z, *rest)
+        return gradient(descent, z, *rest)
 
     whole, _ = in_batches(method, 4)
-    monkeypatch.setattr(samplers, "_gradient_at_once", of_two)
+    monkeypatch.setattr(samplers._Descent, "_gradient_at_once", of_two)
     parted, size = in_batches(method, 4)
     assert size == 2
     torch.testing.assert_close(parted, whole, atol=2e-3, rtol=0)
@@ -283,6 +283,6 @@ def test_one_window_that_runs_out_of_memory_is_an_error(monkeypatch: pytest.Monk
     def full(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(samplers, "_gradient_at_once", full)
+    monkeypatch.setattr(samplers._Descent, "_gradient_at_once", full)
     with pytest.raises(torch.OutOfMemoryError):
         in_batches("optimize", 4)
