@@ -2,7 +2,7 @@
 
 import sys
 
-from ad_service.cli.main import main
+from ad_service.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,7 +20,7 @@ from PIL import Image
 
 import install
 from ad_service.bench import report
-from ad_service.cli import main
+from ad_service.cli.command_line import make_parser
 from ad_service.storage import models
 from blender_addon import wire
 from blender_addon.link import records
@@ -136,7 +136,7 @@ def options_of(parser: argparse.ArgumentParser, name: str) -> Iterator[tuple[str
 
 
 def commands() -> dict[str, set[str]]:
-    known = dict(options_of(main.make_parser(), "ad-service"))
+    known = dict(options_of(make_parser(), "ad-service"))
     return known | dict(options_of(install.parser(), "install.py"))
 
 

@@ -273,7 +273,11 @@ def test_the_wheel_has_the_weights_and_no_training_code(tmp_path: Path) -> None:
     assert any(name.endswith(".safetensors") for name in weights)
     assert pocket == {"README.md", *weights, *(path.name for path in folder.glob("*.py"))}
     assert not [name for name in names if "training" in name]
-    assert {"ad_service/cli/main.py", "blender_addon/wire/kinds.py", "blender_addon/examples/cobbles.png"} <= names
+    assert {
+        "ad_service/cli/command_line.py",
+        "blender_addon/wire/kinds.py",
+        "blender_addon/examples/cobbles.png",
+    } <= names
     assert not [name for name in names if name.startswith("tests")]
 
 

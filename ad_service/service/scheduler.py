@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import logging
 import queue
+import sqlite3
 import threading
 import time
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 from ad_service.service.executors import CancelMethod, Event, Executor, JobReported, WorkerLost, WorkerReady
 from ad_service.storage.jobs import Jobs
@@ -43,6 +47,10 @@ class SlotState:
 
     ready: bool = False
     job: str | None = None
+    message: str = "the worker is starting"
+    """Why the worker is not ready, in words; empty while it is."""
+    backlog: deque[Event] = field(default_factory=deque)
+    """Events of the worker that are not recorded yet, oldest first."""
     canceled_at: float | None = None
     """time.monotonic() when the worker was first asked to stop its job."""
     cancel_method: CancelMethod | None = None
@@ -62,11 +70,8 @@ class Scheduler:
         self._timeouts = timeouts or Timeouts()
         self._slots = {worker: SlotState() for worker in executor.devices()}
         self._events: queue.Queue[Event | RecordChanged] = queue.Queue()
-        self._event: Event | RecordChanged | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
-        self.status_message = "the worker is starting"
-        """Why no worker is ready, in words; empty while all are well."""
 
     def start(self) -> None:
         self._executor.start(self._events.put)
@@ -79,6 +84,11 @@ class Scheduler:
         self._thread.join()
         self._executor.stop()
 
+    @property
+    def status_message(self) -> str:
+        """Why workers are not ready, in words; empty while all are."""
+        return "; ".join(dict.fromkeys(slot.message for slot in self._slots.values() if slot.message))
+
     def device(self) -> protocol.Ready:
         """The device of the first ready worker.
 
@@ -87,43 +97,66 @@ class Scheduler:
         for device in self._executor.devices().values():
             if device is not None:
                 return device
-        raise WireError("device-unavailable", self.status_message)
+        raise WireError("device-unavailable", self.status_message or "the worker has ended and is started again")
 
     # ---------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
         with self._jobs.listener(lambda _: self._events.put(RecordChanged())):
             while not self._stopping.is_set():
-                self._try_turn()
-
-    def _try_turn(self) -> None:
-        """A turn; an event whose handling fails, for example because the disk is full, is handled again in the next."""
-        try:
-            self._turn()
-        except Exception:
-            logger.exception("Unexpected error in the scheduler")
-            self._stopping.wait(1.0)
+                self._turn()
 
     def _turn(self) -> None:
-        """Enforces cancels, assigns jobs, and handles one event."""
-        if self._event is None:
-            self._enforce_cancels()
-            self._assign_jobs()
-            canceling = any(slot.canceled_at is not None for slot in self._slots.values())
-            try:
-                self._event = self._events.get(timeout=0.1 if canceling else 1.0)
-            except queue.Empty:
-                return
-        self.on_event(self._event)
-        self._event = None
+        """Records the events of each worker, enforces cancels, assigns jobs, and waits for the next event.
 
-    def on_event(self, event: Event | RecordChanged) -> None:
-        """Records what an executor reports."""
-        if isinstance(event, RecordChanged):
+        An error, for example because the disk is full, concerns one step for one worker; the next turn tries it again.
+        """
+        for step in (self._record_backlog, self._enforce_cancel, self._assign_job):
+            for worker, slot in self._slots.items():
+                with self._logged(worker):
+                    step(worker, slot)
+        canceling = any(slot.canceled_at is not None for slot in self._slots.values())
+        with suppress(queue.Empty):
+            event = self._events.get(timeout=0.1 if canceling else 1.0)
+            if not isinstance(event, RecordChanged):
+                self._slots[event.worker].backlog.append(event)
+
+    @contextmanager
+    def _logged(self, worker: str) -> Iterator[None]:
+        """Logs an error inside the block, which ends the block only."""
+        try:
+            yield
+        except Exception:
+            logger.exception("Unexpected error in the scheduler for %s", worker)
+
+    def _record_backlog(self, worker: str, slot: SlotState) -> None:
+        """Records the events of a worker. One that cannot be recorded now is kept; one that never can fails its job."""
+        while slot.backlog:
+            try:
+                self._record(slot, slot.backlog[0])
+            except Exception as error:
+                if _can_pass(error):
+                    raise
+                logger.exception("An event of %s cannot be recorded", worker)
+                self._fail(slot, error)
+            slot.backlog.popleft()
+
+    def _fail(self, slot: SlotState, error: Exception) -> None:
+        """Fails the job of a worker because of an unexpected error in the scheduler."""
+        if slot.job is None:
             return
-        slot = self._slots[event.worker]
+        try:
+            self._jobs.fail(slot.job, WireError("internal", f"{type(error).__name__}: {error}").problem())
+        except Exception as second:
+            if _can_pass(second):
+                raise
+            logger.exception("Job %s cannot be failed", slot.job)
+        slot.release()
+
+    def _record(self, slot: SlotState, event: Event) -> None:
+        """Records what an executor reports of a worker."""
         if isinstance(event, WorkerReady):
-            slot.ready, slot.failed_starts, self.status_message = True, 0, ""
+            slot.ready, slot.failed_starts, slot.message = True, 0, ""
         elif isinstance(event, JobReported):
             self._on_report(slot, event.report)
         else:
@@ -158,39 +191,50 @@ class Scheduler:
     def _on_loss(self, slot: SlotState, event: WorkerLost) -> None:
         """Queues the job again or fails it; fails all waiting jobs when no worker can be started."""
         slot.ready, slot.failed_starts = False, event.failed_starts
-        self.status_message = f"the worker {event.worker} ended {event.reason} and is started again"
+        slot.message = f"the worker {event.worker} ended {event.reason} and is started again"
         if event.job is not None:
-            self._jobs.crash(event.job, event.reason)
+            if event.received:
+                self._jobs.crash(event.job, event.reason)
+            else:
+                self._jobs.unclaim(event.job)
             slot.release()
         failed_starts = min(slot.failed_starts for slot in self._slots.values())
         if failed_starts >= self._timeouts.max_failed_starts:
-            self.status_message = f"the worker ended {event.reason} at {failed_starts} starts: {event.last_line}"
+            slot.message = f"the worker ended {event.reason} at {failed_starts} starts: {event.last_line}"
             self._jobs.fail_waiting(
-                WireError("device-unavailable", self.status_message, worker=event.worker, failed_starts=failed_starts)
+                WireError("device-unavailable", slot.message, worker=event.worker, failed_starts=failed_starts)
             )
 
-    def _assign_jobs(self) -> None:
-        for worker, slot in self._slots.items():
-            if slot.ready and slot.job is None:
-                status = self._jobs.claim(worker)
-                if status is None:
-                    return
-                slot.job = status.id
-                self._executor.submit(worker, status.id, status.request)
+    def _assign_job(self, worker: str, slot: SlotState) -> None:
+        if not slot.ready or slot.job is not None:
+            return
+        status = self._jobs.claim(worker)
+        if status is None:
+            return
+        slot.job = status.id
+        try:
+            self._executor.submit(worker, status.id, status.request)
+        except Exception as error:
+            logger.exception("Job %s cannot be given to %s", status.id, worker)
+            self._fail(slot, error)
 
-    def _enforce_cancels(self) -> None:
+    def _enforce_cancel(self, worker: str, slot: SlotState) -> None:
         """First the flag, which the worker checks at its next step; then terminate, then kill."""
-        for worker, slot in self._slots.items():
-            if slot.job is None:
-                continue
-            if slot.canceled_at is None:
-                if self._jobs.get(slot.job).state != "canceling":
-                    continue
-                slot.canceled_at = time.monotonic()
-            waited = time.monotonic() - slot.canceled_at
-            method: CancelMethod = "flag"
-            if waited > self._timeouts.terminate:
-                method = "kill" if waited > self._timeouts.kill else "terminate"
-            if method != slot.cancel_method:
-                slot.cancel_method = method
-                self._executor.cancel(worker, slot.job, method)
+        if slot.job is None:
+            return
+        if slot.canceled_at is None:
+            if self._jobs.get(slot.job).state != "canceling":
+                return
+            slot.canceled_at = time.monotonic()
+        waited = time.monotonic() - slot.canceled_at
+        method: CancelMethod = "flag"
+        if waited > self._timeouts.terminate:
+            method = "kill" if waited > self._timeouts.kill else "terminate"
+        if method != slot.cancel_method:
+            slot.cancel_method = method
+            self._executor.cancel(worker, slot.job, method)
+
+
+def _can_pass(error: Exception) -> bool:
+    """Whether the record may accept a change later: its disk is full, or another program holds its file."""
+    return isinstance(error, sqlite3.OperationalError) or (isinstance(error, WireError) and error.code == "disk-full")

@@ -229,7 +229,18 @@ class Jobs:
                 )
                 self._end(job, changed, "failed", error.type.title, problem=error.problem(), crashes=crashes)
             elif row["state"] == "running":
-                self._requeue(row, changed, "Waiting for another try: the worker process died", crashes)
+                message = "Waiting for another try: the worker process died"
+                self._requeue(row, changed, message, attempt=row["attempt"] + 1, crashes=crashes)
+            return self.get(job)
+
+    def unclaim(self, job: str) -> JobStatus:
+        """Queues a job again that its worker never received; ends it if it was being canceled."""
+        with self._change() as changed:
+            row = self._row(job)
+            if row["state"] == "canceling":
+                self._end(job, changed, "canceled", "Canceled")
+            elif row["state"] == "running":
+                self._requeue(row, changed, "Waiting")
             return self.get(job)
 
     def fail_waiting(self, error: WireError) -> None:
@@ -250,7 +261,7 @@ class Jobs:
                     error = WireError("interrupted", f"the service stopped {row['attempt']} times during this job")
                     self._end(row["id"], changed, "failed", error.type.title, problem=error.problem())
                 else:
-                    self._requeue(row, changed, "Waiting: the service was stopped", row["crashes"])
+                    self._requeue(row, changed, "Waiting: the service was stopped", attempt=row["attempt"] + 1)
 
     def forget(self, keep: int) -> None:
         """Removes jobs that have ended, except the newest `keep` of them."""
@@ -320,20 +331,19 @@ class Jobs:
         changed.append(job)
 
     def _end(self, job: str, changed: list[str], state: str, message: str, **columns: Any) -> None:
-        self._update(job, changed, state=state, message=message, seconds_left=None, **columns)
+        self._update(job, changed, state=state, message=message, seconds_left=None, phase="", **columns)
 
-    def _requeue(self, row: sqlite3.Row, changed: list[str], message: str, crashes: int) -> None:
+    def _requeue(self, row: sqlite3.Row, changed: list[str], message: str, **columns: Any) -> None:
         self._update(
             row["id"],
             changed,
             state="queued",
-            attempt=row["attempt"] + 1,
-            crashes=crashes,
             progress=0.0,
             message=message,
             seconds_left=None,
             worker=None,
             phase="",
+            **columns,
         )
 
 

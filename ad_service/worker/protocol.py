@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from blender_addon.wire import Result
 from blender_addon.wire.jobs import result_of
@@ -38,15 +39,8 @@ def encode_command(command: Command) -> str:
 
 def decode_command(line: str) -> Command:
     """The command of a JSON line; raises ValueError for anything else."""
-    document = json.loads(line)
-    cls = _COMMANDS.get(document.pop("command", None)) if isinstance(document, dict) else None
-    try:
-        if cls is not None:
-            command: Command = cls(**document)
-            return command
-    except TypeError as error:
-        raise ValueError(f"incomplete command: {line[:200]!r}") from error
-    raise ValueError(f"not a command: {line[:200]!r}")
+    command: Command = _decode(line, "command", _COMMANDS)
+    return command
 
 
 @dataclass(frozen=True)
@@ -96,21 +90,75 @@ _EVENTS: dict[str, type[Any]] = {cls.__name__.lower(): cls for cls in (Ready, Pr
 
 
 def encode_event(event: Event) -> str:
-    """One JSON line, without the newline."""
-    return json.dumps({"event": type(event).__name__.lower(), **asdict(event)})
+    """One JSON line, without the newline; raises ValueError for NaN and infinity."""
+    return json.dumps({"event": type(event).__name__.lower(), **asdict(event)}, allow_nan=False)
 
 
 def decode_event(line: str) -> Event:
     """The event of a JSON line; raises ValueError for anything else."""
-    document = json.loads(line)
-    cls = _EVENTS.get(document.pop("event", None)) if isinstance(document, dict) else None
-    if cls is None:
-        raise ValueError(f"not an event: {line[:200]!r}")
-    known = {f.name for f in fields(cls)}
-    try:
-        if cls is Succeeded:
-            document["result"] = result_of(document["result"])
-        event: Event = cls(**{k: v for k, v in document.items() if k in known})
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"incomplete event: {line[:200]!r}") from error
+    event: Event = _decode(line, "event", _EVENTS)
     return event
+
+
+def _decode(line: str, key: str, classes: Mapping[str, type[Any]]) -> Any:
+    """The instance of a class in a JSON line, whose `key` names the class. Unknown fields are ignored.
+
+    Raises: ValueError.
+    """
+    try:
+        document = json.loads(line)
+    except RecursionError as error:
+        raise ValueError(f"JSON that is nested too deeply: {line[:200]!r}") from error
+    name = document.get(key) if isinstance(document, dict) else None
+    cls = classes.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise ValueError(f"no known {key}: {line[:200]!r}")
+    try:
+        values = {field.name: document[field.name] for field in fields(cls) if field.name in document}
+        if "result" in values:
+            values["result"] = _result(values["result"])
+        decoded = cls(**values)
+        _check_types(decoded)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"incomplete {key} ({error}): {line[:200]!r}") from error
+    return decoded
+
+
+def _result(document: Any) -> Result:
+    """Raises: KeyError, TypeError or ValueError for anything else than a result."""
+    if not isinstance(document, Mapping):
+        raise ValueError(f"result is {document!r:.100}; it must be an object")
+    if not isinstance(document.get("notes", ()), (list, tuple)):
+        raise ValueError(f"notes is {document['notes']!r:.100}; it must be a list")
+    result = result_of(document)
+    _check_types(result)
+    for name, values, expected in (
+        ("outputs", result.outputs.values(), str),
+        ("metrics", result.metrics.values(), (int, float)),
+        ("notes", result.notes, str),
+    ):
+        for value in values:
+            if not isinstance(value, expected):
+                raise ValueError(f"{name} contains {value!r:.100}")
+    return result
+
+
+_ACCEPTED: Mapping[Any, tuple[type, ...]] = {
+    str: (str,),
+    int: (int,),
+    float: (int, float),
+    str | None: (str, type(None)),
+    float | None: (int, float, type(None)),
+}
+"""The types in JSON of a field's type; every other field is an object, a Result or a tuple, which are checked too."""
+
+
+def _check_types(decoded: Any) -> None:
+    """Raises ValueError for a field of another type than declared, and for NaN and infinity."""
+    for name, declared in get_type_hints(type(decoded)).items():
+        value = getattr(decoded, name)
+        accepted = _ACCEPTED.get(declared, (Mapping, Result, tuple))
+        if not isinstance(value, accepted) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r:.100}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")

@@ -177,7 +177,7 @@ def test_the_small_stable_diffusion_has_the_layers_of_the_real_one() -> None:
 
 def call(*arguments: object) -> int:
     try:
-        return main.main(["bench", *map(str, arguments)])
+        return main(["bench", *map(str, arguments)])
     except SystemExit as end:
         return int(end.code or 0)
 

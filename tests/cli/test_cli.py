@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from PIL import Image
 
 import ad_service
 import ad_service.worker.runner
-from ad_service.cli.main import main
+from ad_service.cli import main
 from ad_service.storage.blobs import BlobStore
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import encode_png, job_document
@@ -501,6 +502,15 @@ def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "ad_service", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
+
+
+def test_the_installed_script_and_those_of_older_installations_start_the_same_command_line() -> None:
+    declared = re.search(r'^ad-service = "([\w.]+):(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert declared is not None
+    for module, function in (declared.groups(), ("ad_service.cli", "main")):
+        script = f"import sys; from {module} import {function}; sys.exit({function}())"
+        answer = subprocess.run([sys.executable, "-c", script, "--version"], capture_output=True, text=True, cwd=ROOT)
+        assert (answer.returncode, answer.stdout.strip()) == (0, f"ad-service {ad_service.__version__}"), answer.stderr
 
 
 def test_the_package_runs_as_a_module() -> None:

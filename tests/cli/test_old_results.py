@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ad_service.cli.main import main
+from ad_service.cli import main
 from ad_service.worker.image_files import job_document
 
 DATA = Path(__file__).parents[1] / "data"

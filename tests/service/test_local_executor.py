@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from ad_service.service.executors import Event, WorkerLost, WorkerReady
+from ad_service.service.executors import Event, JobReported, WorkerLost, WorkerReady
 from ad_service.service.executors.local import LocalExecutor, RestartDelays, describe_exit
 from ad_service.service.scheduler import Scheduler
 from ad_service.storage.jobs import Jobs
 from ad_service.storage.settings import Settings
+from ad_service.worker import protocol
 from blender_addon.wire import JobRequest
 from tests.support.processes import is_alive, wait_until
 
@@ -116,7 +118,7 @@ def test_a_job_for_a_worker_that_has_ended_is_reported_lost(tmp_path: Path) -> N
     with started(tmp_path, "never_starts") as (executor, events):
         executor.submit("local-1", "a", {})
         lost = events.get(timeout=10)
-        assert isinstance(lost, WorkerLost) and (lost.worker, lost.job) == ("local-1", "a")
+        assert isinstance(lost, WorkerLost) and (lost.worker, lost.job, lost.received) == ("local-1", "a", False)
         assert executor.devices() == {"local-1": None}
 
 
@@ -133,6 +135,61 @@ def test_a_ready_worker_names_its_device(tmp_path: Path) -> None:
         device = executor.devices()["local-1"]
         assert device is not None and device.device_name == "a fixture"
     assert events.empty(), "a worker that is stopped is not lost"
+
+
+def test_starts_that_fail_are_counted_and_reported(tmp_path: Path) -> None:
+    executor = LocalExecutor((str(tmp_path / "missing"),), tmp_path / "worker.log", delays=RestartDelays(first=0.01))
+    events: queue.Queue[Event] = queue.Queue()
+    executor.start(events.put)
+    try:
+        losses = [events.get(timeout=10) for _ in range(3)]
+    finally:
+        executor.stop()
+    assert [lost.failed_starts for lost in losses if isinstance(lost, WorkerLost)] == [1, 2, 3]
+    assert all(isinstance(lost, WorkerLost) and "FileNotFoundError" in lost.reason for lost in losses)
+
+
+def test_an_odd_line_is_ignored_and_an_error_starts_the_process_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+import sys
+print('{"event": []}')
+print("[" * 100_000)
+print('{"event": "ready", "device": "cpu", "device_name": "a", "memory_total": 1, "memory_free": 1}', flush=True)
+sys.stdin.readline()
+print('{"event": "succeeded", "job": "a", "result": 5}')
+print('{"event": "ready", "device": "cpu", "device_name": "b", "memory_total": 1, "memory_free": 1}', flush=True)
+sys.stdin.readline()
+print("defect", flush=True)
+sys.stdin.readline()
+"""
+    decode = protocol.decode_event
+
+    def with_defect(line: str) -> protocol.Event:
+        if line == "defect\n":
+            raise ZeroDivisionError
+        return decode(line)
+
+    monkeypatch.setattr(protocol, "decode_event", with_defect)
+    command = (sys.executable, "-c", script)
+    executor = LocalExecutor(command, tmp_path / "worker.log", delays=RestartDelays(first=0.01))
+    events: queue.Queue[Event] = queue.Queue()
+    executor.start(events.put)
+    try:
+        assert events.get(timeout=10) == WorkerReady("local-1")
+        executor.submit("local-1", "a", {})
+        report = events.get(timeout=10)
+        assert isinstance(report, JobReported) and isinstance(report.report, protocol.Failed)
+        assert report.report.job == "a" and "without a report" in report.report.problem["detail"]
+        assert events.get(timeout=10) == WorkerReady("local-1")
+        executor.submit("local-1", "b", {})
+        lost = events.get(timeout=10)
+        assert isinstance(lost, WorkerLost) and (lost.job, lost.received) == ("b", True)
+        assert "ZeroDivisionError" in lost.reason
+        assert events.get(timeout=10) == WorkerReady("local-1"), "a new process"
+    finally:
+        executor.stop()
 
 
 def test_a_log_above_its_limit_is_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

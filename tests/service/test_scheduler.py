@@ -48,9 +48,9 @@ class FakeExecutor:
         self._devices[worker] = DEVICE
         self.on_event(WorkerReady(worker))
 
-    def lose(self, worker: str, job: str | None, failed_starts: int = 0) -> None:
+    def lose(self, worker: str, job: str | None, failed_starts: int = 0, received: bool = True) -> None:
         self._devices[worker] = None
-        self.on_event(WorkerLost(worker, job, "with exit code 3", "no kernel image", failed_starts))
+        self.on_event(WorkerLost(worker, job, "with exit code 3", "no kernel image", failed_starts, received))
 
     def report(self, worker: str, report: protocol.JobEvent) -> None:
         self.on_event(JobReported(worker, report))
@@ -211,6 +211,105 @@ def test_a_result_that_a_full_disk_rejects_is_recorded_later(jobs: Jobs, monkeyp
         executor.report("one", protocol.Succeeded("a", RESULT))
         wait_until(lambda: jobs.get("a").state == "succeeded")
     assert tries == ["a", "a"]
+
+
+def test_an_event_that_can_never_be_recorded_fails_its_job_and_no_other(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(job: str, result: Result) -> object:
+        raise TypeError("not a result")
+
+    monkeypatch.setattr(jobs, "succeed", fails)
+    submit(jobs, "a", "b")
+    with running(jobs, "one") as (_, executor):
+        executor.make_ready("one")
+        wait_until(lambda: executor.submitted == [("one", "a")])
+        executor.report("one", protocol.Succeeded("a", RESULT))
+        wait_until(lambda: executor.submitted[1:] == [("one", "b")])
+        problem = jobs.get("a").problem
+        assert problem is not None and (problem["type"], problem["detail"]) == ("internal", "TypeError: not a result")
+
+
+def test_a_result_that_waits_for_the_disk_blocks_no_other_worker(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(job: str, result: Result) -> object:
+        raise WireError("disk-full", "no space is left")
+
+    monkeypatch.setattr(jobs, "succeed", full)
+    submit(jobs, "a", "b", "c")
+    with running(jobs, "one", "two") as (_, executor):
+        executor.make_ready("one")
+        wait_until(lambda: executor.submitted == [("one", "a")])
+        executor.make_ready("two")
+        wait_until(lambda: executor.submitted[1:] == [("two", "b")])
+        executor.report("one", protocol.Succeeded("a", RESULT))
+        jobs.cancel("b")
+        wait_until(lambda: executor.canceled == [("two", "b", "flag")])
+        executor.report("two", protocol.Canceled("b"))
+        wait_until(lambda: executor.submitted[2:] == [("two", "c")])
+        assert [jobs.get(job).state for job in "abc"] == ["running", "canceled", "running"]
+
+
+def test_events_and_cancels_are_handled_while_no_job_can_be_assigned(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(jobs, "a", "b", "c")
+    with running(jobs, "one", "two", "three") as (_, executor):
+        for worker, job in (("one", "a"), ("two", "b")):
+            executor.make_ready(worker)
+            wait_until(lambda worker=worker, job=job: (worker, job) in executor.submitted)
+
+        def full(worker: str) -> object:
+            raise WireError("disk-full", "no space is left")
+
+        monkeypatch.setattr(jobs, "claim", full)
+        executor.make_ready("three")
+        executor.report("one", protocol.Succeeded("a", RESULT))
+        wait_until(lambda: jobs.get("a").state == "succeeded")
+        jobs.cancel("b")
+        wait_until(lambda: executor.canceled == [("two", "b", "flag")])
+        executor.report("two", protocol.Canceled("b"))
+        wait_until(lambda: jobs.get("b").state == "canceled")
+
+
+def test_a_job_that_cannot_be_given_to_its_worker_fails(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(jobs, "one") as (_, executor):
+
+        def fails(worker: str, job: str, request: Mapping[str, Any]) -> None:
+            raise TypeError("not JSON")
+
+        monkeypatch.setattr(executor, "submit", fails)
+        executor.make_ready("one")
+        submit(jobs, "a")
+        wait_until(lambda: jobs.get("a").state == "failed")
+
+
+def test_a_job_that_its_worker_never_received_runs_again_without_a_crash(jobs: Jobs) -> None:
+    submit(jobs, "a")
+    with running(jobs, "one") as (_, executor):
+        for count in range(1, 5):
+            executor.make_ready("one")
+            wait_until(lambda count=count: len(executor.submitted) == count)
+            executor.lose("one", "a", received=False)
+            wait_until(lambda: jobs.get("a").state == "queued")
+        assert jobs.get("a").attempt == 1
+
+
+def test_no_ready_worker_is_explained_even_before_its_loss_is_recorded(jobs: Jobs) -> None:
+    with running(jobs, "one") as (scheduler, executor):
+        executor.make_ready("one")
+        wait_until(lambda: scheduler.status_message == "")
+        executor._devices["one"] = None
+        with pytest.raises(WireError, match="the worker has ended"):
+            scheduler.device()
+
+
+def test_the_status_of_a_lost_worker_stays_when_another_is_ready(jobs: Jobs) -> None:
+    with running(jobs, "one", "two") as (scheduler, executor):
+        executor.lose("one", None)
+        wait_until(lambda: "the worker one ended" in scheduler.status_message)
+        executor.make_ready("two")
+        wait_until(lambda: "is starting" not in scheduler.status_message)
+        assert "the worker one ended" in scheduler.status_message
 
 
 def test_progress_that_cannot_be_recorded_is_dropped(jobs: Jobs) -> None:

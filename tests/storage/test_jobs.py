@@ -52,7 +52,7 @@ def test_a_job_waits_runs_and_succeeds(jobs: Jobs) -> None:
     assert (status.phase, status.worker) == ("sampling", "local-1")
     status = jobs.succeed("a", RESULT)
     assert (status.state, status.progress, status.seconds_left) == ("succeeded", 1.0, None)
-    assert status.result == RESULT
+    assert (status.result, status.phase, status.worker) == (RESULT, "", "local-1")
 
 
 def test_submitting_the_same_again_returns_the_job_as_it_is(jobs: Jobs) -> None:
@@ -159,6 +159,19 @@ def test_a_job_whose_worker_dies_is_queued_again_and_then_fails(jobs: Jobs) -> N
     assert status.state == "failed"
     assert status.problem is not None and status.problem["type"] == "worker-crashed"
     assert "2 times" in status.problem["detail"] and "SIGKILL" in status.problem["detail"]
+
+
+def test_a_job_that_its_worker_never_received_is_queued_again_without_a_crash(jobs: Jobs) -> None:
+    jobs.submit("a", request())
+    for _ in range(3):
+        jobs.claim("local-1")
+        status = jobs.unclaim("a")
+        assert (status.state, status.attempt, status.worker) == ("queued", 1, None)
+    jobs.claim("local-1")
+    assert jobs.crash("a", "by signal SIGKILL").state == "queued", "the first crash"
+    jobs.claim("local-1")
+    jobs.cancel("a")
+    assert jobs.unclaim("a").state == "canceled"
 
 
 def test_a_job_whose_worker_dies_during_a_cancel_is_canceled(jobs: Jobs) -> None:

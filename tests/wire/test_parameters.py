@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ad_service.cli.main import main
+from ad_service.cli import main
 from blender_addon import wire
 from blender_addon.wire import Choice, Integer, JobRequest, Number, Parameter, Rows, Text, WireError
 

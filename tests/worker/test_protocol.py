@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from ad_service.worker import protocol
@@ -33,7 +36,14 @@ def test_a_command_is_read_back_from_its_line(command: protocol.Command) -> None
     assert protocol.decode_command(line) == command
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[]", "3", '{"event": "exploded"}', "Loading pipeline components..."])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("", "{}", "[]", "3", "Loading pipeline components...", "[" * 100_000),
+        *('{"event": "exploded"}', '{"event": []}', '{"command": {}}'),
+    ],
+    ids=lambda line: line[:20],
+)
 def test_other_lines_are_rejected(line: str) -> None:
     with pytest.raises(ValueError):
         protocol.decode_event(line)
@@ -53,3 +63,34 @@ def test_an_incomplete_event_is_rejected(line: str) -> None:
 def test_an_incomplete_command_is_rejected(line: str) -> None:
     with pytest.raises(ValueError, match="incomplete command"):
         protocol.decode_command(line)
+
+
+def changed(event: protocol.Event, name: str, value: object) -> str:
+    return json.dumps({**json.loads(protocol.encode_event(event)), name: value})
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "value"),
+    [
+        *((0, "device", None), (0, "memory_free", "much"), (0, "memory_free", 1.5), (0, "memory_total", True)),
+        *((1, "job", 5), (1, "fraction", "0.5"), (1, "fraction", math.nan), (1, "fraction", math.inf)),
+        *((1, "message", None), (1, "preview", 3), (1, "seconds_left", []), (1, "phase", None)),
+        *((2, "result", 5), (2, "result", {}), (2, "result", {"outputs": 3}), (2, "result", {"outputs": {"image": 3}})),
+        *((2, "result", {"outputs": {}, "metrics": {"a": "b"}}), (2, "result", {"outputs": {}, "notes": 3})),
+        *((3, "problem", 5), (3, "problem", None), (4, "job", [])),
+    ],
+)
+def test_an_event_with_a_field_of_a_wrong_type_is_rejected(number: int, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match="incomplete event"):
+        protocol.decode_event(changed(EVENTS[number], name, value))
+
+
+@pytest.mark.parametrize("line", ['{"command": "run", "job": "a", "request": 5}', '{"command": "cancel", "job": []}'])
+def test_a_command_with_a_field_of_a_wrong_type_is_rejected(line: str) -> None:
+    with pytest.raises(ValueError, match="incomplete command"):
+        protocol.decode_command(line)
+
+
+def test_an_event_that_contains_nan_cannot_be_sent() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        protocol.encode_event(protocol.Succeeded("a", Result({"image": SHA}, {"seam_x": math.nan})))

@@ -31,8 +31,9 @@ class JobReported:
 class WorkerLost:
     """A worker ended, and the executor starts it again.
 
-    `job` is the job that ended with it. `reason` is how it ended, such as "with exit code 3"; `last_line` is the last
-    line of its log. `failed_starts` counts the starts in a row that ended before the worker was ready.
+    `job` is the job that ended with it, and `received` whether the worker had received that job. `reason` is how it
+    ended, such as "with exit code 3"; `last_line` is the last line of its log. `failed_starts` counts the starts in a
+    row that ended before the worker was ready.
     """
 
     worker: str
@@ -40,6 +41,7 @@ class WorkerLost:
     reason: str
     last_line: str
     failed_starts: int
+    received: bool = True
 
 
 Event = WorkerReady | JobReported | WorkerLost

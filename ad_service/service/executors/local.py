@@ -18,6 +18,7 @@ from typing import Any
 from ad_service.service.executors import CancelMethod, Event, JobReported, WorkerLost, WorkerReady
 from ad_service.worker import protocol
 from ad_service.worker.protocol import Ready
+from blender_addon.wire import WireError
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ class Slot:
         """Held while an event is sent, so that events have the order in which the state changed."""
         self._process: subprocess.Popen[str] | None = None
         self._job: str | None = None
+        self._received = False
+        """Whether the process has received `_job`."""
         self._failed_starts = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=worker, daemon=True)
@@ -106,11 +109,11 @@ class Slot:
 
     def submit(self, job: str, request: Mapping[str, Any]) -> None:
         with self._lock:
-            self._job = job
+            self._job, self._received = job, False
             if self.device is None:
                 self._report_loss("before it received the job")
             else:
-                self._send(protocol.Run(job, request))
+                self._received = self._send(protocol.Run(job, request))
 
     def cancel(self, job: str, method: CancelMethod) -> None:
         with self._lock:
@@ -123,47 +126,57 @@ class Slot:
             else:
                 self._process.kill()
 
-    def _send(self, command: protocol.Command) -> None:
+    def _send(self, command: protocol.Command) -> bool:
+        """Whether the process has received the command; if not, it has ended, which the thread notices."""
         assert self._process and self._process.stdin
         try:
             self._process.stdin.write(protocol.encode_command(command) + "\n")
             self._process.stdin.flush()
         except OSError:
-            logger.warning("%s no longer reads commands", self._worker)  # it has ended, which its thread notices
+            logger.warning("%s no longer reads commands", self._worker)
+            return False
+        return True
 
     # ---------------------------------------------------------------------- the thread
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._run_process()
+            try:
+                ended = describe_exit(self._run_process())
+            except Exception as error:  # starting it can fail, for example because the disk of the log is full
+                logger.exception("%s is ended because of an error", self._worker)
+                ended = f"because of an error in the service ({type(error).__name__}: {error})"
+            self._end_process(ended)
+            if self._failed_starts:
+                self._stopping.wait(min(self._delays.first * 2.0 ** (self._failed_starts - 1), self._delays.longest))
 
-    def _run_process(self) -> None:
-        """Starts a process, passes its events on until it ends, and waits before the next start."""
-        try:
-            process = self._start_process()
-        except OSError:  # the disk of the log may be full
-            logger.exception("%s cannot be started", self._worker)
-            self._stopping.wait(self._delays.first)
-            return
+    def _run_process(self) -> int:
+        """Starts a process and passes its events on until it ends; returns its exit code."""
+        process = self._start_process()
         with self._lock:
             self._process = process
             if self._stopping.is_set():
                 process.terminate()
-        assert process.stdout and process.stdin
+        assert process.stdout
         for line in process.stdout:
             self._read_event(line)
-        process.wait()
+        return process.wait()
+
+    def _end_process(self, reason: str) -> None:
+        """Ends the process if it still runs, and reports its loss."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
         with self._lock:
-            process.stdout.close()
-            with suppress(OSError):  # commands that it did not read
-                process.stdin.close()
-            was_ready = self.device is not None
+            for pipe in (process.stdin, process.stdout) if process is not None else ():
+                assert pipe
+                with suppress(OSError):  # commands that it did not read
+                    pipe.close()
+            self._failed_starts = self._failed_starts + 1 if self.device is None else 0
             self._process = self.device = None
-            self._failed_starts = 0 if was_ready else self._failed_starts + 1
             if not self._stopping.is_set():
-                self._report_loss(describe_exit(process.returncode))
-        if not was_ready:
-            self._stopping.wait(min(self._delays.first * 2.0 ** (self._failed_starts - 1), self._delays.longest))
+                self._report_loss(reason)
 
     def _start_process(self) -> subprocess.Popen[str]:
         if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
@@ -188,7 +201,10 @@ class Slot:
             return
         with self._lock:
             if isinstance(event, Ready):
-                self.device = event
+                if self._job is not None:
+                    error = WireError("internal", f"{self._worker} ended the job without a report that can be read")
+                    self._on_event(JobReported(self._worker, protocol.Failed(self._job, error.problem())))
+                self.device, self._job = event, None
                 self._on_event(WorkerReady(self._worker))
             elif event.job != self._job:
                 logger.error("%s sent an event of job %s while it runs %s", self._worker, event.job, self._job)
@@ -199,7 +215,9 @@ class Slot:
 
     def _report_loss(self, reason: str) -> None:
         logger.warning("%s ended %s", self._worker, reason)
-        self._on_event(WorkerLost(self._worker, self._job, reason, self._last_line(), self._failed_starts))
+        self._on_event(
+            WorkerLost(self._worker, self._job, reason, self._last_line(), self._failed_starts, self._received)
+        )
         self._job = None
 
     def _last_line(self) -> str:
