@@ -22,13 +22,13 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 def parse_count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer")
     return int(text)
 
 
 def parse_port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to 65535")
     return int(text)
 
 

@@ -121,7 +121,7 @@ def _check_output(out: Path, job: JobFile) -> None:
 def _write(path: Path, data: bytes, store: BlobStore) -> None:
     """Writes a result; one that cannot be written is kept in the store, and the error names it."""
     try:
-        with atomic_writer(path, mode=0o666) as file:
+        with atomic_writer(path, mode=0o666, durable=True) as file:
             file.write(data)
     except OSError as error:
         kept = ""

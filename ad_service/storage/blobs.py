@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ad_service.storage.files import atomic_writer, disk_errors
+from ad_service.storage.files import atomic_writer, disk_errors, remove_drafts
 from blender_addon.wire import SHA256, WireError
 
 
@@ -80,21 +80,22 @@ class BlobStore:
 
         Raises: WireError `blob-mismatch` for other bytes than `sha` names, `disk-full`.
         """
-        with disk_errors(self.folder), atomic_writer(self.path(sha), keep_in_use=True) as file:
+        with disk_errors(self.folder), atomic_writer(self.path(sha), keep_in_use=True, durable=True) as file:
             writer = BlobWriter(file)
             yield writer
             writer.check(sha)
 
     def prune(self, keep: Container[str], older_than: float) -> int:
-        """Removes files that `keep` does not contain and nobody used for `older_than` seconds; returns their number.
+        """Removes blobs that `keep` does not contain and nobody used for `older_than` seconds; returns their number.
 
         Drafts left by an interrupted write are removed in the same way.
         """
         limit = time.time() - older_than
-        removed = 0
-        for path in self.folder.rglob("*"):
+        removed = sum(remove_drafts(folder, older_than) for folder in [self.folder, *self.folder.glob("??")])
+        for path in self.folder.glob("??/*"):
             with suppress(OSError):
-                if path.is_file() and path.name not in keep and path.stat().st_mtime < limit:
+                is_blob = SHA256.fullmatch(path.name) and path.name not in keep
+                if is_blob and path.stat().st_mtime < limit:
                     path.unlink()
                     removed += 1
         return removed

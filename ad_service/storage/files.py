@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from blender_addon.wire import WireError
 
+_DRAFT = ".incoming-"
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP}
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 @contextmanager
-def atomic_writer(path: Path, *, mode: int = 0o600, keep_in_use: bool = False) -> Iterator[BinaryIO]:
+def atomic_writer(
+    path: Path, *, mode: int = 0o600, keep_in_use: bool = False, durable: bool = False
+) -> Iterator[BinaryIO]:
     """A binary file that becomes `path` when the block ends; after an error there is no trace of it.
 
     Args:
@@ -24,14 +29,16 @@ def atomic_writer(path: Path, *, mode: int = 0o600, keep_in_use: bool = False) -
         mode: permissions of the file, less the process's umask.
         keep_in_use: leave an existing file in place where Windows cannot replace it because a program reads it. For
             files whose name determines their content.
+        durable: write the content to the disk before the file appears, so that it survives a power failure.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"incoming-{uuid.uuid4().hex}")
+    draft = path.with_name(f"{_DRAFT}{uuid.uuid4().hex}")
     try:
         with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                _sync(file)
         try:
             draft.replace(path)
         except PermissionError:
@@ -39,6 +46,30 @@ def atomic_writer(path: Path, *, mode: int = 0o600, keep_in_use: bool = False) -
                 raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO) -> None:
+    """fsync, where the file system has it."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def remove_drafts(folder: Path, older_than: float = 0.0) -> int:
+    """Removes drafts that an interrupted `atomic_writer` left in the folder, and returns their number.
+
+    Args:
+        older_than: seconds since the last change; younger drafts may belong to a program that still writes them.
+    """
+    removed = 0
+    for draft in [*folder.glob(f"{_DRAFT}*"), *folder.glob("incoming-*")]:  # the second was the name in version 0.1
+        with suppress(OSError):
+            if draft.stat().st_mtime <= time.time() - older_than:
+                draft.unlink()
+                removed += 1
+    return removed
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from ad_service import __version__
-from ad_service.storage.files import atomic_writer
+from ad_service.storage.files import atomic_writer, remove_drafts
 from blender_addon import wire
 
 DATA_VARIABLE = "AD_SERVICE_DATA"
@@ -31,7 +31,8 @@ class Settings:
     """One service's settings.
 
     `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
-    number of worker processes, each of which runs one job at a time.
+    number of worker processes, each of which runs one job at a time; all use the same device, so that more than one is
+    for tests only.
     """
 
     data_dir: Path
@@ -77,7 +78,7 @@ def default_data_dir() -> Path:
 
 @contextmanager
 def one_service(settings: Settings) -> Iterator[None]:
-    """Holds the data folder's lock inside the block.
+    """Holds the data folder's lock inside the block. Drafts of runtime.json that a killed service left are removed.
 
     Raises: AlreadyRunningError, which names the service that holds it; OSError if the folder cannot be written.
     """
@@ -98,6 +99,7 @@ def one_service(settings: Settings) -> Iterator[None]:
             "choose another one with --data-dir"
         ) from error
     try:
+        remove_drafts(settings.data_dir)
         yield
     finally:
         lock.release()
@@ -114,7 +116,7 @@ def announced(settings: Settings, url: str) -> Iterator[None]:
         "version": __version__,
         "wire": wire.VERSION,
     }
-    with atomic_writer(settings.runtime_file) as file:
+    with atomic_writer(settings.runtime_file, durable=True) as file:
         file.write(json.dumps(document).encode())
     try:
         yield

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ad_service.worker import protocol
 from blender_addon import wire
 
 Read = Callable[[str], bytes]
 """The bytes of a picture by its sha256; raises WireError `blob-missing`."""
+
+
+Phase = Literal["", "read", "load", "start", "denoise", "fit-decoder", "decode", "sharpen", "measure", "write"]
+"""The stage of a job; empty if the engine does not say. `read`, `load` and `write` are the worker's, the others those
+of the core (core.pipeline.request.Phase)."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Step:
     fraction: float
     message: str
     preview: Callable[[], bytes] | None = None
-    phase: str = ""
+    phase: Phase = ""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def check_size(name: str, pixels: Pixels, smallest: int) -> None:
     height, width = pixels.shape[:2]
     if min(height, width) < smallest:
         raise WireError(
-            "invalid-image", f"{name} is {width}x{height} pixels; each side must have at least {smallest} pixels"
+            "invalid-image",
+            f"{name} is {width}x{height} pixels; each side must have at least {smallest} pixels",
+            picture=name,
         )
 
 
@@ -116,9 +118,11 @@ def _reading(name: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         formats = ", ".join(wire.PICTURE_FORMATS)
-        raise WireError("invalid-image", f"{name} is not a picture in one of the formats {formats}") from error
+        raise WireError(
+            "invalid-image", f"{name} is not a picture in one of the formats {formats}", picture=name
+        ) from error
     except Exception as error:
-        raise WireError("invalid-image", f"{name} is damaged: {error}") from error
+        raise WireError("invalid-image", f"{name} is damaged: {error}", picture=name) from error
 
 
 _limit_lock = threading.Lock()
@@ -145,7 +149,9 @@ def _opened(name: str, data: bytes, formats: tuple[str, ...]) -> Iterator[Image.
 def _check_size(name: str, width: int, height: int) -> None:
     if width * height > wire.MAX_PICTURE_PIXELS:
         raise WireError(
-            "invalid-image", f"{name} is {width}x{height} pixels; {wire.MAX_PICTURE_PIXELS:,} pixels is the limit"
+            "invalid-image",
+            f"{name} is {width}x{height} pixels; {wire.MAX_PICTURE_PIXELS:,} pixels is the limit",
+            picture=name,
         )
 
 
@@ -154,7 +160,7 @@ def _scale_gray(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
     values = np.asarray(image)
     if image.mode == "F":
         if not np.isfinite(values).all():
-            raise WireError("invalid-image", f"{name} contains NaN or infinity")
+            raise WireError("invalid-image", f"{name} contains NaN or infinity", picture=name)
         scaled = values * 255.0
         if values.min() < 0 or values.max() > 1:
             notes.append(f"{name} has values outside of 0 to 1, which were clipped")

@@ -186,7 +186,9 @@ def _label_maps(pictures: Pictures) -> LabelMaps | None:
     h, w = pictures["swatch"].shape[:2]
     if abs(height * w - width * h) > max(height * w, width * h) / 50:
         raise WireError(
-            "invalid-labels", f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})"
+            "invalid-labels",
+            f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})",
+            picture="regions",
         )
     layout = labels.match(pictures["layout"], regions.palette, region_of_color)
     return LabelMaps(layout, labels.condense(regions.labels, h, w), regions.palette)

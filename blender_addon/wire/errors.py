@@ -156,10 +156,11 @@ ERRORS: dict[str, ErrorType] = {row.name: row for row in _ERROR_ROWS}
 class WireError(Exception):
     """An error of the closed list ERRORS; `detail` is one sentence with what is wrong, where, and its value.
 
-    `data` is the same for code, for example {"parameter": "seed"}; nothing parses `detail`.
+    `data` is the same for code, for example {"parameter": "seed", "minimum": 0, "maximum": 2147483647} or
+    {"picture": "swatch"}; nothing parses `detail`.
     """
 
-    def __init__(self, code: str, detail: str, **data: Any) -> None:
+    def __init__(self, code: str, detail: str, /, **data: Any) -> None:
         super().__init__(detail)
         self.type = ERRORS[code]
         self.detail = detail
@@ -193,7 +194,8 @@ class WireError(Exception):
         code = str(problem.get("type", "internal"))
         detail = str(problem.get("detail") or problem.get("title") or "unknown error")
         data = problem.get("data")
-        return cls(code if code in ERRORS else "internal", detail, **(data if isinstance(data, Mapping) else {}))
+        named = {str(name): value for name, value in data.items()} if isinstance(data, Mapping) else {}
+        return cls(code if code in ERRORS else "internal", detail, **named)
 
 
 class LocalError(WireError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from .errors import WireError
 from .kinds import KINDS, JobKind
-from .limits import SHA256, VERSION
+from .limits import READABLE_VERSIONS, SHA256, VERSION
 
 ACTIVE_STATES = ("queued", "running", "canceling")
 FINAL_STATES = ("succeeded", "failed", "canceled")
@@ -29,7 +29,7 @@ class JobRequest:
         if not isinstance(body, Mapping):
             raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
         version = body.get("wire", VERSION)
-        if version != VERSION:
+        if version not in READABLE_VERSIONS or isinstance(version, bool):
             raise WireError(
                 "version-mismatch", f"the job has version {version!r:.200} of the contract; this is version {VERSION}"
             )
@@ -59,7 +59,9 @@ def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, An
     for name in given:
         if name not in known:
             raise WireError(
-                "invalid-parameter", f"{kind.name} has no parameter {name!r:.200}; it has {', '.join(known)}"
+                "invalid-parameter",
+                f"{kind.name} has no parameter {name!r:.200}; it has {', '.join(known)}",
+                parameter=str(name)[:200],
             )
     return {p.name: p.check(given.get(p.name, p.default)) for p in kind.parameters}
 
@@ -69,18 +71,25 @@ def _checked_inputs(kind: JobKind, given: Mapping[str, Any]) -> dict[str, str]:
     for name, sha in given.items():
         if name not in known:
             raise WireError(
-                "invalid-request", f"{kind.name} takes no picture {name!r:.200}; it takes {', '.join(known)}"
+                "invalid-request",
+                f"{kind.name} takes no picture {name!r:.200}; it takes {', '.join(known)}",
+                picture=str(name)[:200],
             )
         if not isinstance(sha, str) or not SHA256.fullmatch(sha):
-            raise WireError("invalid-request", f"inputs.{name} is {sha!r:.200}; it must be a sha256 in lower-case hex")
+            raise WireError(
+                "invalid-request",
+                f"inputs.{name} is {sha!r:.200}; it must be a sha256 in lower-case hex",
+                picture=name,
+            )
     for picture in kind.pictures:
         if picture.required and picture.name not in given:
-            raise WireError("invalid-request", f"{kind.name} needs the picture {picture.name!r}")
+            raise WireError("invalid-request", f"{kind.name} needs the picture {picture.name!r}", picture=picture.name)
     for picture in kind.pictures:
         for needed in picture.needs:
             if picture.name in given and needed not in given:
                 code = "invalid-labels" if picture.role == "labels" else "invalid-request"
-                raise WireError(code, f"{picture.name} is given without {needed}; give both or neither")
+                detail = f"{picture.name} is given without {needed}; give both or neither"
+                raise WireError(code, detail, picture=picture.name)
     return dict(given)
 
 
@@ -98,8 +107,8 @@ class Result:
 class JobStatus:
     """A job at one revision. Every change raises `revision`; the newest status replaces all earlier ones.
 
-    `state` is one of STATES and `progress` lies in [0, 1]. `phase` is the current stage of the recipe, `message` the
-    same in words, `worker` the id of the slot that runs the job. `preview` is the sha256 of the newest preview picture;
+    `state` is one of STATES and `progress` lies in [0, 1]. `phase` is the current stage of the recipe
+    (ad_service.worker.engine.Phase; empty once the job has ended), `message` the same in words, `worker` the id of the slot that runs the job. `preview` is the sha256 of the newest preview picture;
     `created` and `updated` are seconds since 1970. `result` is set when state is succeeded, `problem` (problem+json)
     when it is failed.
     """

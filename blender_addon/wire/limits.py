@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
-VERSION = 1
+VERSION = 2
 """Version of the contract. A service and an add-on with different versions reject each other: `version-mismatch`."""
+
+READABLE_VERSIONS = (1, 2)
+"""Versions whose jobs are still read, for example from the PNG of an old result."""
 
 SERVICE_NAME = "texture-distiller"
 MAX_BLOB_BYTES = 256 * 1024 * 1024

@@ -227,7 +227,7 @@ def _parse_number(text: str, convert: type[int] | type[float]) -> float:
     try:
         return convert(text)
     except ValueError:
-        raise ValueError("a number") from None
+        raise ValueError("a whole number" if convert is int else "a number") from None
 
 
 @dataclass(frozen=True)
@@ -252,15 +252,24 @@ class Parameter:
         try:
             return self.value.check(value)
         except ValueError as error:
-            raise WireError("invalid-parameter", f"{self.name} is {value!r:.200}; it must be {error}") from None
+            raise self._invalid(value, error) from None
 
     def parse(self, text: str) -> Any:
         """The checked value of a text; raises WireError `invalid-parameter`."""
         try:
             value = self.value.parse(text)
         except ValueError as error:
-            raise WireError("invalid-parameter", f"{self.name} is {text!r:.200}; it must be {error}") from None
+            raise self._invalid(text, error) from None
         return self.check(value)
+
+    def _invalid(self, value: Any, error: ValueError) -> WireError:
+        """The error for a value; its data are the parameter's name, and the bounds or the choices if it has them."""
+        schema = self.value.schema()
+        names = {"minimum": "minimum", "maximum": "maximum", "enum": "choices"}
+        accepted = {name: schema[key] for key, name in names.items() if key in schema}
+        return WireError(
+            "invalid-parameter", f"{self.name} is {value!r:.200}; it must be {error}", parameter=self.name, **accepted
+        )
 
     def given(self, value: Any) -> Any:
         """The value, or None where it has the value that means automatic."""

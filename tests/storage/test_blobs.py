@@ -115,9 +115,16 @@ def test_storing_a_blob_again_replaces_a_damaged_one(store: BlobStore) -> None:
 
 def test_pruning_keeps_listed_and_recently_used_blobs(store: BlobStore) -> None:
     listed, old, used = store.put(b"listed"), store.put(b"old"), store.put(b"used")
-    (store.folder / "incoming-left-behind").touch()
+    drafts = [store.folder / "incoming-of-0.1", store.folder / old[:2] / ".incoming-left-behind"]
+    others = [store.folder / "notes.txt", store.folder / old[:2] / "notes.txt"]
+    for path in drafts + others:
+        path.touch()
     for path in files(store):
         os.utime(path, (time.time() - 1000, time.time() - 1000))
     store.has(used)
-    assert store.prune({listed}, older_than=500) == 2
+    recent = store.folder / old[:2] / ".incoming-being-written"
+    recent.touch()
+    assert store.prune({listed}, older_than=500) == 3
+    assert not any(path.exists() for path in drafts)
+    assert recent.exists() and all(path.exists() for path in others), "not a blob, or still being written"
     assert [store.path(sha).exists() for sha in (listed, old, used)] == [True, False, True]

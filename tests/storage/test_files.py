@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ad_service.storage.files import atomic_writer, disk_errors
+from ad_service.storage.files import atomic_writer, disk_errors, remove_drafts
+from ad_service.storage.settings import AlreadyRunningError, Settings, one_service
 from blender_addon.wire import WireError
 
 
@@ -63,6 +64,53 @@ def test_a_file_in_use_on_windows_is_kept_only_if_allowed(
         assert keep_in_use
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_a_durable_file_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with atomic_writer(tmp_path / "cache"):
+        pass
+    assert synced == []
+    with atomic_writer(tmp_path / "result", durable=True):
+        pass
+    assert len(synced) == 1
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_without_fsync_is_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def unsupported(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", unsupported)
+    with atomic_writer(tmp_path / "file", durable=True) as file:
+        file.write(b"complete")
+    assert (tmp_path / "file").read_bytes() == b"complete"
+
+
+def test_a_draft_is_hidden_and_a_young_one_is_kept(tmp_path: Path) -> None:
+    with atomic_writer(tmp_path / "file"):
+        (draft,) = tmp_path.iterdir()
+        assert draft.name.startswith(".")
+        assert remove_drafts(tmp_path, older_than=60) == 0
+    (tmp_path / draft.name).touch()
+    assert remove_drafts(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_service_removes_drafts_of_a_killed_one_but_not_of_a_running_one(tmp_path: Path) -> None:
+    settings = Settings(tmp_path)
+    drafts = [tmp_path / ".incoming-with-the-token", tmp_path / "incoming-of-version-0.1"]
+    for draft in drafts:
+        draft.touch()
+    with one_service(settings):
+        assert not any(draft.exists() for draft in drafts)
+        drafts[0].touch()
+        with pytest.raises(AlreadyRunningError), one_service(settings):
+            pass
+        assert drafts[0].exists()
 
 
 def test_a_full_disk_is_an_error_of_the_contract_and_others_are_not(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def shows(request: JobRequest, read: Read, _: Path) -> Steps:
     """Has a different preview at each of its `steps` steps of 10 ms."""
     steps = request.parameters["steps"]
     for i in range(steps):
-        yield Step(i / steps, f"Step {i + 1} of {steps}", lambda i=i: f"preview {i}".encode(), "showing")
+        yield Step(i / steps, f"Step {i + 1} of {steps}", lambda i=i: f"preview {i}".encode(), "denoise")
         time.sleep(0.01)
     return Outcome({"image": read(request.inputs["swatch"])})
 

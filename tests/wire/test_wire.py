@@ -158,5 +158,41 @@ def test_the_data_of_an_error_survives_as_a_problem() -> None:
     assert "data" not in WireError("internal", "no data").problem()
 
 
+def test_the_data_of_an_error_can_have_any_names() -> None:
+    data = {"code": 1, "detail": "x", "self": None, "cls": 2}
+    assert WireError.from_problem({"type": "internal", "detail": "a", "data": data}).data == data
+
+
+@pytest.mark.parametrize(
+    ("document", "data"),
+    [
+        (body(seed=-1), {"parameter": "seed", "minimum": 0, "maximum": wire.MAX_SEED}),
+        (body(tile="yx"), {"parameter": "tile", "choices": ["none", "x", "y", "xy"]}),
+        (body(model=""), {"parameter": "model"}),
+        (body(widht=8), {"parameter": "widht"}),
+        ({"kind": "synthesize"}, {"picture": "swatch"}),
+        ({"kind": "synthesize", "inputs": {"swatch": SHA, "layout": SHA}}, {"picture": "layout"}),
+        ({"kind": "synthesize", "inputs": {"swatch": 5}}, {"picture": "swatch"}),
+        ({"kind": "synthesize", "inputs": {"swatch": SHA, "content": SHA}}, {"picture": "content"}),
+    ],
+)
+def test_an_error_names_its_parameter_or_picture_in_its_data(document: dict[str, Any], data: dict[str, Any]) -> None:
+    assert refused(document).data == data
+
+
+def test_a_text_that_is_no_number_is_an_error_with_the_parameters_bounds() -> None:
+    with pytest.raises(WireError, match=r"width is '1\.5'; it must be a whole number") as caught:
+        wire.SYNTHESIZE.parameter("width").parse("1.5")
+    assert caught.value.data == {"parameter": "width", "minimum": 64, "maximum": 16384}
+
+
+def test_jobs_of_this_and_older_versions_are_read_and_others_are_refused() -> None:
+    assert JobRequest.parse(body()).document()["wire"] == wire.VERSION == 2
+    for version in (1, 2):
+        assert JobRequest.parse(body() | {"wire": version}) == JobRequest.parse(body())
+    for other in (0, 3, 99, True, "2", None, []):
+        assert refused(body() | {"wire": other}).code == "version-mismatch"
+
+
 def test_a_problem_of_an_unknown_type_is_internal() -> None:
     assert WireError.from_problem({"type": "about:blank", "title": "Bad Gateway"}).code == "internal"

@@ -79,7 +79,7 @@ def test_drafts_of_interrupted_writes_are_removed(tmp_path: Path, monkeypatch: p
     cache = DecoderCache(tmp_path)
     cache["a"] = state()
     monkeypatch.setattr(decoder_cache, "MAX_BYTES", (tmp_path / "a.safetensors").stat().st_size)
-    left = tmp_path / "incoming-x"
+    left = tmp_path / ".incoming-x"
     left.write_bytes(b"half")
     os.utime(left, (0, 0))
     cache["a"] = state(1)
@@ -91,7 +91,7 @@ def test_on_a_full_disk_no_state_and_no_draft_is_kept(tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     cache = DecoderCache(tmp_path)
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(Path, "replace", full)
     cache["a"] = state()
     assert cache.get("a") is None
     assert names(tmp_path) == set()

@@ -54,7 +54,7 @@ def png_of_size(width: int, height: int, depth: int = 8, color: int = 2, pixels:
 def rejection(data: bytes, name: str = "swatch") -> str:
     with pytest.raises(WireError) as caught:
         decode(name, data)
-    assert caught.value.code == "invalid-image"
+    assert (caught.value.code, caught.value.data) == ("invalid-image", {"picture": name})
     assert caught.value.detail.startswith(name)
     assert "\n" not in caught.value.detail
     return caught.value.detail

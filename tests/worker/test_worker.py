@@ -252,7 +252,7 @@ def run_job(tmp_path: Path, engine: str, **parameters: object) -> tuple[BlobStor
 
 def test_progress_carries_the_phase_of_its_step(tmp_path: Path) -> None:
     _, events = run_job(tmp_path, "shows", steps=3)
-    assert {event.phase for event in events if isinstance(event, protocol.Progress)} == {"showing"}
+    assert {event.phase for event in events if isinstance(event, protocol.Progress)} == {"denoise"}
 
 
 def test_a_job_that_is_canceled_before_its_first_step_is_not_run(tmp_path: Path) -> None:
