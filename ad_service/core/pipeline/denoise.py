@@ -13,7 +13,7 @@ from ad_service.core.backbone.model import Family
 from ad_service.core.canvas import Shape
 from ad_service.core.pipeline.request import Preset, Request, Step
 from ad_service.core.pipeline.start import Start
-from ad_service.core.pipeline.task import SPANS, Task
+from ad_service.core.pipeline.task import Task, step_of
 from ad_service.core.pixels import to_uint8
 from ad_service.core.sampling.attention import capture_attention
 from ad_service.core.sampling.samplers import Plan, Sampler, optimize, sample
@@ -61,13 +61,12 @@ def denoise(
     )
     to_color = _color_map(task.latents, task.exemplar.color, task.model.family.factor)
     count = plan.steps * (2 if method == "preview" else 1)
-    low, high = SPANS["denoise"]
     canvas = start.canvas
     with capture_attention(task.model, task.request.conditioning) as capture:
         canvases = SAMPLERS[method](capture, constraints, canvas, plan, task.generator)
         for i, canvas in enumerate(canvases, 1):
-            small = _preview(to_color, canvas, task.shape)
-            yield Step(low + (high - low) * i / count, "denoise", f"step {i} of {count}", small)
+            step = step_of("denoise", i / count)
+            yield replace(step, message=f"step {i} of {count}", preview=_preview(to_color, canvas, task.shape))
         return canvas, {"unet_forwards": float(capture.forwards), "unet_backwards": float(capture.backwards)}
 
 

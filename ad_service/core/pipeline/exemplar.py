@@ -73,11 +73,14 @@ def prepare(request: Request, family: Family, *, fit_periods: bool, maps: LabelM
     regions = None if regions is None else transform.apply(regions, "labels")
     if request.even_light:
         color = lighting.flatten_lighting(color, request.even_light, regions)
-    warp, periods = _fit_periods(color, request, smallest) if fit_periods else (None, None)
+    warp, periods = _fit_periods(color, request) if fit_periods else (None, None)
     if warp is not None:
-        transform = transform.then(warp)
-        color = warp.apply(color, "color")
-        regions = None if regions is None else warp.apply(regions, "labels")
+        warped = warp.apply(color, "color")
+        if min(warped.shape[1:]) >= smallest:
+            transform, color = transform.then(warp), warped
+            regions = None if regions is None else warp.apply(regions, "labels")
+        else:
+            periods = None
     h, w = (side - side % family.factor for side in color.shape[1:])
     crop = Crop(*((0, 0) if regions is None else _corner_with_most_labels(regions, h, w)), h, w)
     transform = transform.then(crop)
@@ -92,16 +95,11 @@ def prepare(request: Request, family: Family, *, fit_periods: bool, maps: LabelM
     return replace(exemplar, maps=LabelMaps(layout, regions, maps.palette))
 
 
-def _fit_periods(color: Tensor, request: Request, smallest: int) -> tuple[Warp | None, Tensor | None]:
+def _fit_periods(color: Tensor, request: Request) -> tuple[Warp | None, Tensor | None]:
     """The warp after which a regular swatch closes on the canvas, and its periods then; none for another swatch."""
     periods = periodicity.find_periods(color)
     fit = None if periods is None else periodicity.fit_periods(periods, request.height, request.width, request.tiles)
-    if fit is None:
-        return None, None
-    warp = Warp(fit[0])
-    if min(warp.apply(color, "color").shape[1:]) < smallest:
-        return None, None
-    return warp, fit[1]
+    return (None, None) if fit is None else (Warp(fit[0]), fit[1])
 
 
 def _corner_with_most_labels(regions: Tensor, h: int, w: int) -> tuple[int, int]:

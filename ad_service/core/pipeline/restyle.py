@@ -50,6 +50,6 @@ def _on_canvas(task: Task, content: Tensor) -> Tensor:
 
 
 def _half_latent(task: Task) -> tuple[int, int]:
-    """How far a content is rolled in the meantime (down, right), so that its edge lies on no border of latents."""
+    """Pixels (down, right) by which the content is rolled during the job: its edge must not lie between two latents."""
     half = task.model.family.factor // 2
     return task.request.tile_y * half, task.request.tile_x * half

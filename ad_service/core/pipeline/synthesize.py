@@ -47,7 +47,7 @@ def synthesize(
 
 
 def _start_name(request: SynthesizeRequest, family: Family) -> str:
-    """The requested start, or the family's; with a layout never noise, which knows nothing of it."""
+    """The requested start, or the family's; noise is never chosen for a layout, because it cannot follow one."""
     if request.start != "auto":
         return request.start
     return "fill" if family.start == "noise" and request.maps is not None else family.start

@@ -96,7 +96,12 @@ def begin(
     return Task(model, request, exemplar, latents, shape, constraints, generator, options)
 
 
+def step_of(phase: Phase, fraction: float) -> Step:
+    """The step of a phase of which a fraction in [0, 1] is done."""
+    low, high = SPANS[phase]
+    return Step(low + (high - low) * fraction, phase, MESSAGES[phase])
+
+
 def report(phase: Phase, work: Generator[float, None, R]) -> Generator[Step, None, R]:
     """The steps of a phase from the fractions in [0, 1] that its work yields; returns the work's result."""
-    low, high = SPANS[phase]
-    return translate(work, lambda fraction: Step(low + (high - low) * fraction, phase, MESSAGES[phase]))
+    return translate(work, lambda fraction: step_of(phase, fraction))
