@@ -107,10 +107,10 @@ class Result:
 class JobStatus:
     """A job at one revision. Every change raises `revision`; the newest status replaces all earlier ones.
 
-    `state` is one of STATES and `progress` lies in [0, 1]. `phase` is the current stage of the recipe
-    (ad_service.worker.engine.Phase; empty once the job has ended), `message` the same in words, `worker` the id of the slot that runs the job. `preview` is the sha256 of the newest preview picture;
-    `created` and `updated` are seconds since 1970. `result` is set when state is succeeded, `problem` (problem+json)
-    when it is failed.
+    `state` is one of STATES and `progress` lies in [0, 1]. `phase` is the current stage of the recipe, empty once the
+    job has ended; `message` is the same in words, `worker` the id of the slot that runs the job. `preview` is the
+    sha256 of the newest preview picture; `created` and `updated` are seconds since 1970. `result` is set when state is
+    succeeded, `problem` (problem+json) when it is failed.
     """
 
     id: str
