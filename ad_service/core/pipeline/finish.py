@@ -15,7 +15,7 @@ from ad_service.core.pictures.patch_statistics import match_patch_statistics
 from ad_service.core.pipeline.exemplar import Exemplar
 from ad_service.core.pipeline.request import Request, Result, Step
 from ad_service.core.pipeline.start import Start
-from ad_service.core.pipeline.task import Task, report, step_of
+from ad_service.core.pipeline.task import Task, as_steps, step_of
 from ad_service.core.pipeline.transform import renormalize
 from ad_service.core.pixels import from_uint8, to_uint8
 
@@ -33,10 +33,10 @@ def finish(
     detail = task.model.family.detail if task.request.detail == "auto" else task.request.detail
     state, round_trip = None, dict[str, float]()
     if detail in ("decoder", "both"):
-        state, round_trip = yield from report("fit-decoder", _fit_decoder(task, {} if decoders is None else decoders))
-    image = yield from report("decode", _decode(task, canvas, state))
+        state, round_trip = yield from as_steps("fit-decoder", _fit_decoder(task, {} if decoders is None else decoders))
+    image = yield from as_steps("decode", _decode(task, canvas, state))
     if detail in ("pixels", "both"):
-        yield from report("sharpen", _sharpen(task, start, image))
+        yield from as_steps("sharpen", _sharpen(task, start, image))
     return image, round_trip
 
 
@@ -132,6 +132,7 @@ def _sharpen(task: Task, start: Start, image: Tensor) -> Generator[float, None, 
         task.generator,
         device=task.model.device,
         shown=start.shown,
+        options=task.options.patch_statistics,
     )
 
 

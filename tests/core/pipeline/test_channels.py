@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from ad_service.core import RestyleRequest, SynthesizeRequest, from_uint8, run, synthesize
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.restyle import restyle
-from ad_service.core.pipeline.task import Options
 from ad_service.core.pipeline.transform import Channel
+from ad_service.core.quilting.quilt import QuiltOptions
 from tests.support.tiny_models import SHIPPED, backbone, texture
 
 SWATCH = texture(96, 128)
 ASKED: dict[str, Any] = {"swatch": SWATCH, "height": 72, "width": 104, "steps": 1, "detail": "off"}
-OPTIONS = Options(refinements=2.0)
+OPTIONS = PipelineOptions(quilt=QuiltOptions(refinements=2.0))
 
 
 @pytest.mark.parametrize("tile", [True, False])

@@ -28,7 +28,7 @@ from tests.support.tiny_models import backbone, noise, predict, seeded, with_pre
 
 PLAN = Plan(steps=3, iterations=1, learning_rate=0.05, content_weight=0.0, strength=0.5)
 TORUS = Shape(16, 24, True, True)
-SAMPLERS = {name: sampler for name, sampler in denoise.SAMPLERS.items() if name != "preview"}
+SAMPLERS = {name: method.sampler for name, method in denoise.METHODS.items() if name != "preview"}
 METHODS = pytest.mark.parametrize("method", SAMPLERS)
 MODELS = pytest.mark.parametrize("family", ["pocket", "sd15"])
 
