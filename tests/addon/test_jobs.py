@@ -17,7 +17,8 @@ import pytest
 
 from blender_addon import wire
 from blender_addon.link import background
-from blender_addon.scene import image_io, results, session
+from blender_addon.link.records import JobRecord
+from blender_addon.scene import image_io, properties, results, session
 from blender_addon.ui.panels import elements
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, command_of, environment, error_of, preferences, pump_until, use_folder
@@ -73,6 +74,17 @@ def test_restyle_keeps_the_size_of_the_image(service: LiveService, blender: Any)
     request = wire.JobRequest.parse(json.loads(image["distill_request"]))
     assert (request.kind, set(request.inputs)) == ("restyle", {"content", "swatch"})
     assert scenes.base_color_node(blender.context.active_object.active_material).image == image
+
+
+def test_the_size_of_a_restyled_image_is_that_of_the_job(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    settings = blender.context.scene.distill
+    settings.kind, settings.image_content = "restyle", blender.data.images.new("wall", 500, 333)
+    assert properties.output_size(settings) == (496, 336)
+    settings.parameters_restyle.width = 130
+    assert properties.output_size(settings) == (128, 336), "the height is automatic"
+    settings.parameters_restyle.height = 64
+    assert properties.output_size(settings) == tuple(scenes.make().size)
 
 
 def test_restyle_accepts_a_size_and_the_preview_method(service: LiveService, blender: Any) -> None:
@@ -131,6 +143,23 @@ def test_reuse_parameters_restores_kind_and_parameters(service: LiveService, ble
     blender.ops.distill.reuse_parameters()
     assert settings.kind == "restyle"
     assert settings.parameters_restyle.content_weight == 0.5
+
+
+def test_reuse_parameters_changes_nothing_if_the_job_is_invalid(blender: Any) -> None:
+    settings = blender.context.scene.distill
+    settings.parameters_restyle.seed = 1
+    session.pump()
+    stored = {"wrong": ("restyle", {"seed": 5, "scale": 99.0}), "unknown": ("a_later_kind", {})}
+    for job, (kind, parameters) in stored.items():
+        record = JobRecord(job, kind, "Old", parameters, session.current().document, state="succeeded")
+        session.current().records[job] = record
+    assert "scale is 99.0; it must be between 0.25 and 4.0" in error_of(
+        blender.ops.distill.reuse_parameters, job="wrong"
+    )
+    assert "“a_later_kind” is unknown; update the add-on" in error_of(
+        blender.ops.distill.reuse_parameters, job="unknown"
+    )
+    assert (settings.kind, settings.parameters_restyle.seed) == ("synthesize", 1)
 
 
 def test_variations_have_consecutive_seeds(service: LiveService, blender: Any) -> None:

@@ -68,16 +68,18 @@ class DISTILL_OT_cancel(Operator):
     bl_idname = "distill.cancel"
     bl_label = "Cancel"
 
-    job: job_property()
+    job: job_property("all jobs of this file")
 
     def execute(self, _context: Context) -> Done:
         session.pump()
-        active = [r for r in session.current().records.values() if r.active and self.job in ("", r.job)]
+        current = session.current()
+        records = [current.records.get(self.job)] if self.job else current.of_this_file()
+        active = [r for r in records if r is not None and r.active]
         if not active:
             self.report({"INFO"}, "No job is active")
             return {"CANCELLED"}
         for record in active:
-            session.current().cancel(record)
+            current.cancel(record)
         return {"FINISHED"}
 
 

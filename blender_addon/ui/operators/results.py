@@ -132,9 +132,10 @@ class DISTILL_OT_reuse_parameters(Operator):
         record = find_record(self)
         if record is None:
             return {"CANCELLED"}
-        settings = context.scene.distill
-        settings.kind = record.kind
-        properties.set_values(properties.parameters_of(settings), properties.kind_of(settings), record.parameters)
+        try:
+            properties.reuse(context.scene.distill, record.kind, record.parameters)
+        except wire.WireError as error:
+            return fail(self, error)
         return {"FINISHED"}
 
 
