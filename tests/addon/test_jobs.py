@@ -18,7 +18,7 @@ import pytest
 from blender_addon import wire
 from blender_addon.link import background
 from blender_addon.link.records import JobRecord
-from blender_addon.scene import image_io, properties, results, session
+from blender_addon.scene import image_io, materials, properties, results, session
 from blender_addon.ui.panels import elements
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, command_of, environment, error_of, preferences, pump_until, use_folder
@@ -328,7 +328,7 @@ def test_running_and_waiting_jobs_are_canceled(start: Start, blender: Any) -> No
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
     assert time.monotonic() - begin < 10
     assert [r.state for r in session.current().of_this_file()] == ["canceled", "canceled"]
-    assert not [i for i in blender.data.images if results.JOB in i]
+    assert not [i for i in blender.data.images if materials.JOB in i]
 
 
 def test_a_wrong_token_is_reported_and_can_be_corrected(service: LiveService, blender: Any) -> None:

@@ -4,7 +4,7 @@ from bpy.props import FloatProperty
 from bpy.types import Context, Operator
 
 from ... import wire
-from ...scene import materials, requests, results, session
+from ...scene import materials, requests, session
 from .reports import Done, fail, find_record, job_property
 
 
@@ -28,11 +28,11 @@ class DISTILL_OT_run(Operator):
             drafts = requests.drafts(context.scene)
         except wire.WireError as error:
             return fail(self, error)
-        material = results.active_material()
+        material = materials.active_material()
         thing = context.active_object
         if material is None and context.scene.distill.use_at_once and materials.can_have_material(thing):
             material = materials.ensure_material(thing, drafts[0].title)
-            results.push_undo(f"Material {material.name}")
+            session.push_undo(f"Material {material.name}")
         for draft in drafts:
             current.submit(draft, material.name if material else "")
         return {"FINISHED"}
