@@ -199,6 +199,11 @@ def takes_layout(settings: DistillSettings) -> bool:
     return any(p.role == "labels" for p in kind_of(settings).pictures)
 
 
+def automatic_parameters(settings: DistillSettings) -> dict[str, wire.Parameter]:
+    """The parameters of the chosen kind that have an automatic value, by name."""
+    return {p.name: p for p in kind_of(settings).parameters if p.automatic is not None}
+
+
 def toggle_automatic(settings: DistillSettings, name: str) -> None:
     """Sets a parameter to its automatic value, or to a useful first value if it is automatic."""
     group, parameter = parameters_of(settings), kind_of(settings).parameter(name)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_a_job_without_a_service_fails_with_a_remedy(blender: Any) -> None:
     scenes.swatch()
     blender.ops.distill.run()
     sentence = error_of(blender.ops.distill.wait, timeout=20)
-    assert "No service has been started" in sentence
+    assert "The service is not running (data folder " in sentence
     assert "Press Start" in sentence
     assert session.current().error.code == "service-unreachable"
 
@@ -225,6 +226,17 @@ def test_an_automatic_value_is_switched_to_a_value_and_back(blender: Any) -> Non
             assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
             blender.ops.distill.toggle_automatic(name=parameter.name)
             assert getattr(group, parameter.name) == parameter.automatic
+
+
+def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> None:
+    settings = blender.context.scene.distill
+    operator = blender.types.DISTILL_OT_toggle_automatic
+    for name in ("", "seed"):
+        shown = operator.description(blender.context, SimpleNamespace(name=name))
+        assert shown == "Choose the value of this parameter, or reset it to automatic"
+        error = error_of(blender.ops.distill.toggle_automatic, name=name)
+        assert f"No parameter “{name}” can be automatic; choose one of strength, steps" in error
+    assert settings.parameters_synthesize.seed == 0
 
 
 def test_a_variation_with_too_large_a_seed_is_refused(service: LiveService, blender: Any) -> None:

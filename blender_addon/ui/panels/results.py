@@ -34,8 +34,8 @@ class Results:
             layout.label(text="No results yet")
         for record in ended[:SHOWN_RESULTS]:
             _draw_ended(layout.box(), record, context)
-        if len(ended) > SHOWN_RESULTS:
-            layout.label(text=f"and {len(ended) - SHOWN_RESULTS} more")
+        if (hidden := len(ended) - SHOWN_RESULTS) > 0:
+            layout.label(text=f"{hidden} older result{'s are' if hidden > 1 else ' is'} not shown")
 
 
 def _draw_ended(box: UILayout, record: JobRecord, context: Context) -> None:
