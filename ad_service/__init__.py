@@ -1,3 +1,3 @@
 """Texture Distiller's service: attention distillation on the artist's own device."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -200,7 +200,7 @@ def test_the_readme_explains_the_metrics_of_the_panel() -> None:
 
 def test_the_python_example_in_the_readme_runs(tmp_path: Path) -> None:
     code = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[0]
-    shutil.copy(ROOT / "blender_addon" / "examples" / "cobbles.png", tmp_path)
+    shutil.copytree(ROOT / "blender_addon" / "examples", tmp_path / "blender_addon" / "examples")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     small = code.replace("512", "128")
     done = subprocess.run(

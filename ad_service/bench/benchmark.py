@@ -101,7 +101,7 @@ CASES: dict[str, Case] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """What to measure.
 
     Attributes:
@@ -161,7 +161,7 @@ def read_swatch(data: bytes) -> Tensor:
     return from_uint8(pixels)
 
 
-def bench(swatch: Tensor, options: Options, command: str, tell: Callable[[str], None] = lambda _: None) -> Report:
+def bench(swatch: Tensor, options: BenchOptions, command: str, tell: Callable[[str], None] = lambda _: None) -> Report:
     """Measure what the options choose with a swatch (3, h, w) in [0, 1]; `tell` is called with what runs now.
 
     Raises WireError `invalid-parameter`, and what `core` raises.
@@ -188,7 +188,7 @@ def _row(
     size: Size,
     model: Model,
     swatch: Tensor,
-    options: Options,
+    options: BenchOptions,
     peak: float,
     tell: Callable[[str], None],
 ) -> Row:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from ad_service.core.backbone.checkpoints import SCHEDULE
 from ad_service.core.backbone.conditioning import Conditioning
 from ad_service.core.backbone.devices import choose_precision
 from ad_service.core.backbone.model import FAMILIES, Model
@@ -47,8 +48,6 @@ SDXL: Config = SD2 | {
 }
 UNETS: dict[str, Config] = {"sd15": SD15, "sd2": SD2, "sdxl": SDXL}
 """UNet2DConditionModel's config for each family, in full size."""
-
-SCHEDULE: Config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 VAE_CHANNELS = (128, 256, 512, 512)
 

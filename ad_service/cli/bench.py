@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     from ad_service.bench import benchmark
     from ad_service.worker.runner import core_errors
 
-    wanted = benchmark.Options(
+    wanted = benchmark.BenchOptions(
         cases=options.case,
         sizes=options.size,
         reference_batches=options.reference_batches,

@@ -38,6 +38,7 @@ class LabelOptions:
 
     Attributes:
         max_labels: colors that a map has at most.
+        min_thin_pixels: pixels that a color without a flat area must have, such as a line.
         noisy_reach: colors nearer than this are the same color in a noisy map.
         clean_reach: the same in a map that is clean except for soft edges.
         near: distance up to which a pixel counts as near to its color.
@@ -52,6 +53,7 @@ class LabelOptions:
     """
 
     max_labels: int = 16
+    min_thin_pixels: int = 16
     noisy_reach: float = 40.0
     clean_reach: float = 12.0
     near: float = 24.0
@@ -255,7 +257,7 @@ def _hard_colors(colors: Colors, index: Ints, counts: Ints, options: LabelOption
     order = [int(i) for i in np.argsort(-counts, kind="stable")]
     chosen = [i for i in order if i in solid] or order[:1]
     for i in order:
-        thin = i not in solid and i not in chosen and counts[i] >= options.max_labels
+        thin = i not in solid and i not in chosen and counts[i] >= options.min_thin_pixels
         if thin and not _on_ramp(colors[i], colors[chosen], options.clean_reach):
             chosen.append(i)
     return sorted(chosen)

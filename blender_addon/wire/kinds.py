@@ -76,27 +76,32 @@ COMMON = (
     Parameter("tile", Choice(("none", "x", "y", "xy")), "xy", "Axes along which the texture repeats without a seam"),
     Parameter("seed", Integer(0, MAX_SEED), 0, "The same seed gives the same texture again on the same device"),
     Parameter(
-        "scale", Number(0.25, 4.0), 1.0, "Size of the grain: 2 makes every stone twice as large as in the swatch"
+        "scale", Number(0.25, 4.0), 1.0, "Size of the details: 2 makes every stone twice as large as in the swatch"
     ),
     Parameter(
         "even_light",
         Number(0.0, 1.0),
         0.0,
-        "How much of the swatch's uneven lighting is removed first: for a photograph lit from one side",
+        "How much the brightness is evened out before the texture is made, for a photograph lit from one side",
     ),
-    Parameter("preset", Choice(("draft", "standard", "fine")), "standard", "Quality: how many steps the model takes"),
+    Parameter(
+        "preset",
+        Choice(("draft", "standard", "fine")),
+        "standard",
+        "Draft takes half as many steps as standard, fine twice as many",
+    ),
     Parameter(
         "detail",
         Choice(("auto", "off", "decoder", "pixels", "both")),
         "auto",
-        "How the result is sharpened: a decoder fitted to the swatch, patch statistics in pixels, or both",
+        "Restores fine detail in the model's decoder, in the pixels, or both",
         advanced=True,
     ),
     Parameter(
         "method",
         METHODS,
         "auto",
-        "Sampler: optimize the latents directly, or DDIM with guidance after each step",
+        "How the texture is computed: optimization of the latents, or DDIM sampling with guidance",
         advanced=True,
     ),
     Parameter(
@@ -110,7 +115,7 @@ COMMON = (
         "strength",
         Number(0.01, 1.0),
         0.0,
-        "How far the start may change: the fraction of the noise schedule that runs (0: automatic)",
+        "How much of the start may change: low values keep it, 1 redraws it completely (0: automatic)",
         automatic=0.0,
         advanced=True,
     ),
@@ -119,7 +124,7 @@ COMMON = (
         "iterations",
         Integer(1, 20),
         0,
-        "Adam iterations in each step (0: automatic)",
+        "Optimization passes in each step; more are slower (0: automatic)",
         automatic=0,
         advanced=True,
     ),
@@ -135,7 +140,7 @@ COMMON = (
         "content_weight",
         Number(0.0, 10.0),
         -1.0,
-        "Weight of the content loss, which keeps the structure of the start or the content image (-1: automatic)",
+        "How strongly the shapes of the layout or of the image to restyle are kept (-1: automatic)",
         automatic=-1.0,
         advanced=True,
     ),
@@ -149,21 +154,27 @@ COMMON = (
 )
 
 SWATCH = Picture(
-    "swatch", "color", "The exemplar image that the texture is synthesized from: a photograph, a crop or a scan", True
+    "swatch",
+    "color",
+    "Image of the material to synthesize from: a photograph, a crop or a scan",
+    True,
 )
 CONTENT = Picture("content", "color", "Image to restyle: any picture, or a texture that already tiles", True)
 
 SYNTHESIZE = JobKind(
     "synthesize",
     "Synthesize",
-    "A new, larger, tileable texture from a swatch, arranged by a painted layout if there is one",
+    "Make a new tileable texture of any size from a swatch, optionally arranged by a painted layout",
     (
         SWATCH,
         Picture(
-            "regions", "labels", "Label map over the swatch: one flat color for each of its parts", needs=("layout",)
+            "regions", "labels", "Map of the swatch: each of its materials painted in one flat color", needs=("layout",)
         ),
         Picture(
-            "layout", "labels", "Label map over the result, painted in the colors of the regions", needs=("regions",)
+            "layout",
+            "labels",
+            "Map of the texture: each material painted where it should be, in its color",
+            needs=("regions",),
         ),
     ),
     COMMON,
@@ -176,7 +187,7 @@ def _for_restyle(parameter: Parameter) -> Parameter:
         help = f"{parameter.help} (0: the content's, rounded to a multiple of {parameter.value.multiple})"
         return replace(parameter, default=0, automatic=0, help=help)
     if parameter.name == "method":
-        help = "Sampler, as for a texture; preview is a single pass without a loss that keeps the content's fine shapes"
+        help = "As for a texture. Preview is fast, keeps fine shapes, and takes only colors and grain from the swatch"
         return replace(parameter, value=replace(METHODS, choices=(*METHODS.choices, "preview")), help=help)
     return parameter
 
@@ -184,7 +195,7 @@ def _for_restyle(parameter: Parameter) -> Parameter:
 RESTYLE = JobKind(
     "restyle",
     "Restyle",
-    "An image redrawn in the material of a swatch; what tiles still tiles",
+    "Redraw an image in the material of a swatch. A tileable image stays tileable",
     (CONTENT, SWATCH),
     tuple(_for_restyle(p) for p in COMMON if p.name != "start"),
 )

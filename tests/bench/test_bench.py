@@ -100,7 +100,7 @@ def tiny_cases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(**options: object) -> report.Row:
-    (row,) = benchmark.bench(texture(64, 64), benchmark.Options(device="cpu", **options), "ad-service bench").rows
+    (row,) = benchmark.bench(texture(64, 64), benchmark.BenchOptions(device="cpu", **options), "ad-service bench").rows
     return row
 
 

@@ -15,7 +15,7 @@ import torch
 from ad_service.core import LabelMaps, RestyleRequest, SynthesizeRequest
 from ad_service.core.backbone import codec, devices, loading
 from ad_service.core.canvas import Shape, Window
-from ad_service.core.pipeline.denoise import SAMPLERS
+from ad_service.core.pipeline.denoise import METHODS
 from ad_service.core.pipeline.restyle import restyle
 from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.sampling import samplers
@@ -157,7 +157,7 @@ def test_the_picture_does_not_depend_on_the_device(saved: Any, monkeypatch: pyte
 # ---------------------------------------------------------------------------------------------- the hot loop
 
 
-@pytest.mark.parametrize("method", SAMPLERS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_host_waits_only_for_copies_in_a_step(saved: Any, method: str) -> None:
     """Not for numbers, nor once for each window or label: four windows of two labels are one batch."""
     model = there(saved("sd15"), "sd15", "fp32")
@@ -170,7 +170,7 @@ def test_the_host_waits_only_for_copies_in_a_step(saved: Any, method: str) -> No
     for steps in (2, 3):
         with capture_attention(model) as capture, fake_device.watch() as log:
             capture.batch = 4
-            run = SAMPLERS[method]
+            run = METHODS[method].sampler
             list(run(capture, constraints, canvas, Plan(steps, 1, 0.05, 0.25, 1.0, double_grid_steps=0), seeded()))
             waits.append(log.waits)
     step = Counter(waits[1])

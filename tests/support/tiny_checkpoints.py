@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from ad_service.bench.random_models import SCHEDULE, UNETS, vae
+from ad_service.bench.random_models import UNETS, vae
+from ad_service.core.backbone.checkpoints import SCHEDULE
 
 WIDTH = 32  # of the text encoders
 WORDS = 49408

@@ -64,7 +64,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def texture(height: int, width: int, seed: int = 0, *, tiling: bool = False) -> Tensor:
-    """A picture (3, h, w) in [0, 1] of coloured blobs a few pixels wide, with some fine grain."""
+    """A picture (3, h, w) in [0, 1] of colored blobs a few pixels wide, with some fine grain."""
     picture = noise(1, 3, height, width, seed=seed)
     blobs = picture
     for _ in range(2):

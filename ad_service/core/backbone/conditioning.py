@@ -1,4 +1,4 @@
-"""What the network is asked for besides the latents: made for one job, passed to every prediction, never cached."""
+"""The encoded prompt of one job: passed to every prediction, and never part of the cached model."""
 
 from __future__ import annotations
 

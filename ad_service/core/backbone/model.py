@@ -114,8 +114,8 @@ class Model:
 def self_attention_layers(unet: UNet) -> list[Attention]:
     """The self-attention layers in the order in which a forward pass runs them: down, middle, up.
 
-    The module's own order will not do: UNet2DConditionModel registers its up blocks before the middle one. SD 1.5 has
-    16 layers, the last six are 10..15; SDXL has 70, the last six are 64..69.
+    Registration order differs: UNet2DConditionModel registers its up blocks before the middle one. SD 1.5 has 16
+    layers, the last six are 10..15; SDXL has 70, the last six are 64..69.
     """
     blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
     return [layer for block in blocks if block is not None for layer in _self_attention(block)]

@@ -12,7 +12,7 @@ from ad_service.core.quilting import source_maps
 
 @dataclass(frozen=True)
 class SourceMap:
-    """Where the exemplar each place of a result comes from, as a quilt or a random fill laid it.
+    """The cell of the exemplar that each cell of a result was copied from, by a quilt or a random fill.
 
     Attributes:
         cells: flat indices (h, w) into the exemplar's cells.

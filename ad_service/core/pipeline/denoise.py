@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +13,36 @@ from ad_service.core.backbone.model import Family
 from ad_service.core.canvas import Shape
 from ad_service.core.pipeline.request import Preset, Request, Step
 from ad_service.core.pipeline.start import Start
-from ad_service.core.pipeline.task import SPANS, Task
+from ad_service.core.pipeline.task import Task, step_of
 from ad_service.core.pixels import to_uint8
 from ad_service.core.sampling.attention import capture_attention
 from ad_service.core.sampling.samplers import Plan, Sampler, optimize, sample
-from ad_service.core.sampling.styleid import preview
+from ad_service.core.sampling.styleid import transfer_style
 
-SAMPLERS: dict[str, Sampler] = {"optimize": optimize, "sample": sample, "preview": preview}
-"""Samplers by their names in a request."""
 
-PREVIEW_STEPS = 50
-"""Timesteps of a StyleID pass (its paper, section 5)."""
+@dataclass(frozen=True)
+class Method:
+    """A sampler and what it needs.
+
+    Attributes:
+        sampler: see `samplers.Sampler`.
+        steps: its own number of timesteps; None for the family's.
+        yields_per_step: how often it yields for each timestep.
+        replaces_quilt: whether restyling starts from the content's latents in every family.
+    """
+
+    sampler: Sampler
+    steps: int | None = None
+    yields_per_step: int = 1
+    replaces_quilt: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "optimize": Method(optimize),
+    "sample": Method(sample),
+    "preview": Method(transfer_style, steps=50, yields_per_step=2, replaces_quilt=True),  # steps: StyleID, section 5
+}
+"""Methods by their names in a request."""
 
 STRUCTURE_WEIGHT = 0.25
 """Weight of the content loss where structure has to stay: lambda of the paper, section 4."""
@@ -53,21 +72,20 @@ def plan_of(
 
 
 def denoise(
-    task: Task, start: Start, plan: Plan, method: str
+    task: Task, start: Start, plan: Plan, method: Method
 ) -> Generator[Step, None, tuple[Tensor, dict[str, float]]]:
     """Run a sampler from the start; returns the canvas (C, H, W) and the counted passes through the UNet."""
     constraints = replace(
         task.constraints, content=start.canvas if start.is_picture else None, change_mask=start.change_mask
     )
     to_color = _color_map(task.latents, task.exemplar.color, task.model.family.factor)
-    count = plan.steps * (2 if method == "preview" else 1)
-    low, high = SPANS["denoise"]
+    count = plan.steps * method.yields_per_step
     canvas = start.canvas
     with capture_attention(task.model, task.request.conditioning) as capture:
-        canvases = SAMPLERS[method](capture, constraints, canvas, plan, task.generator)
+        canvases = method.sampler(capture, constraints, canvas, plan, task.generator)
         for i, canvas in enumerate(canvases, 1):
-            small = _preview(to_color, canvas, task.shape)
-            yield Step(low + (high - low) * i / count, "denoise", f"step {i} of {count}", small)
+            step = step_of("denoise", i / count)
+            yield replace(step, message=f"step {i} of {count}", preview=_small_picture(to_color, canvas, task.shape))
         return canvas, {"unet_forwards": float(capture.forwards), "unet_backwards": float(capture.backwards)}
 
 
@@ -79,7 +97,7 @@ def _color_map(latents: Tensor, picture: Tensor, factor: int) -> Tensor:
     return solution
 
 
-def _preview(to_color: Tensor, canvas: Tensor, shape: Shape) -> Callable[[], Tensor]:
+def _small_picture(to_color: Tensor, canvas: Tensor, shape: Shape) -> Callable[[], Tensor]:
     """A picture of the canvas of at most PREVIEW_SIDE pixels a side, made when called."""
 
     def make() -> Tensor:

@@ -13,9 +13,11 @@ from ad_service.core import labels
 from ad_service.core.backbone.model import Family
 from ad_service.core.canvas import Shape, round_up
 from ad_service.core.pictures import lighting
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import LabelMaps, Request
 from ad_service.core.pipeline.transform import Channel, Crop, Scale, Transform, Warp
 from ad_service.core.quilting import periodicity
+from ad_service.core.quilting.periodicity import PeriodicityOptions
 from ad_service.core.sampling.samplers import Constraints
 
 HALVED = 8
@@ -57,7 +59,14 @@ class Exemplar:
         return 0 if self.maps is None else int(max(self.maps.regions.max(), self.maps.layout.max())) + 1
 
 
-def prepare(request: Request, family: Family, *, fit_periods: bool, maps: LabelMaps | None = None) -> Exemplar:
+def prepare(
+    request: Request,
+    family: Family,
+    options: PipelineOptions,
+    *,
+    fit_periods: bool,
+    maps: LabelMaps | None = None,
+) -> Exemplar:
     """Scale the swatch, flatten its lighting, fit its periods to the canvas, and crop it to whole latents.
 
     `fit_periods` is for swatches that are quilted: a regular one is stretched a little so that whole periods close on
@@ -72,12 +81,15 @@ def prepare(request: Request, family: Family, *, fit_periods: bool, maps: LabelM
     color = transform.apply(request.swatch, "color")
     regions = None if regions is None else transform.apply(regions, "labels")
     if request.even_light:
-        color = lighting.flatten_lighting(color, request.even_light, regions)
-    warp, periods = _fit_periods(color, request, smallest) if fit_periods else (None, None)
+        color = lighting.flatten_lighting(color, request.even_light, regions, options.lighting)
+    warp, periods = _fit_periods(color, request, options.periodicity) if fit_periods else (None, None)
     if warp is not None:
-        transform = transform.then(warp)
-        color = warp.apply(color, "color")
-        regions = None if regions is None else warp.apply(regions, "labels")
+        warped = warp.apply(color, "color")
+        if min(warped.shape[1:]) >= smallest:
+            transform, color = transform.then(warp), warped
+            regions = None if regions is None else warp.apply(regions, "labels")
+        else:
+            periods = None
     h, w = (side - side % family.factor for side in color.shape[1:])
     crop = Crop(*((0, 0) if regions is None else _corner_with_most_labels(regions, h, w)), h, w)
     transform = transform.then(crop)
@@ -92,16 +104,13 @@ def prepare(request: Request, family: Family, *, fit_periods: bool, maps: LabelM
     return replace(exemplar, maps=LabelMaps(layout, regions, maps.palette))
 
 
-def _fit_periods(color: Tensor, request: Request, smallest: int) -> tuple[Warp | None, Tensor | None]:
+def _fit_periods(color: Tensor, request: Request, options: PeriodicityOptions) -> tuple[Warp | None, Tensor | None]:
     """The warp after which a regular swatch closes on the canvas, and its periods then; none for another swatch."""
-    periods = periodicity.find_periods(color)
-    fit = None if periods is None else periodicity.fit_periods(periods, request.height, request.width, request.tiles)
-    if fit is None:
+    periods = periodicity.find_periods(color, options)
+    if periods is None:
         return None, None
-    warp = Warp(fit[0])
-    if min(warp.apply(color, "color").shape[1:]) < smallest:
-        return None, None
-    return warp, fit[1]
+    fit = periodicity.fit_periods(periods, request.height, request.width, request.tiles, options)
+    return (None, None) if fit is None else (Warp(fit[0]), fit[1])
 
 
 def _corner_with_most_labels(regions: Tensor, h: int, w: int) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from ad_service.core.pictures.patch_statistics import match_patch_statistics
 from ad_service.core.pipeline.exemplar import Exemplar
 from ad_service.core.pipeline.request import Request, Result, Step
 from ad_service.core.pipeline.start import Start
-from ad_service.core.pipeline.task import Task, report
+from ad_service.core.pipeline.task import Task, as_steps, step_of
+from ad_service.core.pipeline.transform import renormalize
 from ad_service.core.pixels import from_uint8, to_uint8
 
 Shift = tuple[int, int]
@@ -32,11 +33,10 @@ def finish(
     detail = task.model.family.detail if task.request.detail == "auto" else task.request.detail
     state, round_trip = None, dict[str, float]()
     if detail in ("decoder", "both"):
-        state = yield from report("fit-decoder", _fit_decoder(task, {} if decoders is None else decoders))
-        round_trip = _round_trip(task, state)
-    image = yield from report("decode", _decode(task, canvas, state))
+        state, round_trip = yield from as_steps("fit-decoder", _fit_decoder(task, {} if decoders is None else decoders))
+    image = yield from as_steps("decode", _decode(task, canvas, state))
     if detail in ("pixels", "both"):
-        yield from report("sharpen", _sharpen(task, start, image))
+        yield from as_steps("sharpen", _sharpen(task, start, image))
     return image, round_trip
 
 
@@ -44,10 +44,10 @@ def deliver(
     task: Task, start: Start, image: Tensor, shift: Shift, more: Mapping[str, float], content: Tensor | None = None
 ) -> Generator[Step, None, Result]:
     """The result of a picture (H, W, 3) uint8, rolled back by `shift`, with its metrics and `more`."""
-    yield from report("measure", _nothing())
     image = image.roll((-shift[0], -shift[1]), (0, 1))
-    measured = measure(image, task.request, task.exemplar, content)
     source = None if start.source is None else replace(start.source, shift=shift)
+    yield step_of("measure", 0.0)
+    measured = measure(image, task.request, task.exemplar, content)
     return Result({"color": image, **_follow(task, source)}, {**measured, **more}, source_map=source)
 
 
@@ -91,22 +91,23 @@ def measure(image: Tensor, request: Request, exemplar: Exemplar, content: Tensor
 # ---------------------------------------------------------------------------------------------- stages
 
 
-def _fit_decoder(task: Task, decoders: codec.Decoders) -> Generator[float, None, codec.State]:
-    """The decoder's state fitted to the exemplar, now or for an earlier job."""
-    key = codec.fit_key(task.model, task.exemplar.color)
+def _fit_decoder(task: Task, decoders: codec.Decoders) -> Generator[float, None, tuple[codec.State, dict[str, float]]]:
+    """The decoder's state fitted to the exemplar, now or for an earlier job.
+
+    With it the PSNR of the exemplar after encoding and decoding, by the model's decoder and by the fitted one, in dB.
+    """
+    model, color = task.model, task.exemplar.color
+    key = codec.fit_key(model, color)
     state = decoders.get(key)
     if state is None:
-        state = yield from codec.fit_decoder(task.model, task.exemplar.color)
+        state = yield from codec.fit_decoder(model, color)
         decoders[key] = state
-    return state
-
-
-def _round_trip(task: Task, state: codec.State) -> dict[str, float]:
-    """What the codec keeps of the exemplar, in dB, with the model's decoder and with the fitted one."""
-    before = codec.round_trip_psnr(task.model, task.exemplar.color)
-    with codec.fitted(task.model, state):
-        after = codec.round_trip_psnr(task.model, task.exemplar.color)
-    return {"round_trip_psnr": before, "round_trip_psnr_fitted": after}
+    yield 1.0
+    before = codec.round_trip_psnr(model, color)
+    yield 1.0
+    with codec.fitted(model, state):
+        after = codec.round_trip_psnr(model, color)
+    return state, {"round_trip_psnr": before, "round_trip_psnr_fitted": after}
 
 
 def _decode(task: Task, canvas: Tensor, state: codec.State | None) -> Generator[float, None, Tensor]:
@@ -131,18 +132,16 @@ def _sharpen(task: Task, start: Start, image: Tensor) -> Generator[float, None, 
         task.generator,
         device=task.model.device,
         shown=start.shown,
+        options=task.options.patch_statistics,
     )
 
 
 def _follow(task: Task, source: SourceMap | None) -> dict[str, Tensor]:
-    """The exemplar's other channels as they lie on the result, (H, W, C) uint8."""
+    """The exemplar's other channels as they lie on the result, (H, W, C) uint8; blended normals get unit length."""
     if source is None:
         return {}
-    height, width = task.request.height, task.request.width
-    return {
-        name: to_uint8(source.paint(channel.pixels, height, width)) for name, channel in task.exemplar.channels.items()
-    }
-
-
-def _nothing() -> Generator[float, None, None]:
-    yield 0.5
+    out = {}
+    for name, channel in task.exemplar.channels.items():
+        painted = source.paint(channel.pixels, task.request.height, task.request.width)
+        out[name] = to_uint8(renormalize(painted) if channel.kind == "normal" else painted)
+    return out

@@ -1,4 +1,4 @@
-"""What a job asks for, the steps that it reports, and what it returns: plain data, one small request a job kind."""
+"""Requests (one dataclass a job kind), the steps of a job, and its result: plain data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Request:
         scale: size of the swatch's grain in the result, relative to the swatch.
         even_light: part of the swatch's uneven lighting that is removed, in [0, 1].
         strength, steps, iterations, learning_rate, content_weight: see `samplers.Plan`.
-        conditioning: what the network is asked for; None for the empty prompt.
+        conditioning: the encoded prompt; None for the empty one.
     """
 
     swatch: Tensor
@@ -64,6 +64,14 @@ class Request:
     content_weight: float | None = None
     channels: Mapping[str, Channel] = field(default_factory=dict)
     conditioning: Conditioning | None = None
+
+    def __post_init__(self) -> None:
+        for name, channel in self.channels.items():
+            if name == "color" or channel.pixels.shape[1:] != self.swatch.shape[1:]:
+                raise ValueError(
+                    f"the channel {name!r} has {tuple(channel.pixels.shape[1:])} pixels, and the swatch "
+                    f"{tuple(self.swatch.shape[1:])}; both must agree, and no channel may be named color"
+                )
 
     @property
     def tiles(self) -> tuple[bool, bool]:
@@ -109,8 +117,8 @@ class Result:
         channels: pictures (H, W, C) uint8 on the host by name; `color` is always there.
         metrics: see `metrics` and `finish.measure`.
         notes: what the artist should know.
-        source_map: where the exemplar each pixel comes from; None for a start from noise or from a content's latents.
-            Denoising and sharpening may have changed the color since.
+        source_map: the cell of the exemplar that each place was copied from; None for a start from noise or from a
+            content's latents. Denoising and sharpening may have changed the color since.
     """
 
     channels: Mapping[str, Tensor]

@@ -9,14 +9,15 @@ from ad_service.core.backbone.codec import Decoders
 from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import resized
 from ad_service.core.pipeline import start as starts
-from ad_service.core.pipeline.denoise import PREVIEW_STEPS, denoise, plan_of
+from ad_service.core.pipeline.denoise import METHODS, denoise, plan_of
 from ad_service.core.pipeline.finish import deliver, finish
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job, RestyleRequest
-from ad_service.core.pipeline.task import Options, Task, begin, report
+from ad_service.core.pipeline.task import Task, as_steps, begin
 
 
 def restyle(
-    model: Model, request: RestyleRequest, decoders: Decoders | None = None, options: Options | None = None
+    model: Model, request: RestyleRequest, decoders: Decoders | None = None, options: PipelineOptions | None = None
 ) -> Job:
     """The request's content redrawn in the material of its swatch; arguments and errors as in `synthesize`.
 
@@ -25,18 +26,18 @@ def restyle(
     StyleID.
     """
     family = model.family
-    method = family.method if request.method == "auto" else request.method
-    as_quilt = family.start == "quilt" and method != "preview"
+    method = METHODS[family.method if request.method == "auto" else request.method]
+    as_quilt = family.start == "quilt" and not method.replaces_quilt
     if request.channels and not as_quilt:
         raise ValueError("channels follow a source map, and a restyling by this method has none")
-    task = begin(model, request, options or Options())
+    task = begin(model, request, options or PipelineOptions())
     content = resized(request.content, request.height, request.width, request.tiles)
     picture, shift = _on_canvas(task, content), _half_latent(task)
-    own_steps = PREVIEW_STEPS if method == "preview" else family.steps * (1 if as_quilt else 2)
+    own_steps = method.steps or family.steps * (1 if as_quilt else 2)
     strength = family.strength if as_quilt else 1.0
     plan = plan_of(request, family, steps=own_steps, strength=strength, keeps_structure=True)
     making = starts.guided_quilt(task, picture, plan.content_weight) if as_quilt else starts.content(task, picture)
-    start = yield from report("start", making)
+    start = yield from as_steps("start", making)
     canvas, passes = yield from denoise(task, start, plan, method)
     image, round_trip = yield from finish(task, start, canvas, decoders)
     return (yield from deliver(task, start, image, shift, round_trip | passes, content))
@@ -50,6 +51,6 @@ def _on_canvas(task: Task, content: Tensor) -> Tensor:
 
 
 def _half_latent(task: Task) -> tuple[int, int]:
-    """How far a content is rolled in the meantime (down, right), so that its edge lies on no border of latents."""
+    """Pixels (down, right) by which the content is rolled during the job: its edge must not lie between two latents."""
     half = task.model.family.factor // 2
     return task.request.tile_y * half, task.request.tile_x * half

@@ -16,7 +16,8 @@ from ad_service.core import labels
 from ad_service.core.backbone import codec
 from ad_service.core.canvas import Shape
 from ad_service.core.materials.follow import SourceMap
-from ad_service.core.pipeline.task import Options, Task
+from ad_service.core.pipeline.options import PipelineOptions
+from ad_service.core.pipeline.task import Task
 from ad_service.core.quilting import source_maps
 from ad_service.core.quilting.cuts import visible_cuts
 from ad_service.core.quilting.quilt import QuiltOptions, guide_of, quilt
@@ -123,21 +124,21 @@ def _grid(task: Task, cell: int) -> _Grid:
     return _Grid(cell, picture, swatch, cells, layout)
 
 
-def _quilt_cell(color: Tensor, options: Options) -> int:
+def _quilt_cell(color: Tensor, options: PipelineOptions) -> int:
     """Pixels along the side of a quilt's cells: more in a large swatch (3, h, w), whose parts are usually large."""
     return options.cell if min(color.shape[1:]) <= options.large_swatch else 2 * options.cell
 
 
-def _quilt_options(side: int, periods: Tensor | None, options: Options) -> QuiltOptions:
+def _quilt_options(side: int, periods: Tensor | None, options: PipelineOptions) -> QuiltOptions:
     """Pieces a quarter of the swatch's side in cells, within limits, since its parts grow with it.
 
     Those of a regular swatch overlap by a whole period.
     """
-    block = max(8, min(side // 3, max(32, side // 4), QuiltOptions.largest_piece * 2 // 3))
+    block = max(8, min(side // 3, max(32, side // 4), options.quilt.largest_piece * 2 // 3))
     overlap = max(2, block // 4)
     if periods is not None:
         overlap = max(overlap, min(block // 2, int(periods.norm(dim=1).min()) + 2))
-    return QuiltOptions(block=block, overlap=overlap, refinements=options.refinements)
+    return replace(options.quilt, block=block, overlap=overlap)
 
 
 def _start_of_quilt(task: Task, grid: _Grid, source: Tensor, options: QuiltOptions) -> Start:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.backbone.model import Family, Model
-from ad_service.core.pipeline.denoise import denoise, plan_of
+from ad_service.core.pipeline.denoise import METHODS, denoise, plan_of
 from ad_service.core.pipeline.finish import deliver, finish, plainest_shift
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job, SynthesizeRequest
 from ad_service.core.pipeline.start import STARTS
-from ad_service.core.pipeline.task import Options, begin, report
+from ad_service.core.pipeline.task import as_steps, begin
 
 
 def synthesize(
-    model: Model, request: SynthesizeRequest, decoders: Decoders | None = None, options: Options | None = None
+    model: Model, request: SynthesizeRequest, decoders: Decoders | None = None, options: PipelineOptions | None = None
 ) -> Job:
     """A texture of any size from the swatch; yields after every step and can be dropped between any two.
 
@@ -25,12 +26,12 @@ def synthesize(
         NotFinite: the network's output contains NaN or infinity.
         ValueError: other channels are given, but the start has no source map that they could follow.
     """
-    family, options = model.family, options or Options()
+    family, options = model.family, options or PipelineOptions()
     name = _start_name(request, family)
     if request.channels and name == "noise":
         raise ValueError("channels follow a source map, and a start from noise has none; use the start quilt or fill")
     task = begin(model, request, options, fit_periods=name == "quilt", maps=request.maps)
-    start = yield from report("start", STARTS[name](task))
+    start = yield from as_steps("start", STARTS[name](task))
     plan = plan_of(
         request,
         family,
@@ -38,7 +39,7 @@ def synthesize(
         strength=family.strength if name == "quilt" else 1.0,
         keeps_structure=request.maps is not None and start.is_picture,
     )
-    method = family.method if request.method == "auto" else request.method
+    method = METHODS[family.method if request.method == "auto" else request.method]
     canvas, passes = yield from denoise(task, start, plan, method)
     image, round_trip = yield from finish(task, start, canvas, decoders)
     has_origin = request.maps is not None or not options.move_edge
@@ -47,7 +48,7 @@ def synthesize(
 
 
 def _start_name(request: SynthesizeRequest, family: Family) -> str:
-    """The requested start, or the family's; with a layout never noise, which knows nothing of it."""
+    """The requested start, or the family's; noise is never chosen for a layout, because it cannot follow one."""
     if request.start != "auto":
         return request.start
     return "fill" if family.start == "noise" and request.maps is not None else family.start

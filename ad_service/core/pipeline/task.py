@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -13,8 +13,8 @@ from ad_service.core.backbone import codec
 from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape
 from ad_service.core.pipeline.exemplar import Exemplar, canvas_shape, constraints_of, prepare
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import LabelMaps, Phase, Request, Step
-from ad_service.core.quilting.quilt import QuiltOptions
 from ad_service.core.sampling.samplers import Constraints
 from ad_service.core.steps import translate
 
@@ -41,32 +41,6 @@ MESSAGES: dict[Phase, str] = {
 
 
 @dataclass(frozen=True)
-class Options:
-    """Constants of the pipeline that no artist sets; a test may pass its own.
-
-    Attributes:
-        cell: pixels along the side of the squares that a start is made of.
-        large_swatch: pixels along the shorter side of a swatch above which a quilt's squares are twice as large.
-            Beans enlarged to 2048 pixels: patch distance 0.0119 -> 0.0049.
-        change_reach: cells at each side of a visible cut that a weak model may change; the rest stays as it is.
-        refinements: pieces laid over the worst borders of a quilt, see QuiltOptions. 20 -> 60: 5 % less border cost.
-        guided: a quilt whose pieces are so small that a content stays readable in them. Larger ones: less readable.
-        guide_price: cost of a tone other than the content's in such a quilt, for a content weight of 1.
-        shown_places: random places of a quilt that represent what it shows of the swatch.
-        move_edge: whether a torus is rolled so that its edge lies on an ordinary border.
-    """
-
-    cell: int = 4
-    large_swatch: int = 1024
-    change_reach: int = 3
-    refinements: float = QuiltOptions.refinements
-    guided: QuiltOptions = field(default_factory=lambda: QuiltOptions(block=8, overlap=2, refinements=3.0))
-    guide_price: float = 8.0
-    shown_places: int = 1 << 14
-    move_edge: bool = True
-
-
-@dataclass(frozen=True)
 class Task:
     """A job after its preparation.
 
@@ -81,14 +55,19 @@ class Task:
     shape: Shape
     constraints: Constraints
     generator: torch.Generator
-    options: Options
+    options: PipelineOptions
 
 
 def begin(
-    model: Model, request: Request, options: Options, *, fit_periods: bool = False, maps: LabelMaps | None = None
+    model: Model,
+    request: Request,
+    options: PipelineOptions,
+    *,
+    fit_periods: bool = False,
+    maps: LabelMaps | None = None,
 ) -> Task:
     """Prepare the exemplar, encode it, and lay out the canvas. Raises LabelError."""
-    exemplar = prepare(request, model.family, fit_periods=fit_periods, maps=maps)
+    exemplar = prepare(request, model.family, options, fit_periods=fit_periods, maps=maps)
     latents = codec.encode(model, exemplar.color)
     constraints = constraints_of(request, model.family, exemplar, latents)
     generator = torch.Generator().manual_seed(request.seed)
@@ -96,7 +75,12 @@ def begin(
     return Task(model, request, exemplar, latents, shape, constraints, generator, options)
 
 
-def report(phase: Phase, work: Generator[float, None, R]) -> Generator[Step, None, R]:
-    """The steps of a phase from the fractions in [0, 1] that its work yields; returns the work's result."""
+def step_of(phase: Phase, fraction: float) -> Step:
+    """The step of a phase of which a fraction in [0, 1] is done."""
     low, high = SPANS[phase]
-    return translate(work, lambda fraction: Step(low + (high - low) * fraction, phase, MESSAGES[phase]))
+    return Step(low + (high - low) * fraction, phase, MESSAGES[phase])
+
+
+def as_steps(phase: Phase, work: Generator[float, None, R]) -> Generator[Step, None, R]:
+    """The steps of a phase from the fractions in [0, 1] that its work yields; returns the work's result."""
+    return translate(work, lambda fraction: step_of(phase, fraction))

@@ -21,13 +21,19 @@ Kind = Literal["color", "data", "normal", "labels"]
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of a material: pixels (C, h, w) in [0, 1]."""
+    """One channel of a material: pixels (C, h, w) in [0, 1]; a normal map has three channels, see `Kind`."""
 
     pixels: Tensor
     kind: Literal["color", "data", "normal"] = "data"
 
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 3 or (self.kind == "normal" and len(self.pixels) != 3):
+            raise ValueError(
+                f"a channel of kind {self.kind} has the shape {tuple(self.pixels.shape)}, expected (C, h, w)"
+            )
 
-class Step(Protocol):
+
+class Operation(Protocol):
     """One part of a transform."""
 
     def apply(self, pixels: Tensor, kind: Kind) -> Tensor: ...
@@ -48,7 +54,7 @@ class Scale:
         if kind == "labels":
             return labels.condense(pixels, *size)
         out = F.interpolate(pixels[None], size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
-        return _renormalize(out) if kind == "normal" else out
+        return renormalize(out) if kind == "normal" else out
 
 
 @dataclass(frozen=True)
@@ -81,22 +87,22 @@ class Crop:
 
 @dataclass(frozen=True)
 class Transform:
-    """Steps applied one after the other."""
+    """Operations applied one after the other."""
 
-    steps: tuple[Step, ...] = ()
+    operations: tuple[Operation, ...] = ()
 
-    def then(self, step: Step) -> Transform:
-        """The transform followed by one more step."""
-        return Transform((*self.steps, step))
+    def then(self, operation: Operation) -> Transform:
+        """The transform followed by one more operation."""
+        return Transform((*self.operations, operation))
 
     def apply(self, pixels: Tensor, kind: Kind) -> Tensor:
-        """The pixels after all steps."""
-        for step in self.steps:
-            pixels = step.apply(pixels, kind)
+        """The pixels after all operations."""
+        for operation in self.operations:
+            pixels = operation.apply(pixels, kind)
         return pixels
 
 
-def _renormalize(normals: Tensor) -> Tensor:
+def renormalize(normals: Tensor) -> Tensor:
     """Normals (3, h, w) as (n + 1) / 2, at unit length."""
     return F.normalize(normals * 2 - 1, dim=0) / 2 + 0.5
 

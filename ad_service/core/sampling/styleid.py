@@ -36,7 +36,7 @@ class StyleIDOptions:
     tau: float = 1.5
 
 
-def preview(
+def transfer_style(
     capture: AttentionCapture,
     constraints: Constraints,
     canvas: Tensor,

@@ -65,7 +65,7 @@ def plane(rng: Rng, wobble: float = 1.0) -> tuple[Array, Array]:
     return (x + offset[0]).astype(np.float32), (y + offset[1]).astype(np.float32)
 
 
-def neighbours(reach: int = 1) -> list[tuple[int, int]]:
+def neighbors(reach: int = 1) -> list[tuple[int, int]]:
     """Offsets (dx, dy) of the cells around a cell, itself included."""
     return [(i, j) for j in range(-reach, reach + 1) for i in range(-reach, reach + 1)]
 
@@ -82,7 +82,7 @@ def voronoi(rng: Rng, x: Array, y: Array, jitter: float, norm: float = 2.0) -> t
     f1 = np.full(x.shape, 9, np.float32)
     f2, element = f1.copy(), np.zeros(x.shape, np.int32)
     u, v = np.zeros_like(f1), np.zeros_like(f1)
-    for dx, dy in neighbours():
+    for dx, dy in neighbors():
         i, j = (ix + dx) % 64, (iy + dy) % 64
         du, dv = fx - dx - px[j, i], fy - dy - py[j, i]
         d = p_norm(du, dv, norm)
@@ -126,7 +126,7 @@ def overlapping(rng: Rng, x: Array, y: Array, s: Shape) -> tuple[Array, Array, I
     level = np.full(x.shape, -1, np.float32)
     element = np.zeros(x.shape, np.int32)
     u_top, v_top = np.zeros_like(x), np.zeros_like(x)
-    for dx, dy in neighbours():
+    for dx, dy in neighbors():
         shift = s.stagger * (((iy + dy) % 2) - (iy % 2)) if dy and s.stagger else 0.0
         i, j = (ix + dx) % 64, (iy + dy) % 64
         a, b, c, d, e, f = (t[j, i] for t in tables)

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from ad_service.core import RestyleRequest, SynthesizeRequest, from_uint8, run, synthesize
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.restyle import restyle
-from ad_service.core.pipeline.task import Options
 from ad_service.core.pipeline.transform import Channel
+from ad_service.core.quilting.quilt import QuiltOptions
 from tests.support.tiny_models import SHIPPED, backbone, texture
 
 SWATCH = texture(96, 128)
 ASKED: dict[str, Any] = {"swatch": SWATCH, "height": 72, "width": 104, "steps": 1, "detail": "off"}
-OPTIONS = Options(refinements=2.0)
+OPTIONS = PipelineOptions(quilt=QuiltOptions(refinements=2.0))
 
 
 @pytest.mark.parametrize("tile", [True, False])
@@ -54,3 +55,24 @@ def test_a_start_without_a_source_map_refuses_channels() -> None:
         run(synthesize(backbone("pocket"), SynthesizeRequest(**ASKED, start="noise", channels=channels)))
     with pytest.raises(ValueError, match="source map"):
         run(restyle(backbone("sd15"), RestyleRequest(**ASKED, content=SWATCH, channels=channels)))
+
+
+def test_painted_normals_have_unit_length() -> None:
+    tilted = torch.tensor([0.6, 0.0, 0.8])[:, None, None] * torch.ones(3, 96, 128)
+    tilted[0, :, ::2] *= -1
+    normals = Channel(tilted / 2 + 0.5, "normal")
+    request = SynthesizeRequest(**ASKED, start="fill", channels={"normal": normals})
+    painted = run(synthesize(backbone(SHIPPED), request, options=OPTIONS)).channels["normal"]
+    length = (from_uint8(painted) * 2 - 1).norm(dim=0)
+    torch.testing.assert_close(length, torch.ones_like(length), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [{"height": Channel(SWATCH[:1, :50])}, {"color": Channel(SWATCH)}])
+def test_a_channel_that_does_not_lie_over_the_swatch_is_an_error(channels: Any) -> None:
+    with pytest.raises(ValueError, match="channel"):
+        SynthesizeRequest(**ASKED, channels=channels)
+
+
+def test_a_normal_map_needs_three_channels() -> None:
+    with pytest.raises(ValueError, match="normal"):
+        Channel(SWATCH[:1], "normal")

@@ -14,8 +14,9 @@ from torch import Tensor
 from ad_service.core import SynthesizeRequest, metrics
 from ad_service.core.backbone import codec
 from ad_service.core.canvas import Window, windows
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.synthesize import synthesize
-from ad_service.core.pipeline.task import Options
+from ad_service.core.quilting.quilt import QuiltOptions
 from ad_service.core.sampling import samplers
 from tests.support.tiny_models import SHIPPED, backbone, end, texture
 
@@ -45,7 +46,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
     Two window grids that disagree are softer where both count alike: a network of real weights needs steps enough.
     """
     monkeypatch.setattr(metrics, "copy_share", lambda *_: 0.0)
-    options = Options(refinements=2.0, move_edge=False)
+    options = PipelineOptions(quilt=QuiltOptions(refinements=2.0), move_edge=False)
     cut: list[list[Window]] = []
 
     def noting(*given: Any) -> list[Window]:

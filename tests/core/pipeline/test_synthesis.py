@@ -16,9 +16,9 @@ from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import resized
 from ad_service.core.labels import LabelError
 from ad_service.core.pipeline import denoise, start
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.restyle import restyle
 from ad_service.core.pipeline.synthesize import synthesize
-from ad_service.core.pipeline.task import Options
 from ad_service.core.quilting.quilt import QuiltOptions
 from ad_service.core.sampling.attention import AttentionCapture
 from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
@@ -33,7 +33,7 @@ STEPS = 2
 SMALL: dict[str, Any] = {"height": 64, "width": 64}
 
 
-OPTIONS = Options(refinements=2.0, guided=QuiltOptions(block=8, overlap=2, refinements=1.0))
+OPTIONS = PipelineOptions(quilt=QuiltOptions(refinements=2.0), guided=QuiltOptions(block=8, overlap=2, refinements=1.0))
 """Quilts with a tenth of their refinements."""
 
 
@@ -44,7 +44,7 @@ def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make(
-    model: str | Model, height: int = 64, width: int = 96, options: Options = OPTIONS, **asked: Any
+    model: str | Model, height: int = 64, width: int = 96, options: PipelineOptions = OPTIONS, **asked: Any
 ) -> tuple[list[Step], Result]:
     """Run a job to its end; every job here must report in order and give a whole picture."""
     asked = {"swatch": SWATCH, "steps": STEPS, "detail": "off", "height": height, "width": width} | asked
@@ -131,7 +131,7 @@ def test_the_swatch_can_have_any_scale(family: str, scale: float) -> None:
 
 
 def grain(picture: Tensor) -> float:
-    """How different neighbouring pixels are, against all: larger for finer grain."""
+    """How different neighboring pixels are, against all: larger for finer grain."""
     return float(picture.diff(dim=2).abs().mean() / picture.std())
 
 
@@ -147,7 +147,7 @@ def test_whole_courses_of_a_wall_lie_on_the_torus() -> None:
 
 @pytest.mark.parametrize(("side", "block"), [(8, 8), (64, 21), (128, 32), (200, 50), (1024, 64)])
 def test_pieces_grow_with_the_swatch(side: int, block: int) -> None:
-    assert start._quilt_options(side, None, Options()).block == block
+    assert start._quilt_options(side, None, PipelineOptions()).block == block
 
 
 @pytest.mark.parametrize(("height", "width", "tile_y", "tile_x"), CASES)
@@ -284,7 +284,7 @@ def test_a_decoder_is_fitted_once_for_a_swatch_and_gives_the_same_bytes_each_tim
         for one in (swatch, swatch, texture(32, 32, seed=1))
     ]
     fits = [sum(step.phase == "fit-decoder" for step in steps) for steps, _ in runs]
-    assert fits == [codec.FIT_STEPS, 0, codec.FIT_STEPS]
+    assert fits == [codec.FIT_STEPS + 2, 2, codec.FIT_STEPS + 2], "two for the round trips"
     assert len(kept) == 2
     (_, first), (_, again), (_, other) = runs
     assert torch.equal(first.color, again.color)
@@ -368,7 +368,7 @@ def test_stable_diffusion_starts_from_the_content_with_a_content_loss(monkeypatc
         seen.append((constraints, canvas, plan))
         yield canvas
 
-    monkeypatch.setitem(denoise.SAMPLERS, "optimize", still)
+    monkeypatch.setitem(denoise.METHODS, "optimize", denoise.Method(still))
     model = backbone("sd15")
     for weight in (None, 2.0):
         make(model, 64, 96, content=CONTENT, content_weight=weight)

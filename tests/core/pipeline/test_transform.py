@@ -9,6 +9,7 @@ from torch import Tensor
 from ad_service.core import LabelMaps, SynthesizeRequest
 from ad_service.core.backbone.model import FAMILIES
 from ad_service.core.pipeline.exemplar import prepare
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.transform import Channel, Crop, Scale, Transform, Warp
 from tests.support.tiny_models import texture
 
@@ -61,7 +62,7 @@ def test_every_channel_and_label_map_gets_the_size_of_the_color(scale: float) ->
         swatch=swatch, height=64, width=64, scale=scale, channels={"same": Channel(swatch), "one": Channel(swatch[:1])}
     )
     maps = LabelMaps(torch.zeros(64, 64, dtype=torch.long), regions)
-    exemplar = prepare(request, FAMILIES["pocket"], fit_periods=True, maps=maps)
+    exemplar = prepare(request, FAMILIES["pocket"], PipelineOptions(), fit_periods=True, maps=maps)
     size = exemplar.color.shape[1:]
     assert exemplar.regions is not None and exemplar.regions.shape == size
     assert exemplar.channels["one"].pixels.shape == (1, *size)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import Shape
+from ad_service.core.pipeline import denoise
 from ad_service.core.sampling import samplers
 from ad_service.core.sampling.attention import capture_attention
 from ad_service.core.sampling.losses import ad_loss, attend
@@ -18,19 +19,16 @@ from ad_service.core.sampling.samplers import (
     Constraints,
     NotFinite,
     Plan,
-    Sampler,
     add_noise,
     ddim_step,
-    optimize,
     predict_x0_eps,
-    sample,
     timesteps,
 )
 from tests.support.tiny_models import backbone, noise, predict, seeded, with_predict
 
 PLAN = Plan(steps=3, iterations=1, learning_rate=0.05, content_weight=0.0, strength=0.5)
 TORUS = Shape(16, 24, True, True)
-SAMPLERS: dict[str, Sampler] = {"optimize": optimize, "sample": sample}
+SAMPLERS = {name: method.sampler for name, method in denoise.METHODS.items() if name != "preview"}
 METHODS = pytest.mark.parametrize("method", SAMPLERS)
 MODELS = pytest.mark.parametrize("family", ["pocket", "sd15"])
 

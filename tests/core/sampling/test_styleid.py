@@ -40,7 +40,7 @@ def run(
 ) -> list[Tensor]:
     with capture_attention(model) as capture:
         work = Constraints(swatch[None], SQUARE)
-        return list(styleid.preview(capture, work, content, plan, seeded(), options or styleid.StyleIDOptions()))
+        return list(styleid.transfer_style(capture, work, content, plan, seeded(), options or styleid.StyleIDOptions()))
 
 
 @MODELS
@@ -85,7 +85,7 @@ def test_a_canvas_larger_than_a_window_is_processed_in_windows(shape: Shape) -> 
     with capture_attention(model) as capture:
         work, before = Constraints(latents(model, 8, 8, seed=1)[None], shape), content.clone()
         plan = replace(PLAN, steps=2)
-        seen = list(styleid.preview(capture, work, content, plan, seeded()))
+        seen = list(styleid.transfer_style(capture, work, content, plan, seeded()))
     assert torch.equal(content, before)
     assert len(seen) == 2 * plan.steps
     assert all(z.shape == content.shape and bool(torch.isfinite(z).all()) for z in seen)
