@@ -110,9 +110,7 @@ def find(address: ServiceAddress) -> Client:
     runtime = _read_json(address.folder / RUNTIME_FILE)
     url = address.url or str(runtime.get("url", ""))
     if not url:
-        raise wire.WireError(
-            "service-unreachable", f"No service has been started with the data folder {address.folder}"
-        )
+        raise wire.WireError("service-unreachable", f"The service is not running (data folder {address.folder})")
     url = normal_url(url)
     if not is_loopback(url) and not address.online:
         raise LocalError(

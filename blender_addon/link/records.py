@@ -32,7 +32,7 @@ QUALITY_METRICS = (
     Metric(
         "Patch distance {patch_distance:.1%} (swatch {swatch_halves_distance:.1%})",
         "How much small patches of the result differ from patches of the swatch. Lower is better; the number in "
-        "brackets is the difference between the swatch's own halves",
+        "parentheses is the difference between the swatch's own halves",
     ),
     Metric(
         "Sharpness {sharpness:.2f} (swatch 1)",
@@ -44,13 +44,13 @@ QUALITY_METRICS = (
     ),
     Metric(
         "Repetition {repetition:.2f} (swatch {swatch_repetition:.2f})",
-        "How strongly the texture repeats inside one tile. 1 is an exact repetition; the number in brackets is the "
+        "How strongly the texture repeats inside one tile. 1 is an exact repetition; the number in parentheses is the "
         "swatch's own, which regular materials such as bricks have too",
     ),
     Metric(
         "Layout match {label_agreement:.2f} (swatch {label_agreement_ceiling:.2f})",
-        "How well the materials follow the painted layout. Higher is better; the number in brackets is the most that "
-        "can be expected, measured on the swatch",
+        "How well the materials follow the painted layout. Higher is better; the number in parentheses is the most "
+        "that can be expected, measured on the swatch",
     ),
     Metric(
         "Structure kept {content_correlation:.2f}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 import bpy
 from bpy.types import Image, Material, Node, NodeLink, NodeSocket, NodeTree, Object
@@ -12,10 +13,12 @@ from ..wire.errors import LocalError
 
 PREVIOUS = "distill_previous"
 """Custom property of a material: for each input, the node and the socket (or the value) that a result replaced."""
-FRAME = "distill_job"
-"""Custom property of a frame: the job whose maps it holds."""
-MAP = "distill_output"
-"""Custom property of an image node in a frame, and of its image: which of the job's pictures it shows."""
+REPLACED = "distill_replaced"
+"""Custom property of a node that a result replaced: its name in PREVIOUS, since the artist may rename it."""
+JOB = "distill_job"
+"""Custom property of a result's image, and of its frame in a material: the job that made it."""
+OUTPUT = "distill_output"
+"""Custom property of a result's image, and of its node in a frame: which of the job's pictures it is (`normal`)."""
 FEEDS = "distill_feeds"
 """Custom property of a node in a frame: the input and the output socket by which it was connected to the shader."""
 INPUTS = {
@@ -30,6 +33,12 @@ CONVERTERS = {"normal": ("ShaderNodeNormalMap", "Color"), "height": ("ShaderNode
 """The node between an image node and its input, and its socket, for pictures that need one."""
 DATA_MAPS = ("normal", "roughness", "metallic", "height")
 """Pictures whose values are not colors."""
+
+
+def active_material() -> Material | None:
+    """The active material of the active object."""
+    thing = bpy.context.view_layer.objects.active if bpy.context.view_layer else None
+    return thing.active_material if thing else None
 
 
 def surface_shader(material: Material | None) -> Node | None:
@@ -51,7 +60,7 @@ def base_color_image(material: Material | None) -> Image | None:
     node = _upstream(shader.inputs["Base Color"], "TEX_IMAGE")
     if node is not None and _is_in_result(node):
         stored = material.get(PREVIOUS, {}).get("Base Color")
-        before = material.node_tree.nodes.get(stored["node"]) if stored and "node" in stored else None
+        before = _replaced_node(material.node_tree, stored) if stored else None
         node = _find_image_node(before) if before is not None else None
     return node.image if node is not None else None
 
@@ -83,10 +92,7 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
     Raises LocalError if the material is linked from another file, since it would not be saved with this one.
     """
     if material.library is not None:
-        raise LocalError(
-            "invalid-image",
-            f"The material “{material.name}” is linked from another file; make it local, then apply the result",
-        )
+        raise _unusable(material, "is linked from another file; make it local, then apply the result")
     _ensure_tree(material)
     tree = material.node_tree
     frame = frame_of(material, job)
@@ -97,12 +103,12 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
     y = min((_height(n) for n in tree.nodes if n.type != "FRAME"), default=0) - 380  # below all other nodes
     frame = tree.nodes.new("NodeFrame")
     frame.label, frame.name = f"Distill: {title}", f"Distill {job[:8]}"
-    frame[FRAME], frame.select = job, False
+    frame[JOB], frame.select = job, False
     coordinates = _coordinates(material)
     for row, (output, image) in enumerate(images.items()):
         node = tree.nodes.new("ShaderNodeTexImage")
         node.image, node.label, node.parent = image, output.title() if output != "image" else "Base Color", frame
-        node.name, node[MAP] = f"{frame.name} {output}", output
+        node.name, node[OUTPUT] = f"{frame.name} {output}", output
         node.location = x - 700, y - (230 + 60 * row if row else 0)
         node.hide, node.select = row > 0, False
         if coordinates is not None:
@@ -113,48 +119,84 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
 
 def frame_of(material: Material, job: str) -> Node | None:
     """The frame of a job's result in the material."""
-    return next((n for n in material.node_tree.nodes if n.type == "FRAME" and n.get(FRAME) == job), None)
+    return next((n for n in material.node_tree.nodes if n.type == "FRAME" and n.get(JOB) == job), None)
 
 
 def use_result(material: Material, job: str) -> None:
     """Connects a result's pictures to the shader, in place of another result's, and stores what they replace.
 
-    Nodes that the artist has inserted in the frame stay in effect. Raises LocalError if the material has no Principled
-    BSDF or not this result.
+    Nodes that the artist has inserted in the frame stay in effect. Raises LocalError, before anything is changed, if
+    the material has no frame of this result, or no node to connect it to.
     """
-    shader = surface_shader(material)
     frame = frame_of(material, job)
-    if shader is None or frame is None:
-        raise LocalError("invalid-image", f"The material “{material.name}” has no Principled BSDF; add one")
-    if material.get(PREVIOUS):
-        restore(material)
+    if frame is None:
+        raise _unusable(material, "does not contain this result; apply it from the list of results")
+    targets = {name: _input(material, name) for name in (*_outputs_of(material, frame), *material.get(PREVIOUS, {}))}
+    _disconnect_result(material)
     for name, output in _outputs_of(material, frame).items():
-        target = _input(shader, material, name)
-        _store_previous(material, target)
-        material.node_tree.links.new(output, target)
+        _store_previous(material, targets[name])
+        material.node_tree.links.new(output, targets[name])
 
 
 def restore(material: Material) -> None:
     """Connects what was connected before a result was used, except where the artist has changed the link since.
 
-    Raises LocalError if nothing was stored.
+    Raises LocalError, before anything is changed, if nothing was stored or a stored node is no longer there.
     """
-    stored = material.get(PREVIOUS)
-    shader = surface_shader(material)
-    if not stored or shader is None:
-        raise LocalError("invalid-image", f"The material “{material.name}” has nothing to restore")
+    if not material.get(PREVIOUS):
+        raise _unusable(material, "has nothing to restore")
+    for name, previous in material[PREVIOUS].items():
+        needed = "node" in previous and not _is_changed(_input(material, name))
+        if needed and _replaced_output(material.node_tree, previous) is None:
+            raise _unusable(
+                material,
+                f"no longer has the node “{previous['node']}” that was connected to {name}; undo its removal, or "
+                f"connect another node to {name}",
+            )
+    _disconnect_result(material)
+
+
+def _disconnect_result(material: Material) -> None:
+    """Connects what results have replaced. What is no longer in the material stays in PREVIOUS."""
     tree = material.node_tree
-    for name, previous in stored.items():
-        target = _input(shader, material, name)
-        if target.links and not _is_in_result(target.links[0].from_node):
+    stored = {name: dict(previous) for name, previous in material.get(PREVIOUS, {}).items()}
+    targets = {name: _input(material, name) for name in stored}
+    outputs = {name: _replaced_output(tree, previous) for name, previous in stored.items()}
+    lost = {}
+    for name, target in targets.items():
+        if _is_changed(target):
             continue
         for link in list(target.links):
             _store_output(tree, link, name)
             tree.links.remove(link)
-        before = tree.nodes.get(previous.get("node", ""))
-        if before is not None:
-            tree.links.new(before.outputs[previous["socket"]], target)
-    del material[PREVIOUS]
+        if (output := outputs[name]) is not None:
+            tree.links.new(output, target)
+        elif "node" in stored[name]:
+            lost[name] = stored[name]
+    for node in tree.nodes:
+        node.pop(REPLACED, None)
+    material.pop(PREVIOUS, None)
+    if lost:
+        material[PREVIOUS] = lost
+
+
+def _is_changed(target: NodeSocket) -> bool:
+    """Whether the artist has connected an input to something else since a result was used."""
+    return bool(target.links) and not _is_in_result(target.links[0].from_node)
+
+
+def _replaced_node(tree: NodeTree, previous: Mapping[str, Any]) -> Node | None:
+    """The node of an entry of PREVIOUS: the marked one, or by its name in files of version 0.1.0."""
+    name = previous.get("node", "")
+    marked = [n for n in tree.nodes if n.get(REPLACED) == name]  # copies of a node have its mark too
+    by_name = tree.nodes.get(name)
+    return by_name if by_name in marked or not marked else marked[0]
+
+
+def _replaced_output(tree: NodeTree, previous: Mapping[str, Any]) -> NodeSocket | None:
+    """The output of an entry of PREVIOUS, or None if it is no longer there."""
+    node, socket = _replaced_node(tree, previous), previous.get("socket", 0)
+    return node.outputs[socket] if node is not None and 0 <= socket < len(node.outputs) else None
 
 
 def in_use(material: Material | None, job: str) -> bool:
@@ -162,7 +204,7 @@ def in_use(material: Material | None, job: str) -> bool:
     shader = surface_shader(material)
     links = shader.inputs["Base Color"].links if shader else ()
     parent = links[0].from_node.parent if links else None
-    return parent is not None and parent.get(FRAME) == job
+    return parent is not None and parent.get(JOB) == job
 
 
 def _height(node: Node) -> float:
@@ -171,13 +213,13 @@ def _height(node: Node) -> float:
 
 
 def _is_in_result(node: Node) -> bool:
-    return node.parent is not None and FRAME in node.parent
+    return node.parent is not None and JOB in node.parent
 
 
 def _map_of(node: Node) -> str:
     """Which picture of a result an image node shows. Files of version 0.1.0 have that on the image only."""
     image = getattr(node, "image", None)
-    return str(node.get(MAP) or (image.get(MAP, "") if image is not None else ""))
+    return str(node.get(OUTPUT) or (image.get(OUTPUT, "") if image is not None else ""))
 
 
 def _outputs_of(material: Material, frame: Node) -> dict[str, NodeSocket]:
@@ -214,13 +256,23 @@ def _store_previous(material: Material, target: NodeSocket) -> None:
     else:
         outputs = list(link.from_node.outputs)
         stored[target.name] = {"node": link.from_node.name, "socket": outputs.index(link.from_socket)}
+        link.from_node[REPLACED] = link.from_node.name
     material[PREVIOUS] = stored
 
 
-def _input(shader: Node, material: Material, name: str) -> NodeSocket:
+def _input(material: Material, name: str) -> NodeSocket:
+    """The input of that name; raises LocalError if the material does not have its node."""
     if name == "Displacement":
-        return material.node_tree.get_output_node("ALL").inputs[name]
-    return shader.inputs[name]
+        node, title = material.node_tree.get_output_node("ALL"), "Material Output"
+    else:
+        node, title = surface_shader(material), "Principled BSDF"
+    if node is None:
+        raise _unusable(material, f"has no {title}; add one")
+    return node.inputs[name]
+
+
+def _unusable(material: Material, problem: str) -> LocalError:
+    return LocalError("invalid-image", f"The material “{material.name}” {problem}")
 
 
 def _add_converter(tree: NodeTree, node: Node, output: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import bpy
 from bpy.types import Area, Brush, Context, Image, Object
+from mathutils import Color
 
 from ..wire.errors import LocalError
 
@@ -47,7 +48,7 @@ def as_stored(owner: Brush | bpy.types.UnifiedPaintSettings, color: Sequence[flo
     """An sRGB color as this owner stores it: linear since 5.0, sRGB before."""
     if owner.bl_rna.properties["color"].subtype == "COLOR_GAMMA":
         return tuple(color[:3])
-    return tuple(c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3])
+    return tuple(Color(color[:3]).from_srgb_to_scene_linear())
 
 
 def _ensure_brush() -> Brush:
@@ -113,7 +114,7 @@ class _ActivateBrush:
 def _srgb(owner: bpy.types.UnifiedPaintSettings) -> tuple[float, ...]:
     if owner.bl_rna.properties["color"].subtype == "COLOR_GAMMA":
         return tuple(owner.color)
-    return tuple(c * 12.92 if c <= 0.0031308 else 1.055 * c ** (1 / 2.4) - 0.055 for c in owner.color)
+    return tuple(Color(owner.color).from_scene_linear_to_srgb())
 
 
 def _paint_context() -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """The scene's settings: pictures, regions, and the parameters of every job kind, made from the contract."""
 
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from bpy.props import (
 from bpy.types import Image, PropertyGroup
 
 from .. import wire
+from ..wire.errors import LocalError
 
 PICTURES = {picture.name: picture for kind in wire.KINDS.values() for picture in kind.pictures}
 """The pictures of all job kinds by name."""
@@ -38,8 +40,23 @@ LABELS = {
     "fp32": "FP32",
     "bf16": "BF16",
     "fp16": "FP16",
+    "start": "Start From",
+    "fill": "Random Pixels",
+    "quilt": "Swatch Pieces",
+    "decoder": "In Decoder",
+    "pixels": "In Pixels",
 }
 """Names in the panel that differ from the contract's name with capitals."""
+STORED_CHOICES = {
+    "kind": ("synthesize", "restyle"),
+    "tile": ("none", "x", "y", "xy"),
+    "preset": ("draft", "standard", "fine"),
+    "detail": ("auto", "off", "decoder", "pixels", "both"),
+    "method": ("auto", "optimize", "sample", "preview"),
+    "start": ("auto", "noise", "fill", "quilt"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+"""Choices that .blend files of version 0.1.0 store by their index in these tuples. Do not change or extend them."""
 FIRST_VALUES = {"strength": 0.5, "steps": 30, "iterations": 2, "learning_rate": 0.05, "content_weight": 0.25}
 """Values of automatic parameters when the artist first takes control of them: in the middle of what is useful."""
 
@@ -52,12 +69,22 @@ def label(name: str) -> str:
 # ---------------------------------------------------------------------------------------------- from the contract
 
 
+def choice_number(name: str, choice: str) -> int:
+    """The number by which a .blend file stores a choice: independent of the order in which the contract lists them.
+
+    It is the index in STORED_CHOICES, or a checksum of the choice (256 to 2^31 - 1) if the choice is not listed there.
+    """
+    stored = STORED_CHOICES.get(name, ())
+    return stored.index(choice) if choice in stored else zlib.crc32(choice.encode()) & 0x7FFFFFFF | 256
+
+
 def property_of(parameter: wire.Parameter) -> Any:
     """The Blender property of a parameter, with its default, bounds and help; a text where Blender has no other."""
     value, automatic = parameter.value, parameter.automatic
     common: dict[str, Any] = {"name": label(parameter.name), "description": parameter.help}
     if isinstance(value, wire.Choice):
-        return EnumProperty(items=[(c, label(c), "") for c in value.choices], default=parameter.default, **common)
+        items = [(c, label(c), "", choice_number(parameter.name, c)) for c in value.choices]
+        return EnumProperty(items=items, default=parameter.default, **common)
     if not isinstance(value, wire.Integer | wire.Number):
         return StringProperty(default=value.format(parameter.default), **common)
     low = value.minimum if automatic is None else min(value.minimum, automatic)
@@ -90,15 +117,6 @@ def _value_of(parameter: wire.Parameter, shown: Any) -> Any:
     return parameter.value.nearest(shown)
 
 
-def set_values(group: PropertyGroup, kind: wire.JobKind, values: Mapping[str, Any]) -> None:
-    """Writes a job's parameters into the group. Names of older versions are understood."""
-    for parameter in kind.parameters:
-        if parameter.name in values:
-            value = parameter.check(values[parameter.name])
-            is_text = isinstance(getattr(group, parameter.name), str)
-            setattr(group, parameter.name, parameter.value.format(value) if is_text else value)
-
-
 # ---------------------------------------------------------------------------------------------- the scene's settings
 
 
@@ -125,7 +143,9 @@ class DistillSettings(PropertyGroup):
     It has no methods and no callbacks: Blender 4.2 as a Python module crashes at exit if a PropertyGroup has some.
     """
 
-    kind: EnumProperty(name="Job", items=[(k.name, k.title, k.help) for k in wire.KINDS.values()])
+    kind: EnumProperty(
+        name="Job", items=[(k.name, k.title, k.help, choice_number("kind", k.name)) for k in wire.KINDS.values()]
+    )
     regions: CollectionProperty(type=DistillRegion)
     region_index: IntProperty(name="Region")
     use_layout: BoolProperty(
@@ -158,9 +178,30 @@ def parameters_of(settings: DistillSettings) -> Any:
     return getattr(settings, f"parameters_{settings.kind}")
 
 
+def reuse(settings: DistillSettings, kind_name: str, values: Mapping[str, Any]) -> None:
+    """Chooses a job's kind and its parameters. Names of older versions are understood.
+
+    Raises WireError, before anything is changed, if the kind is unknown or a value is invalid.
+    """
+    kind = wire.KINDS.get(kind_name)
+    if kind is None:
+        raise LocalError("invalid-request", f"The job kind “{kind_name}” is unknown; update the add-on")
+    checked = [(p, p.check(values[p.name])) for p in kind.parameters if p.name in values]
+    settings.kind = kind.name
+    group = parameters_of(settings)
+    for parameter, value in checked:
+        is_text = isinstance(getattr(group, parameter.name), str)
+        setattr(group, parameter.name, parameter.value.format(value) if is_text else value)
+
+
 def takes_layout(settings: DistillSettings) -> bool:
     """Whether the chosen kind of job can use a painted layout."""
     return any(p.role == "labels" for p in kind_of(settings).pictures)
+
+
+def automatic_parameters(settings: DistillSettings) -> dict[str, wire.Parameter]:
+    """The parameters of the chosen kind that have an automatic value, by name."""
+    return {p.name: p for p in kind_of(settings).parameters if p.automatic is not None}
 
 
 def toggle_automatic(settings: DistillSettings, name: str) -> None:
@@ -171,11 +212,16 @@ def toggle_automatic(settings: DistillSettings, name: str) -> None:
 
 
 def output_size(settings: DistillSettings) -> tuple[int, int]:
-    """Width and height of the result: as set, or else those of the kind's first picture."""
-    group = parameters_of(settings)
-    image = getattr(settings, f"image_{kind_of(settings).pictures[0].name}")
+    """Width and height of the result as the job makes it: as set, or else those of the kind's first picture."""
+    kind, group = kind_of(settings), parameters_of(settings)
+    image = getattr(settings, f"image_{kind.pictures[0].name}")
     own = tuple(image.size) if image is not None and min(image.size) else (512, 512)
-    return getattr(group, "width", 0) or own[0], getattr(group, "height", 0) or own[1]
+    sides = {"width": own[0], "height": own[1]}
+    for parameter in kind.parameters:
+        if parameter.name in sides:
+            given = parameter.given(getattr(group, parameter.name))
+            sides[parameter.name] = parameter.value.nearest(sides[parameter.name] if given is None else given)
+    return sides["width"], sides["height"]
 
 
 _groups = {kind.name: group_of(kind) for kind in wire.KINDS.values()}

@@ -39,6 +39,7 @@ MAX_CLUSTER_SIDE = 1024
 MAX_LAYOUT_SIDE = 1024
 """Largest side of a new layout; the service scales it to the texture."""
 TITLES = {"regions": "region map", "layout": "layout"}
+"""Names of the maps in the panel and in errors."""
 
 Color = tuple[int, int, int]
 
@@ -240,7 +241,7 @@ def assign(scene: Scene, picture: str, labels: np.ndarray) -> Image:
     """Replaces the map `regions` or `layout` by an array of region indices (height, width), top row first."""
     pixels = label_pixels(np.asarray(labels, int), colors_of(scene))
     old = getattr(scene.distill, f"image_{picture}")
-    name = {"regions": "Regions", "layout": "Layout"}[picture]
+    name = TITLES[picture].title()
     image = image_io.replace_pixels(old, pixels) if old else image_io.new_image(name, image_io.encode_png(pixels))
     if GRAY_SWATCH in image:
         del image[GRAY_SWATCH]

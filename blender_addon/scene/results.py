@@ -1,4 +1,4 @@
-"""Results in the open file: packed images that know how they were made, and the undo step of an import."""
+"""Results in the open file: packed images that know how they were made."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import json
 from collections.abc import Mapping
 
 import bpy
-from bpy.types import Image, Material
+from bpy.types import Image
 
 from ..link.records import JobRecord
 from . import image_io, materials
-
-JOB = "distill_job"
-"""Custom property of an image: the job that made it."""
-OUTPUT = "distill_output"
-"""Custom property of an image: which of the job's pictures it is (`image`, `normal`, ...)."""
+from .materials import JOB, OUTPUT
 
 
 def import_result(record: JobRecord, pictures: Mapping[str, bytes]) -> None:
-    """Adds a job's pictures to the file as packed images, and to the job's material, as one undo step.
+    """Adds a job's pictures to the file as packed images, and to the job's material.
 
     Raises LocalError if the material cannot take the result; the images are in the file then.
     """
@@ -33,13 +29,10 @@ def import_result(record: JobRecord, pictures: Mapping[str, bytes]) -> None:
     settings = bpy.context.scene.distill
     settings.last_result = images["image"].name
     material = bpy.data.materials.get(record.material) if record.material else None
-    try:
-        if material is not None:
-            materials.add_result(material, record.job, record.title, images)
-            if settings.use_at_once:
-                materials.use_result(material, record.job)
-    finally:
-        push_undo(f"Import {record.title}")
+    if material is not None:
+        materials.add_result(material, record.job, record.title, images)
+        if settings.use_at_once:
+            materials.use_result(material, record.job)
 
 
 def write_properties(image: Image, record: JobRecord, output: str) -> None:
@@ -61,19 +54,3 @@ def images_of(job: str) -> dict[str, Image]:
     """All pictures of a job's result that are in the file, the base color first."""
     found = {i[OUTPUT]: i for i in bpy.data.images if i.get(JOB) == job and OUTPUT in i}
     return dict(sorted(found.items(), key=lambda pair: pair[0] != "image"))
-
-
-def active_material() -> Material | None:
-    """The active material of the active object."""
-    thing = bpy.context.view_layer.objects.active if bpy.context.view_layer else None
-    return thing.active_material if thing else None
-
-
-def push_undo(message: str) -> None:
-    """Ends an undo step. Without it, what a timer created would vanish with the artist's next undo."""
-    windows = bpy.context.window_manager.windows
-    if bpy.context.window is None and len(windows):
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message=message)
-    else:
-        bpy.ops.ed.undo_push(message=message)

@@ -20,7 +20,7 @@ from .. import wire
 from ..link import background
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import preferences, properties, results
+from . import materials, preferences, properties, results
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -179,7 +179,7 @@ class Session:
         self._preview_keys[job] = key
 
     def import_downloaded(self) -> int:
-        """Import the downloaded results of the open file; returns how many."""
+        """Import the downloaded results of the open file, each as one undo step; returns how many."""
         imported = 0
         for job in list(self.downloaded):
             record = self.records.get(job)
@@ -190,6 +190,7 @@ class Session:
                     results.import_result(record, self.downloaded.pop(job).pictures)
                 except wire.WireError as error:
                     self.show_error(error)
+                push_undo(f"Import {record.title}")
                 imported += 1
         if imported:
             self.save_journal()
@@ -260,6 +261,16 @@ def wait(timeout: float = 600.0) -> bool:
         time.sleep(0.05)
 
 
+def push_undo(message: str) -> None:
+    """Ends an undo step. Without it, what a timer created would vanish with the artist's next undo."""
+    windows = bpy.context.window_manager.windows
+    if bpy.context.window is None and len(windows):
+        with bpy.context.temp_override(window=windows[0]):
+            bpy.ops.ed.undo_push(message=message)
+    else:
+        bpy.ops.ed.undo_push(message=message)
+
+
 def _redraw() -> None:
     """Redraw the sidebars that have the panel. The 3D View itself is redrawn by Blender when its data changes."""
     for window in bpy.context.window_manager.windows:
@@ -304,7 +315,7 @@ def _on_save(*_args: object) -> None:
         _current.load_journal()
     maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in properties.LABEL_MAPS}
     for image in bpy.data.images:
-        if image.is_dirty and image.library is None and (image in maps or results.JOB in image):
+        if image.is_dirty and image.library is None and (image in maps or materials.JOB in image):
             image.pack()
     _current.save_journal()
 

@@ -122,7 +122,7 @@ def blender(tmp_path: Path) -> Iterator[Any]:
     addon_utils.enable(PACKAGE, default_set=True)
     chosen = preferences()
     chosen.executable, chosen.url, chosen.token, chosen.start_automatically = "", "", "", False
-    use_folder(tmp_path / "nobody")
+    use_folder(tmp_path / "no service")
     yield bpy
     addon_utils.disable(PACKAGE, default_set=True)
     assert not [t for t in threading.enumerate() if t.name == "texture-distiller"], "the thread was not joined"

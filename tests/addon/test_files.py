@@ -131,6 +131,25 @@ def test_a_job_of_another_file_is_imported_on_request(start: Start, blender: Any
     assert [r.job for r in session.current().of_this_file()] == [job]
 
 
+def test_cancel_without_a_job_keeps_the_jobs_of_other_files(start: Start, blender: Any) -> None:
+    start("slow")
+    scenes.swatch()
+    scenes.small_output()
+    blender.ops.distill.run()
+    other = scenes.newest()
+    session.pump()
+    blender.ops.wm.read_homefile(use_factory_startup=True)
+    scenes.swatch()
+    scenes.small_output()
+    blender.ops.distill.run()
+    assert blender.ops.distill.cancel() == {"FINISHED"}
+    assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
+    assert scenes.newest().state == "canceled"
+    assert other.state in ("queued", "running")
+    assert blender.ops.distill.cancel(job=other.job) == {"FINISHED"}
+    pump_until(lambda: other.state == "canceled")
+
+
 def test_a_result_is_imported_when_its_file_is_opened_again(start: Start, blender: Any, tmp_path: Path) -> None:
     start("brisk")
     scenes.swatch()

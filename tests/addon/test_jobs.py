@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 
 from blender_addon import wire
 from blender_addon.link import background
-from blender_addon.scene import image_io, results, session
+from blender_addon.link.records import JobRecord
+from blender_addon.scene import image_io, materials, properties, results, session
 from blender_addon.ui.panels import elements
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, command_of, environment, error_of, preferences, pump_until, use_folder
@@ -73,6 +75,17 @@ def test_restyle_keeps_the_size_of_the_image(service: LiveService, blender: Any)
     request = wire.JobRequest.parse(json.loads(image["distill_request"]))
     assert (request.kind, set(request.inputs)) == ("restyle", {"content", "swatch"})
     assert scenes.base_color_node(blender.context.active_object.active_material).image == image
+
+
+def test_the_size_of_a_restyled_image_is_that_of_the_job(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    settings = blender.context.scene.distill
+    settings.kind, settings.image_content = "restyle", blender.data.images.new("wall", 500, 333)
+    assert properties.output_size(settings) == (496, 336)
+    settings.parameters_restyle.width = 130
+    assert properties.output_size(settings) == (128, 336), "the height is automatic"
+    settings.parameters_restyle.height = 64
+    assert properties.output_size(settings) == tuple(scenes.make().size)
 
 
 def test_restyle_accepts_a_size_and_the_preview_method(service: LiveService, blender: Any) -> None:
@@ -133,6 +146,23 @@ def test_reuse_parameters_restores_kind_and_parameters(service: LiveService, ble
     assert settings.parameters_restyle.content_weight == 0.5
 
 
+def test_reuse_parameters_changes_nothing_if_the_job_is_invalid(blender: Any) -> None:
+    settings = blender.context.scene.distill
+    settings.parameters_restyle.seed = 1
+    session.pump()
+    stored = {"wrong": ("restyle", {"seed": 5, "scale": 99.0}), "unknown": ("a_later_kind", {})}
+    for job, (kind, parameters) in stored.items():
+        record = JobRecord(job, kind, "Old", parameters, session.current().document, state="succeeded")
+        session.current().records[job] = record
+    assert "scale is 99.0; it must be between 0.25 and 4.0" in error_of(
+        blender.ops.distill.reuse_parameters, job="wrong"
+    )
+    assert "“a_later_kind” is unknown; update the add-on" in error_of(
+        blender.ops.distill.reuse_parameters, job="unknown"
+    )
+    assert (settings.kind, settings.parameters_restyle.seed) == ("synthesize", 1)
+
+
 def test_variations_have_consecutive_seeds(service: LiveService, blender: Any) -> None:
     scenes.swatch()
     scenes.small_output(seed=3)
@@ -154,7 +184,7 @@ def test_a_job_without_a_service_fails_with_a_remedy(blender: Any) -> None:
     scenes.swatch()
     blender.ops.distill.run()
     sentence = error_of(blender.ops.distill.wait, timeout=20)
-    assert "No service has been started" in sentence
+    assert "The service is not running (data folder " in sentence
     assert "Press Start" in sentence
     assert session.current().error.code == "service-unreachable"
 
@@ -196,6 +226,17 @@ def test_an_automatic_value_is_switched_to_a_value_and_back(blender: Any) -> Non
             assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
             blender.ops.distill.toggle_automatic(name=parameter.name)
             assert getattr(group, parameter.name) == parameter.automatic
+
+
+def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> None:
+    settings = blender.context.scene.distill
+    operator = blender.types.DISTILL_OT_toggle_automatic
+    for name in ("", "seed"):
+        shown = operator.description(blender.context, SimpleNamespace(name=name))
+        assert shown == "Choose the value of this parameter, or reset it to automatic"
+        error = error_of(blender.ops.distill.toggle_automatic, name=name)
+        assert f"No parameter “{name}” can be automatic; choose one of strength, steps" in error
+    assert settings.parameters_synthesize.seed == 0
 
 
 def test_a_variation_with_too_large_a_seed_is_refused(service: LiveService, blender: Any) -> None:
@@ -299,7 +340,7 @@ def test_running_and_waiting_jobs_are_canceled(start: Start, blender: Any) -> No
     assert blender.ops.distill.wait(timeout=30) == {"FINISHED"}
     assert time.monotonic() - begin < 10
     assert [r.state for r in session.current().of_this_file()] == ["canceled", "canceled"]
-    assert not [i for i in blender.data.images if results.JOB in i]
+    assert not [i for i in blender.data.images if materials.JOB in i]
 
 
 def test_a_wrong_token_is_reported_and_can_be_corrected(service: LiveService, blender: Any) -> None:

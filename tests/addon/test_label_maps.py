@@ -156,6 +156,22 @@ def test_regions_found_in_a_map_keep_their_names(blender: Any) -> None:
     assert {r.name for r in blender.context.scene.distill.regions} == {"Brick", "Moss"}
 
 
+def test_regions_are_found_in_the_layout_if_there_is_no_region_map(blender: Any) -> None:
+    assert "Choose a region map or a layout first" in error_of(blender.ops.distill.regions_from_map)
+    pixels = image_io.encode_png(scenes.checks())
+    blender.context.scene.distill.image_layout = image_io.new_image("map", pixels)
+    assert blender.ops.distill.regions_from_map() == {"FINISHED"}
+    assert len(blender.context.scene.distill.regions) == 3
+    assert "No region map is chosen" in error_of(blender.ops.distill.regions_from_map, picture="regions")
+
+
+def test_fill_with_an_unknown_region_is_refused(blender: Any) -> None:
+    scenes.two_regions()
+    blender.ops.distill.layout_new()
+    error = error_of(blender.ops.distill.fill, region=5)
+    assert "Region 5 does not exist; choose 0 to 1, or -1 for the active one" in error
+
+
 def test_new_regions_have_unique_names(blender: Any) -> None:
     for _ in range(3):
         blender.ops.distill.region_add()

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from blender_addon import wire
 from blender_addon.scene import materials, results
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of
@@ -119,8 +122,8 @@ def test_a_result_with_renamed_nodes_and_images_is_connected(start: Start, blend
     blender.ops.distill.use_result()
     shader = material.node_tree.nodes["Principled BSDF"]
     linked = {name: shader.inputs[name].links[0].from_node for name in ("Base Color", "Roughness", "Normal")}
-    assert linked["Base Color"].image[results.OUTPUT] == "image"
-    assert linked["Roughness"].image[results.OUTPUT] == "roughness"
+    assert linked["Base Color"].image[materials.OUTPUT] == "image"
+    assert linked["Roughness"].image[materials.OUTPUT] == "roughness"
     assert linked["Normal"].type == "NORMAL_MAP"
 
 
@@ -132,13 +135,13 @@ def test_a_result_of_version_0_1_0_is_applied(start: Start, blender: Any) -> Non
     material = blender.context.active_object.active_material
     blender.ops.distill.restore_previous()
     for node in [n for n in material.node_tree.nodes if n.parent is not None]:
-        for key in (materials.MAP, materials.FEEDS):  # which nodes did not have then
+        for key in (materials.OUTPUT, materials.FEEDS):  # which nodes did not have then
             node.pop(key, None)
     blender.ops.distill.use_result()
     shader = material.node_tree.nodes["Principled BSDF"]
-    assert scenes.base_color_node(material).image[results.OUTPUT] == "image"
+    assert scenes.base_color_node(material).image[materials.OUTPUT] == "image"
     assert shader.inputs["Normal"].links[0].from_node.type == "NORMAL_MAP"
-    assert shader.inputs["Roughness"].links[0].from_node.image[results.OUTPUT] == "roughness"
+    assert shader.inputs["Roughness"].links[0].from_node.image[materials.OUTPUT] == "roughness"
 
 
 def test_a_result_with_fewer_maps_disconnects_the_other_maps(start: Start, blender: Any) -> None:
@@ -167,6 +170,76 @@ def test_restore_keeps_links_that_the_artist_made_since(service: LiveService, bl
     tree.links.new(mine.outputs[0], tree.nodes["Principled BSDF"].inputs["Base Color"])
     blender.ops.distill.restore_previous()
     assert scenes.base_color_node(material) == mine
+
+
+def test_restore_finds_a_renamed_node(service: LiveService, blender: Any, tmp_path: Path) -> None:
+    material = scenes.material_with_image()
+    scenes.swatch()
+    scenes.small_output()
+    before = scenes.base_color_node(material)
+    scenes.make()
+    before.name = "My bricks"
+    other = material.node_tree.nodes.new("ShaderNodeTexImage")
+    other.name = "Image Texture"
+    assert materials.base_color_image(material).name == "old"
+    scenes.save_and_reload(tmp_path / "a.blend")
+    material = blender.context.active_object.active_material
+    scenes.make()  # another result in its place
+    blender.ops.distill.restore_previous()
+    assert scenes.base_color_node(material).name == "My bricks"
+    assert not blender.ops.distill.restore_previous.poll()
+
+
+def test_restore_changes_nothing_if_the_node_was_removed(service: LiveService, blender: Any) -> None:
+    material = scenes.material_with_image()
+    scenes.swatch()
+    scenes.small_output()
+    tree, removed = material.node_tree, scenes.base_color_node(material)
+    scenes.make()
+    tree.nodes.remove(removed)
+    image = scenes.make()  # results can still be applied
+    error = error_of(blender.ops.distill.restore_previous)
+    assert "no longer has the node “Image Texture” that was connected to Base Color" in error
+    assert scenes.base_color_node(material).image == image
+    assert blender.ops.distill.restore_previous.poll(), "the stored node is not forgotten"
+    mine = tree.nodes.new("ShaderNodeRGB")
+    tree.links.new(mine.outputs[0], tree.nodes["Principled BSDF"].inputs["Base Color"])
+    assert blender.ops.distill.restore_previous() == {"FINISHED"}
+    assert scenes.base_color_node(material) == mine
+
+
+def test_restore_checks_the_stored_socket(service: LiveService, blender: Any) -> None:
+    material = scenes.material_with_image()
+    scenes.swatch()
+    scenes.small_output()
+    image = scenes.make()
+    material[materials.PREVIOUS] = {"Base Color": {"node": "Image Texture", "socket": 7}}
+    assert "that was connected to Base Color" in error_of(blender.ops.distill.restore_previous)
+    assert scenes.base_color_node(material).image == image
+
+
+def test_a_height_map_is_refused_without_a_material_output(start: Start, blender: Any) -> None:
+    start("material")
+    material = scenes.material_with_image()
+    tree = material.node_tree
+    tree.nodes.remove(tree.get_output_node("ALL"))
+    scenes.swatch()
+    scenes.small_output()
+    assert "“Material” has no Material Output; add one" in error_of(scenes.make)
+    assert scenes.base_color_node(material).image.name == "old"
+    assert "“Material” has no Material Output; add one" in error_of(blender.ops.distill.use_result)
+    tree.nodes.new("ShaderNodeOutputMaterial")
+    assert blender.ops.distill.use_result() == {"FINISHED"}
+
+
+def test_each_missing_node_has_its_own_error(blender: Any) -> None:
+    material = scenes.material_with_image()
+    with pytest.raises(wire.WireError, match="does not contain this result"):
+        materials.use_result(material, "unknown")
+    materials.add_result(material, "known", "Bricks", {"image": scenes.swatch()})
+    material.node_tree.nodes.remove(material.node_tree.nodes["Principled BSDF"])
+    with pytest.raises(wire.WireError, match="has no Principled BSDF; add one"):
+        materials.use_result(material, "known")
 
 
 def test_run_adds_a_material_to_an_object_without_one(service: LiveService, blender: Any) -> None:

@@ -50,7 +50,7 @@ def test_parameters_regions_and_layout_of_an_old_file_make_a_job(opened: Any) ->
     assert settings.use_layout
     older = session.current().of_this_file()[-1]
     assert opened.ops.distill.reuse_parameters(job=older.job) == {"FINISHED"}
-    assert settings.parameters_synthesize.method == "optimize", "it was spelled optimise then"
+    assert settings.parameters_synthesize.method == "optimize", "version 0.1.0 stored “optimise”"
     (draft,) = requests.drafts(opened.context.scene)
     assert draft.parameters["seed"] == 7
     assert set(draft.pictures) == {"swatch", "regions", "layout"}

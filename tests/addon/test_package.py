@@ -45,7 +45,7 @@ from blender_addon import wire
 content = wire.Picture("content", "color", "The picture whose shapes are kept", True)
 fewer = tuple(p for p in wire.COMMON if p.name not in ("width", "height", "tile"))
 prompt = wire.Parameter("prompt", wire.Text(), "a wall", "What it shows")
-wire.KINDS["another"] = wire.JobKind("another", "Another", "Of a later day", (content, wire.SWATCH), (*fewer, prompt))
+wire.KINDS["another"] = wire.JobKind("another", "Another", "A later kind", (content, wire.SWATCH), (*fewer, prompt))
 import blender_addon
 from blender_addon.scene import properties, requests
 blender_addon.register()
@@ -87,7 +87,7 @@ def test_the_package_is_valid_and_complete(package: Path) -> None:
 
 
 def in_another_blender(script: str, argument: Path, tmp_path: Path) -> None:
-    """Runs a script in a bpy of its own, with preferences of its own."""
+    """Runs a script in another process, with separate preferences."""
     environment = {**os.environ, "BLENDER_USER_RESOURCES": str(tmp_path)}
     command = [sys.executable, "-c", script, str(argument)]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The HTTP side: what is found, what is refused, and that every failure says what to do."""
+"""The HTTP client: how the service is found, and the error for each failure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HEALTH = {"service": wire.SERVICE_NAME, "version": "0.1.0", "wire": wire.VERSION
 
 
 def healthy(path: str, **other: Any) -> tuple[int, str, bytes]:
-    answers = {
+    documents = {
         "/v1/health": HEALTH,
         "/v1/capabilities": {"models": [{"name": "pocket"}]},
         "/v1/ready": {"device": "cuda:0", "device_name": "Some GPU", "memory_total": 24e9, "memory_free": 20e9},
     }
-    return as_json(answers[path])
+    return as_json(documents[path])
 
 
 @pytest.mark.parametrize(
@@ -100,16 +100,16 @@ def test_another_version_is_refused_with_both_numbers() -> None:
 def test_a_wrong_token_gets_unauthorized() -> None:
     problem = wire.WireError("unauthorized", "the token is wrong").problem()
 
-    def answer(_method: str, path: str) -> tuple[int, str, bytes]:
+    def respond(_method: str, path: str) -> tuple[int, str, bytes]:
         return as_json(HEALTH) if path == "/v1/health" else as_json(problem, 401, "application/problem+json")
 
-    with fake_service(answer) as url, pytest.raises(wire.WireError) as caught:
+    with fake_service(respond) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url, "old").status()
     assert caught.value.code == "unauthorized"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         (200, "text/html", b"<html>hello</html>"),
         (200, "application/json", b"{"),
@@ -119,8 +119,8 @@ def test_a_wrong_token_gets_unauthorized() -> None:
         (302, "text/plain", b""),
     ],
 )
-def test_another_program_at_the_address_is_refused(answer: tuple[int, str, bytes]) -> None:
-    with fake_service(lambda *_: answer) as url, pytest.raises(wire.WireError) as caught:
+def test_another_program_at_the_address_is_refused(response: tuple[int, str, bytes]) -> None:
+    with fake_service(lambda *_: response) as url, pytest.raises(wire.WireError) as caught:
         client.Client(url).status()
     assert caught.value.code == "service-unreachable"
     assert url in caught.value.detail
@@ -141,14 +141,14 @@ def test_a_download_with_a_wrong_checksum_is_refused() -> None:
 
 
 def test_a_program_that_cannot_be_started_is_named(tmp_path: Path) -> None:
-    place = client.ServiceAddress(data_dir=str(tmp_path), executable=str(tmp_path / "nothing-here"))
+    address = client.ServiceAddress(data_dir=str(tmp_path), executable=str(tmp_path / "nothing-here"))
     with pytest.raises(wire.WireError, match="nothing-here"):
-        client.start(place)
+        client.start(address)
 
 
 def test_the_program_comes_from_the_installers_file(tmp_path: Path) -> None:
-    place = client.ServiceAddress(data_dir=str(tmp_path))
-    assert client.executable_of(place) == ""
+    address = client.ServiceAddress(data_dir=str(tmp_path))
+    assert client.executable_of(address) == ""
     (tmp_path / client.LAUNCH_FILE).write_text(json.dumps({"executable": "/opt/ad-service"}))
-    assert client.executable_of(place) == "/opt/ad-service"
+    assert client.executable_of(address) == "/opt/ad-service"
     assert client.executable_of(client.ServiceAddress(data_dir=str(tmp_path), executable="/mine")) == "/mine"

@@ -4,7 +4,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 from bpy.types import Context, Event, Operator
 
-from ...scene import materials, properties, results
+from ...scene import materials, properties
 from .reports import Done
 
 _PICTURE = EnumProperty(
@@ -26,7 +26,7 @@ class DISTILL_OT_picture_from_material(Operator):
 
     @classmethod
     def poll(cls, _context: Context) -> bool:
-        material = results.active_material()
+        material = materials.active_material()
         if materials.base_color_image(material) is None:
             what = f"The material “{material.name}”" if material else "The active object"
             cls.poll_message_set(f"{what} has no {'image as its base color' if material else 'material'}")
@@ -34,7 +34,7 @@ class DISTILL_OT_picture_from_material(Operator):
         return True
 
     def execute(self, context: Context) -> Done:
-        setattr(context.scene.distill, f"image_{self.picture}", materials.base_color_image(results.active_material()))
+        setattr(context.scene.distill, f"image_{self.picture}", materials.base_color_image(materials.active_material()))
         return {"FINISHED"}
 
 

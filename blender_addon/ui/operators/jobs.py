@@ -4,7 +4,7 @@ from bpy.props import FloatProperty
 from bpy.types import Context, Operator
 
 from ... import wire
-from ...scene import materials, requests, results, session
+from ...scene import materials, requests, session
 from .reports import Done, fail, find_record, job_property
 
 
@@ -28,11 +28,11 @@ class DISTILL_OT_run(Operator):
             drafts = requests.drafts(context.scene)
         except wire.WireError as error:
             return fail(self, error)
-        material = results.active_material()
+        material = materials.active_material()
         thing = context.active_object
         if material is None and context.scene.distill.use_at_once and materials.can_have_material(thing):
             material = materials.ensure_material(thing, drafts[0].title)
-            results.push_undo(f"Material {material.name}")
+            session.push_undo(f"Material {material.name}")
         for draft in drafts:
             current.submit(draft, material.name if material else "")
         return {"FINISHED"}
@@ -68,16 +68,18 @@ class DISTILL_OT_cancel(Operator):
     bl_idname = "distill.cancel"
     bl_label = "Cancel"
 
-    job: job_property()
+    job: job_property("all jobs of this file")
 
     def execute(self, _context: Context) -> Done:
         session.pump()
-        active = [r for r in session.current().records.values() if r.active and self.job in ("", r.job)]
+        current = session.current()
+        records = [current.records.get(self.job)] if self.job else current.of_this_file()
+        active = [r for r in records if r is not None and r.active]
         if not active:
             self.report({"INFO"}, "No job is active")
             return {"CANCELLED"}
         for record in active:
-            session.current().cancel(record)
+            current.cancel(record)
         return {"FINISHED"}
 
 

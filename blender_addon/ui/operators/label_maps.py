@@ -15,7 +15,7 @@ from .reports import Done, fail
 def map_property(default: str) -> Any:
     """An operator's choice between the region map and the layout."""
     items = [(name, regions.TITLES[name].title(), properties.PICTURES[name].help) for name in properties.LABEL_MAPS]
-    return EnumProperty(name="Map", items=items, default=default)
+    return EnumProperty(name="Map", items=items, default=default, options={"SKIP_SAVE"})
 
 
 def has_regions(cls: type[Operator], context: Context, count: int = 1) -> bool:

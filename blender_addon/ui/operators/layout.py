@@ -98,7 +98,8 @@ class DISTILL_OT_fill(Operator):
         region = settings.region_index if self.region < 0 else self.region
         if region >= len(settings.regions):
             last = len(settings.regions) - 1
-            self.report({"ERROR"}, f"region is {region}; it must be between 0 and {last}, or -1")
+            choices = f"choose 0 to {last}, or -1 for the active one"
+            self.report({"ERROR"}, f"Region {region} does not exist; {choices}")
             return {"CANCELLED"}
         return change(self, regions.fill, context.scene, self.picture, region, self.box)
 

@@ -37,10 +37,16 @@ class DISTILL_OT_toggle_automatic(Operator):
 
     @classmethod
     def description(cls, context: Context, operator: Any) -> str:
-        parameter = properties.kind_of(context.scene.distill).parameter(operator.name)
+        parameter = properties.automatic_parameters(context.scene.distill).get(operator.name)
+        if parameter is None:  # the operator search has no name
+            return str(cls.__doc__)
         return f"{parameter.help}.\nClick to switch between an automatic value and your own"
 
     def execute(self, context: Context) -> Done:
+        names = properties.automatic_parameters(context.scene.distill)
+        if self.name not in names:
+            self.report({"ERROR"}, f"No parameter “{self.name}” can be automatic; choose one of {', '.join(names)}")
+            return {"CANCELLED"}
         properties.toggle_automatic(context.scene.distill, self.name)
         return {"FINISHED"}
 

@@ -25,7 +25,7 @@ class DISTILL_OT_region_add(Operator):
 
 
 class DISTILL_OT_region_remove(Operator):
-    """Remove the active region. Pixels painted in its color stay until the map is cleaned up"""
+    """Remove the active region. Its pixels stay; those of a similar color then belong to the nearest region"""
 
     bl_idname = "distill.region_remove"
     bl_label = "Remove Region"
@@ -81,7 +81,7 @@ class DISTILL_OT_region_map_new(Operator):
 
 
 class DISTILL_OT_regions_from_map(Operator):
-    """Replace the list of regions by the flat colors of a map that was painted elsewhere"""
+    """Replace the list of regions by the flat colors of the region map, or of the layout if there is no region map"""
 
     bl_idname = "distill.regions_from_map"
     bl_label = "Regions from Map"
@@ -93,12 +93,13 @@ class DISTILL_OT_regions_from_map(Operator):
     def poll(cls, context: Context) -> bool:
         settings = context.scene.distill
         if settings.image_regions is None and settings.image_layout is None:
-            cls.poll_message_set("Choose a region map first")
+            cls.poll_message_set("Choose a region map or a layout first")
             return False
         return True
 
     def execute(self, context: Context) -> Done:
-        done = change(self, regions.regions_from_map, context.scene, self.picture)
+        chosen = self.properties.is_property_set("picture") or context.scene.distill.image_regions is not None
+        done = change(self, regions.regions_from_map, context.scene, self.picture if chosen else "layout")
         if done == {"FINISHED"}:
             self.report({"INFO"}, f"Found {len(context.scene.distill.regions)} regions")
         return done

@@ -20,8 +20,9 @@ def fail(operator: Operator, error: wire.WireError) -> Done:
     return {"CANCELLED"}
 
 
-def job_property() -> Any:
-    return StringProperty(name="Job", description="Id of the job. Empty: the newest one", options={"SKIP_SAVE"})
+def job_property(empty: str = "the newest one") -> Any:
+    """An operator's job; `empty` is the meaning of an empty id, for the tooltip."""
+    return StringProperty(name="Job", description=f"Id of the job. Empty: {empty}", options={"SKIP_SAVE"})
 
 
 def find_record(operator: Operator, state: str = "") -> JobRecord | None:

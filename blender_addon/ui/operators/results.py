@@ -52,7 +52,7 @@ class DISTILL_OT_restore_previous(Operator):
 
     @classmethod
     def poll(cls, _context: Context) -> bool:
-        material = results.active_material()
+        material = materials.active_material()
         if material is None or materials.PREVIOUS not in material:
             cls.poll_message_set("No result is applied to the active material")
             return False
@@ -60,7 +60,7 @@ class DISTILL_OT_restore_previous(Operator):
 
     def execute(self, _context: Context) -> Done:
         try:
-            materials.restore(results.active_material())
+            materials.restore(materials.active_material())
         except wire.WireError as error:
             return fail(self, error)
         return {"FINISHED"}
@@ -132,9 +132,10 @@ class DISTILL_OT_reuse_parameters(Operator):
         record = find_record(self)
         if record is None:
             return {"CANCELLED"}
-        settings = context.scene.distill
-        settings.kind = record.kind
-        properties.set_values(properties.parameters_of(settings), properties.kind_of(settings), record.parameters)
+        try:
+            properties.reuse(context.scene.distill, record.kind, record.parameters)
+        except wire.WireError as error:
+            return fail(self, error)
         return {"FINISHED"}
 
 

@@ -30,7 +30,7 @@ class Input:
             if context.area.type == "IMAGE_EDITOR":
                 row.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
             if (image := getattr(settings, f"image_{picture.name}")) is not None:
-                unsaved = ["Painted, not saved"] if image.is_dirty else []
+                unsaved = ["Unsaved changes"] if image.is_dirty else []
                 draw_image(self.layout, image, [f"{image.size[0]} x {image.size[1]}", *unsaved])
 
 

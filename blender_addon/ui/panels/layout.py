@@ -58,7 +58,7 @@ class Layout:
         column.operator("distill.regions_from_map", text="", icon="EYEDROPPER")
 
         column = layout.column(align=True)
-        column.label(text="Region Map of the Swatch")
+        column.label(text=f"{regions.TITLES['regions'].title()} of the Swatch")
         column.template_ID(settings, "image_regions", open="image.open")
         column.operator("distill.region_map_new", text="Split by Color", icon="COLOR").method = "COLOR"
         row = column.row(align=True)
@@ -67,7 +67,7 @@ class Layout:
 
         has_layout = settings.image_layout is not None
         column = layout.column(align=True)
-        column.label(text="Layout of the Texture")
+        column.label(text=f"{regions.TITLES['layout'].title()} of the Texture")
         column.template_ID(settings, "image_layout", open="image.open")
         row = column.row(align=True)
         row.operator("distill.layout_new", text="New", icon="FILE_NEW")

@@ -85,14 +85,14 @@ def _draw_size(column: UILayout, settings: PropertyGroup, parameter: wire.Parame
     for text, size in (automatic | {str(size): size for size in SIZES}).items():
         button = row.operator("distill.output_size", text=text, depress=group.width == group.height == size)
         button.width = button.height = size
-    row = block.row(align=True)
-    row.use_property_split = False
-    if group.width == group.height == parameter.automatic:
-        width, height = properties.output_size(settings)
-        row.label(text=f"Size of the image: {width} x {height}")
-    else:
+    if not group.width == group.height == parameter.automatic:
+        row = block.row(align=True)
+        row.use_property_split = False
         row.prop(group, "width")
         row.prop(group, "height")
+    if parameter.automatic in (group.width, group.height):
+        width, height = properties.output_size(settings)
+        block.label(text=f"Size of the texture: {width} x {height}")
 
 
 def _draw_nothing(_column: UILayout, _settings: PropertyGroup, _parameter: wire.Parameter) -> None:

@@ -24,7 +24,7 @@ class Results:
         layout = self.layout
         current = session.current()
         ended = [r for r in current.of_this_file() if not r.active and r.job not in current.downloaded]
-        material = results.active_material()
+        material = materials.active_material()
         if material is not None and materials.PREVIOUS in material:
             layout.operator("distill.restore_previous", icon="LOOP_BACK")
             shading = getattr(context.space_data, "shading", None)
@@ -34,8 +34,8 @@ class Results:
             layout.label(text="No results yet")
         for record in ended[:SHOWN_RESULTS]:
             _draw_ended(layout.box(), record, context)
-        if len(ended) > SHOWN_RESULTS:
-            layout.label(text=f"and {len(ended) - SHOWN_RESULTS} more")
+        if (hidden := len(ended) - SHOWN_RESULTS) > 0:
+            layout.label(text=f"{hidden} older result{'s are' if hidden > 1 else ' is'} not shown")
 
 
 def _draw_ended(box: UILayout, record: JobRecord, context: Context) -> None:
@@ -66,7 +66,7 @@ def _draw_result(box: UILayout, record: JobRecord, image: Image, context: Contex
     if metrics := metric_texts(QUALITY_METRICS, record.metrics):
         _draw_metrics(box.column(align=True), context, metrics)
     row = box.row(align=True)
-    if materials.in_use(results.active_material(), record.job):
+    if materials.in_use(materials.active_material(), record.job):
         row.label(text="Applied", icon="CHECKMARK")
     else:
         row.operator("distill.use_result", icon="MATERIAL").job = record.job
