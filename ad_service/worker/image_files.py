@@ -38,8 +38,8 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
-def decode(name: str, data: bytes, *, labels: bool = False) -> Decoded:
-    """The pixels of a picture. A label map keeps its values: its color profile is not applied.
+def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
+    """The pixels of a picture. Only colors are converted by their profile; labels, masks and data keep their values.
 
     Raises: WireError `invalid-image`, whose detail starts with `name`.
     """
@@ -55,7 +55,7 @@ def decode(name: str, data: bytes, *, labels: bool = False) -> Decoded:
         if image.has_transparency_data:
             image = _remove_alpha(name, image, notes)
         profile = image.info.get("icc_profile")
-        if profile and not labels:
+        if profile and role == "color":
             image = _to_srgb(name, image, profile, notes)
         return Decoded(np.asarray(image.convert("RGB"), np.uint8), tuple(notes))
 

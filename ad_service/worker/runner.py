@@ -198,7 +198,7 @@ def _label_maps(pictures: Pictures) -> LabelMaps | None:
 
 
 def _decode(picture: wire.Picture, data: bytes) -> Decoded:
-    return decode(picture.name, data, labels=picture.role == "labels")
+    return decode(picture.name, data, picture.role)
 
 
 def _step_of(step: CoreStep) -> Step:

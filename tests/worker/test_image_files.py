@@ -166,7 +166,7 @@ def test_a_color_profile_is_applied_except_to_a_label_map() -> None:
     swapped = _profile_with_red_and_blue_swapped(ImageCms.ImageCmsProfile(srgb).tobytes())
     data = encoded(pixels, icc_profile=swapped)
     assert np.abs(decode("swatch", data).pixels[0, 0].astype(int) - (200, 50, 50)).max() <= 2
-    assert np.array_equal(decode("regions", data, labels=True).pixels, pixels)
+    assert np.array_equal(decode("regions", data, "labels").pixels, pixels)
 
 
 def _profile_with_red_and_blue_swapped(srgb: bytes) -> bytes:
