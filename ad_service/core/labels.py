@@ -83,7 +83,7 @@ def hex_color(color: Sequence[int] | Tensor) -> str:
 def snap(picture: Pixels, name: str = "label map", options: LabelOptions = LabelOptions()) -> LabelMap:
     """The few real colors of a label map, and the one of them that each pixel was meant to be.
 
-    A color is real if it has an area of its own: colors along the ramp between two others, and the noise around a
+    A color is real if it has at least one flat area: colors along the ramp between two others, and the noise around a
     color, belong to their nearest real one. Hard maps of at most `options.max_labels` colors are read exactly.
 
     Args:

@@ -52,7 +52,7 @@ class Agreement:
     Attributes:
         agreement: share of points that are read as the layout's label.
         ceiling: the same for the swatch and its regions, each point read by a classifier that was not trained near
-            it: how well the materials can be told apart at all. A result near the ceiling follows its layout.
+            it: how well the materials can be distinguished at all. A result near the ceiling follows its layout.
         recall: the agreement of each label, nan for an unused one.
         recall_ceiling: the recall of the swatch.
     """

@@ -24,7 +24,7 @@ class PeriodicityOptions:
     """Thresholds of the search for periods and of the stretch that fits them to a canvas.
 
     They were set on ten photographs of 512 pixels (basket, paving, wicker, feathers, discs, mud, beans, ivy, water,
-    paint) and on 60 drawn walls: basket, pavings and bricks are told apart from chance in all photographs; 4 of the
+    paint) and on 60 drawn walls: basket, pavings and bricks are distinguished from chance in all photographs; 4 of the
     walls get another lattice or twice the period.
 
     Attributes:
@@ -115,7 +115,7 @@ def _is_lattice(near: Tensor, periods: Tensor, options: PeriodicityOptions, reac
 
     In courses of bricks of unlike lengths any lag along a course has some peak, which means nothing. If one of the two
     periods is twice a shorter one, the half way is as high. `near` is the maximum of the correlation within 9 x 9 lags:
-    5 x 5 and 13 x 13 told fewer of the swatches apart.
+    5 x 5 and 13 x 13 distinguished fewer of the swatches.
     """
     height, middle = near.shape[0], near.shape[1] // 2
     counts = torch.cartesian_prod(*[torch.arange(-reach, reach + 1.0)] * 2)
