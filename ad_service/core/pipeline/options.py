@@ -20,8 +20,8 @@ class PipelineOptions:
             Beans enlarged to 2048 pixels: patch distance 0.0119 -> 0.0049.
         change_reach: cells at each side of a visible cut that a weak model may change; the rest stays as it is.
         quilt: costs of a quilt; the size of its pieces follows from the swatch.
-        guided: a quilt whose pieces are so small that a content stays readable in them. Larger ones: less readable.
-        guide_price: cost of a tone other than the content's in such a quilt, for a content weight of 1.
+        guided: a quilt whose pieces are so small that a content stays readable in them; larger ones are less readable.
+            Its `guide_price` is that of a content weight of 1.
         shown_places: random places of a quilt that represent what it shows of the swatch.
         move_edge: whether a torus is rolled so that its edge lies on an ordinary border.
         lighting, periodicity, patch_statistics: of the stages with these names.
@@ -31,8 +31,9 @@ class PipelineOptions:
     large_swatch: int = 1024
     change_reach: int = 3
     quilt: QuiltOptions = field(default_factory=QuiltOptions)
-    guided: QuiltOptions = field(default_factory=lambda: QuiltOptions(block=8, overlap=2, refinements=3.0))
-    guide_price: float = 8.0
+    guided: QuiltOptions = field(
+        default_factory=lambda: QuiltOptions(block=8, overlap=2, refinements=3.0, guide_price=8.0)
+    )
     shown_places: int = 1 << 14
     move_edge: bool = True
     lighting: LightingOptions = field(default_factory=LightingOptions)

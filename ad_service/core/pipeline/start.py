@@ -82,7 +82,7 @@ def content(task: Task, picture: Tensor) -> Making:
 def guided_quilt(task: Task, picture: Tensor, weight: float) -> Making:
     """A quilt with the light and dark of a content (3, H * factor, W * factor), for a content weight."""
     grid = _grid(task, task.options.cell)
-    options = replace(task.options.guided, guide_price=task.options.guide_price * weight)
+    options = replace(task.options.guided, guide_price=task.options.guided.guide_price * weight)
     guide = guide_of(picture, grid.picture, grid.cell, grid.tiles)
     source = yield from quilt(grid.swatch, grid.shape, grid.layout, task.generator, options, guide)
     return _start_of_quilt(task, grid, source, options)
@@ -143,13 +143,15 @@ def _quilt_options(side: int, periods: Tensor | None, options: PipelineOptions) 
 
 def _start_of_quilt(task: Task, grid: _Grid, source: Tensor, options: QuiltOptions) -> Start:
     """A quilt as a start, and where it may change if the family keeps the rest."""
+    drawn = source.flatten()[torch.randint(source.numel(), (task.options.shown_places,), generator=task.generator)]
+    start = _start_of(task, grid, source)
+    if not task.model.family.keeps_start:
+        return start
     near = visible_cuts(source, grid.swatch, options.contrast_floor, task.options.change_reach, grid.tiles)
     shape = task.constraints.shape
     mask = F.adaptive_max_pool2d(near[None, None], (shape.height, shape.width))[0, 0]
-    drawn = source.flatten()[torch.randint(source.numel(), (task.options.shown_places,), generator=task.generator)]
     shown = grid.cell * torch.stack([drawn // grid.columns, drawn % grid.columns], 1)
-    start = _start_of(task, grid, source)
-    return replace(start, change_mask=mask, shown=shown) if task.model.family.keeps_start else start
+    return replace(start, change_mask=mask, shown=shown)
 
 
 def _start_of(task: Task, grid: _Grid, source: Tensor) -> Start:

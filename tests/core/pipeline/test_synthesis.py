@@ -33,7 +33,9 @@ STEPS = 2
 SMALL: dict[str, Any] = {"height": 64, "width": 64}
 
 
-OPTIONS = PipelineOptions(quilt=QuiltOptions(refinements=2.0), guided=QuiltOptions(block=8, overlap=2, refinements=1.0))
+OPTIONS = PipelineOptions(
+    quilt=QuiltOptions(refinements=2.0), guided=QuiltOptions(block=8, overlap=2, refinements=1.0, guide_price=8.0)
+)
 """Quilts with a tenth of their refinements."""
 
 
