@@ -33,6 +33,7 @@ class Settings:
     `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
     number of worker processes, each of which runs one job at a time; all use the same device, so that more than one is
     for tests only. `tls_cert` and `tls_key` are PEM files; the key may be in the file of the certificate.
+    `storage_limit` is the budget in bytes for pictures, or None for the default (see cleanup.usage).
     """
 
     data_dir: Path
@@ -41,6 +42,7 @@ class Settings:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     engine: str | None = None
     slots: int = 1
+    storage_limit: int | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
