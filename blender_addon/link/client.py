@@ -22,9 +22,8 @@ import requests
 
 from .. import wire
 from ..wire.errors import LocalError
+from ..wire.runtime import read_runtime
 
-RUNTIME_FILE = "runtime.json"
-"""Written by a running service into its data folder: url, token, pid."""
 LAUNCH_FILE = "launch.json"
 """Written by the installer into the data folder: {"executable": "/path/to/ad-service"}."""
 CONNECT_SECONDS = 3.0
@@ -104,10 +103,11 @@ def is_loopback(url: str) -> bool:
 def find(address: ServiceAddress) -> Client:
     """A client for the service at an address, which may not be running.
 
-    A url of the address comes first; otherwise url and token are those of `runtime.json` in the data folder.
+    A url of the address comes first; otherwise url and token are those of `runtime.json` in the data folder, if the
+    service that wrote it still runs.
     Raises WireError if neither has a url, LocalError if the url is another machine and `online` is False.
     """
-    runtime = _read_json(address.folder / RUNTIME_FILE)
+    runtime = read_runtime(address.folder) or {}
     url = address.url or str(runtime.get("url", ""))
     if not url:
         raise wire.WireError("service-unreachable", f"The service is not running (data folder {address.folder})")
@@ -131,7 +131,7 @@ def start(address: ServiceAddress) -> subprocess.Popen[bytes]:
     if address.data_dir:
         command += ["--data-dir", str(address.folder)]
     try:
-        address.folder.mkdir(parents=True, exist_ok=True)
+        address.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (address.folder / "start.log").open("wb") as log:
             return subprocess.Popen(
                 command,
