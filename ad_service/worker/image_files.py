@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from ad_service.core.steps import checkpoint
 from blender_addon import wire
 from blender_addon.wire import WireError
 
@@ -158,6 +159,7 @@ def _rgb(name: str, image: Image.Image, role: wire.Role, notes: list[str]) -> Pi
     rows = max(1, BAND_PIXELS // width)
     pixels = np.empty((height, width, 3), np.uint8)
     for y in range(0, height, rows):
+        checkpoint()
         pixels[y : y + rows] = convert(image.crop((0, y, width, min(y + rows, height))))
     return pixels
 

@@ -40,8 +40,8 @@ KEPT_PREVIEWS = 8
 _PR_SET_PDEATHSIG = 1
 
 
-class CanceledError(Exception):
-    """The job was canceled."""
+class CanceledError(BaseException):
+    """The job was canceled. Not an Exception, so that no handler of errors inside of the job takes it for one."""
 
 
 class Worker:
@@ -100,7 +100,7 @@ class Worker:
             self._canceled.discard(command.job)
 
     def _run_steps(self, job: str, steps: Steps) -> Outcome:
-        """Runs an engine's steps, sends progress and stores previews. Raises: CanceledError between two steps."""
+        """Runs an engine's steps, sends progress and stores previews. Raises: CanceledError soon after a cancel."""
         clock = Clock()
         previews: deque[str] = deque()
 
@@ -122,7 +122,7 @@ class Worker:
             check_canceled()
 
         check_canceled()
-        return run_steps(steps, on_step)
+        return run_steps(steps, on_step, check_canceled)
 
 
 @contextmanager

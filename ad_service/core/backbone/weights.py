@@ -27,6 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from ad_service.core.backbone import checkpoints
 from ad_service.core.backbone.checkpoints import CheckpointError, Config, Header
+from ad_service.core.steps import checkpoint
 
 Tensors = dict[str, Tensor]
 META = torch.device("meta")
@@ -92,6 +93,7 @@ class Part:
             try:
                 with safe_open(header.path, framework="pt") as file:
                     for name in names:
+                        checkpoint()
                         yield name, _placed(file.get_tensor(name), device, dtype)
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{header.path} cannot be read ({error}); download it again") from None

@@ -18,6 +18,7 @@ from ad_service.core.pipeline.start import Start
 from ad_service.core.pipeline.task import Task, as_steps, step_of
 from ad_service.core.pipeline.transform import renormalize
 from ad_service.core.pixels import from_uint8, to_uint8
+from ad_service.core.steps import checkpoint
 
 Shift = tuple[int, int]
 """Pixels (down, right) by which a result is rolled back."""
@@ -73,12 +74,16 @@ def measure(image: Tensor, request: Request, exemplar: Exemplar, content: Tensor
             out[f"seam_{axis}"] = edge.single.ratio
             out[f"seam_{axis}_rank"] = edge.single.rank
             out[f"seam_{axis}_band"] = edge.band.ratio
+    checkpoint()
     out["patch_distance"] = metrics.patch_distance(picture, swatch)
     out["swatch_halves_distance"] = metrics.halves_distance(swatch)
     out["sharpness"] = metrics.sharpness(picture) / max(metrics.sharpness(swatch), 1e-9)
+    checkpoint()
     out["copy_share"] = metrics.copy_share(picture, swatch)
+    checkpoint()
     out["repetition"] = metrics.repetition(picture).peak
     out["swatch_repetition"] = metrics.repetition(swatch).peak
+    checkpoint()
     if exemplar.maps is not None:
         layout = exemplar.maps.layout[: picture.shape[1], : picture.shape[2]]
         found = metrics.label_agreement(picture, layout, swatch, exemplar.maps.regions)
