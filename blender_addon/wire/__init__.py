@@ -6,6 +6,7 @@ errors      the closed list of errors
 parameters  parameters and their kinds of value
 kinds       job kinds: their pictures and parameters
 jobs        requests, results and statuses
+models      models that are installed or can be downloaded
 """
 
 from .errors import ERRORS, ErrorType, LocalError, WireError
@@ -24,6 +25,7 @@ from .limits import (
     SHA256,
     VERSION,
 )
+from .models import HUB_TOKEN_HEADER, MODEL_STATES, ModelEntry
 from .parameters import Choice, Integer, Number, Parameter, ParameterDocument, Rows, Text, Value
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "CONTENT",
     "ERRORS",
     "FINAL_STATES",
+    "HUB_TOKEN_HEADER",
     "KINDS",
     "MAX_BLOB_BYTES",
     "MAX_BODY_BYTES",
@@ -40,6 +43,7 @@ __all__ = [
     "MAX_QUEUE",
     "MAX_SEED",
     "MIN_PICTURE_SIDE",
+    "MODEL_STATES",
     "PICTURE_FORMATS",
     "RESTYLE",
     "SERVICE_NAME",
@@ -56,6 +60,7 @@ __all__ = [
     "JobStatus",
     "KindDocument",
     "LocalError",
+    "ModelEntry",
     "Number",
     "Parameter",
     "ParameterDocument",
