@@ -32,10 +32,14 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Decoded:
-    """sRGB pixels (h, w, 3), upright, and notes for the artist on what was lost in the conversion."""
+    """sRGB pixels (h, w, 3), upright, and notes for the artist on what was lost in the conversion.
+
+    `opaque` (h, w) says which pixels are at least half opaque; None if all are fully opaque.
+    """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
+    opaque: npt.NDArray[np.bool_] | None = None
 
 
 def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
@@ -52,12 +56,13 @@ def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
             image: Image.Image = ImageOps.exif_transpose(opened)
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             image = _scale_gray(name, image, notes)
+        opaque = None
         if image.has_transparency_data:
-            image = _remove_alpha(name, image, notes)
+            image, opaque = _remove_alpha(image)
         profile = image.info.get("icc_profile")
         if profile and role == "color":
             image = _to_srgb(name, image, profile, notes)
-        return Decoded(np.asarray(image.convert("RGB"), np.uint8), tuple(notes))
+        return Decoded(np.asarray(image.convert("RGB"), np.uint8), tuple(notes), opaque)
 
 
 def check_size(name: str, pixels: Pixels, smallest: int) -> None:
@@ -71,13 +76,22 @@ def check_size(name: str, pixels: Pixels, smallest: int) -> None:
         )
 
 
-def encode_png(pixels: Pixels, document: Mapping[str, Any]) -> bytes:
-    """A PNG of pixels (h, w, 3) that contains the document. The same input gives the same bytes."""
+def encode_png(pixels: Pixels, document: Mapping[str, Any], pixels_per_meter: float | None = None) -> bytes:
+    """A PNG of pixels (h, w, 3) that contains the document, and the size of its pixels (pHYs) if it is known.
+
+    The same input gives the same bytes.
+    """
     info = PngImagePlugin.PngInfo()
     info.add_itxt(JOB_CHUNK, json.dumps(document, sort_keys=True, ensure_ascii=False))
     buffer = io.BytesIO()
     large = pixels.shape[0] * pixels.shape[1] > LARGE_PIXELS
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, compress_level=3 if large else 6)
+    Image.fromarray(pixels).save(
+        buffer,
+        "PNG",
+        pnginfo=info,
+        compress_level=3 if large else 6,
+        **({} if pixels_per_meter is None else {"dpi": (pixels_per_meter * 0.0254,) * 2}),
+    )
     return buffer.getvalue()
 
 
@@ -170,15 +184,14 @@ def _scale_gray(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
 
 
-def _remove_alpha(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
+def _remove_alpha(image: Image.Image) -> tuple[Image.Image, npt.NDArray[np.bool_] | None]:
+    """The colors of a picture, also where it is transparent, and `Decoded.opaque`."""
     profile = image.info.get("icc_profile")
     image = image.convert("RGBA")
-    lowest, _ = image.getchannel("A").getextrema()
-    if lowest != 255:
-        notes.append(f"the transparency of {name} is ignored")
+    alpha = image.getchannel("A")
     image = image.convert("RGB")
     image.info["icc_profile"] = profile
-    return image
+    return image, None if alpha.getextrema()[0] == 255 else np.asarray(alpha) >= 128
 
 
 def _to_srgb(name: str, image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
