@@ -21,6 +21,8 @@ from ..wire.errors import LocalError
 
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 """First bytes of the file formats that the service reads (wire.PICTURE_FORMATS)."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+"""The same formats as Blender names them."""
 _ROTATED = re.compile(rb"\x12\x01\x03\0\x01\0\0\0[\x02-\x08]\0|\x01\x12\0\x03\0\0\0\x01\0[\x02-\x08]")
 """The Exif entry of a photograph to be rotated. The service rotates it, Blender does not."""
 
@@ -63,6 +65,17 @@ def check_usable(image: Image | None, what: str) -> Image:
 def file_of(image: Image) -> Path | None:
     """The path that an image was loaded from, which may no longer exist."""
     return Path(bpy.path.abspath(image.filepath, library=image.library)) if image.filepath else None
+
+
+def is_quick(image: Image, max_bytes: int, max_pixels: int) -> bool:
+    """Whether `source_of` takes no time that the artist notices: a small file, or few pixels that have to be copied."""
+    if image.source == "FILE" and not image.is_dirty and image.file_format in _FORMATS:
+        path = file_of(image)
+        size = image.packed_file.size if image.packed_file is not None else 0
+        if not size and path is not None and path.is_file():
+            size = path.stat().st_size
+        return size <= max_bytes
+    return int(image.size[0]) * int(image.size[1]) <= max_pixels
 
 
 def source_of(image: Image | None, what: str) -> Callable[[], bytes]:

@@ -28,6 +28,7 @@ LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role ==
 LABELS = {
     "content": "Image to Restyle",
     "tile": "Tiling",
+    "lens": "Lens Distortion",
     "even_light": "Even Lighting",
     "preset": "Quality",
     "detail": "Sharpening",
@@ -57,7 +58,15 @@ STORED_CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 """Choices that .blend files of version 0.1.0 store by their index in these tuples. Do not change or extend them."""
-FIRST_VALUES = {"strength": 0.5, "steps": 30, "iterations": 2, "learning_rate": 0.05, "content_weight": 0.25}
+FIRST_VALUES = {
+    "scale": 1.0,
+    "real_width": 1.0,
+    "strength": 0.5,
+    "steps": 30,
+    "iterations": 2,
+    "learning_rate": 0.05,
+    "content_weight": 0.25,
+}
 """Values of automatic parameters when the artist first takes control of them: in the middle of what is useful."""
 
 
@@ -165,6 +174,9 @@ class DistillSettings(PropertyGroup):
         description="Connect each new result to the material. The original texture can be restored",
         default=True,
     )
+    # scene/swatch.py: the swatch that the crop and the corners belong to, and these when they were last seen
+    framed_image: PointerProperty(type=Image, options={"HIDDEN"})
+    framed_values: StringProperty(options={"HIDDEN"})
     journal: StringProperty(options={"HIDDEN"}, description="The jobs of this file, to find their results again")
     last_result: StringProperty(name="Last Result", description="Name of the newest result's image", options={"HIDDEN"})
 
