@@ -28,6 +28,7 @@ LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role ==
 LABELS = {
     "content": "Image to Restyle",
     "tile": "Tiling",
+    "real_width": "Real Width (m)",
     "lens": "Lens Distortion",
     "even_light": "Even Lighting",
     "preset": "Quality",
@@ -48,6 +49,8 @@ LABELS = {
     "pixels": "In Pixels",
 }
 """Names in the panel that differ from the contract's name with capitals."""
+AUTOMATIC_LABELS = {"scale": "Fit", "real_width": "Unknown"}
+"""What the panel shows in place of an automatic value; “Automatic” otherwise."""
 STORED_CHOICES = {
     "kind": ("synthesize", "restyle"),
     "tile": ("none", "x", "y", "xy"),
@@ -174,9 +177,6 @@ class DistillSettings(PropertyGroup):
         description="Connect each new result to the material. The original texture can be restored",
         default=True,
     )
-    # scene/swatch.py: the swatch that the crop and the corners belong to, and these when they were last seen
-    framed_image: PointerProperty(type=Image, options={"HIDDEN"})
-    framed_values: StringProperty(options={"HIDDEN"})
     journal: StringProperty(options={"HIDDEN"}, description="The jobs of this file, to find their results again")
     last_result: StringProperty(name="Last Result", description="Name of the newest result's image", options={"HIDDEN"})
 

@@ -312,17 +312,20 @@ def _on_timer() -> float:
 
 @persistent
 def _on_load(*_args: object) -> None:
+    swatch.start()
     _current.load_journal()
 
 
 @persistent
 def _on_save(*_args: object) -> None:
-    """Pack our images that were painted on, which would be lost otherwise, and write the journal."""
+    """Pack images that would be lost: ours that were painted on, and swatches without a file. Write the journal."""
     if not _current.document:
         _current.load_journal()
     maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in properties.LABEL_MAPS}
+    swatches = {s.distill.image_swatch for s in bpy.data.scenes}
     for image in bpy.data.images:
-        if image.is_dirty and image.library is None and (image in maps or materials.JOB in image):
+        ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
+        if image.is_dirty and image.library is None and ours:
             image.pack()
     _current.save_journal()
 

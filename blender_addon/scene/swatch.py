@@ -29,6 +29,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 EXAMPLE_REGIONS = {"Stone": (214, 120, 60), "Moss": (60, 160, 80)}
 """The regions of the example's maps."""
 
+NO_PLAN = "Save the swatch as a file to see here what of it is used"
+"""Shown for a large image without a file."""
+
 
 @dataclass(frozen=True)
 class PlanOptions:
@@ -50,6 +53,9 @@ OPTIONS = PlanOptions()
 
 # ---------------------------------------------------------------------------------------------- the picture
 
+_followed: dict[int, tuple[int, str]] = {}
+"""For each scene, its swatch and the part of it that is used, when they were last seen."""
+
 
 def use(scene: Scene, image: Image) -> None:
     """Chooses the swatch."""
@@ -58,18 +64,18 @@ def use(scene: Scene, image: Image) -> None:
 
 
 def follow(scene: Scene) -> None:
-    """Resets the part that is used if another swatch was chosen, however that happened.
+    """Resets the part that is used if another swatch was chosen since the last call, however that happened.
 
     The part stays if it was changed together with the swatch, as when the settings of a result are restored.
     """
     settings = scene.distill
-    values = repr(frame_of(settings))
-    if settings.framed_image == settings.image_swatch and settings.framed_values == values:
-        return
-    if settings.framed_image not in (None, settings.image_swatch) and settings.framed_values == values:
+    image = settings.image_swatch
+    now = image.session_uid if image is not None else 0, repr(frame_of(settings))
+    before = _followed.get(scene.session_uid)
+    if before not in (None, now) and before[0] not in (0, now[0]) and before[1] == now[1]:
         reset_frame(settings)
-        values = repr(frame_of(settings))
-    settings.framed_image, settings.framed_values = settings.image_swatch, values
+        return
+    _followed[scene.session_uid] = now
 
 
 def use_example(scene: Scene) -> None:
@@ -106,7 +112,9 @@ def set_frame(settings: PropertyGroup, **values: Any) -> None:
         group = getattr(settings, f"parameters_{kind}")
         for name, value in values.items():
             setattr(group, name, value)
-    settings.framed_image, settings.framed_values = settings.image_swatch, repr(frame_of(settings))
+    image = settings.image_swatch
+    uid = image.session_uid if image is not None else 0
+    _followed[settings.id_data.session_uid] = uid, repr(frame_of(settings))
 
 
 def reset_frame(settings: PropertyGroup) -> None:
@@ -153,9 +161,10 @@ _planning = _Planning()
 
 
 def start() -> None:
-    """Forget plans. Called when the add-on is enabled."""
+    """Forget what was seen. Called when the add-on is enabled and when a file is opened."""
     global _planning
     _planning = _Planning()
+    _followed.clear()
 
 
 def update_plan(thread: background.BackgroundThread, connected: bool) -> None:
@@ -175,7 +184,9 @@ def update_plan(thread: background.BackgroundThread, connected: bool) -> None:
         except wire.WireError as error:
             on_plan(background.PlanReceived(key, error=error))
             return
-        if sources is not None:
+        if sources is None:
+            on_plan(background.PlanReceived(key))
+        else:
             thread.plan(key, kind.name, parameters, sources)
 
 
@@ -201,11 +212,12 @@ def last_plan() -> wire.Plan | None:
 
 
 def plan_notes(scene: Scene) -> tuple[str, ...]:
-    """What the artist should know before a job with the present settings runs; an error comes first."""
+    """What the artist should know before a job with the present settings runs: an error, or the plan's notes."""
     if not _is_current(scene):
         return ()
-    problem = (_planning.error.sentence,) if _planning.error is not None else ()
-    return problem + (_planning.plan.notes if _planning.plan is not None else ())
+    if _planning.error is not None:
+        return (_planning.error.sentence,)
+    return (NO_PLAN,) if _planning.plan is None else _planning.plan.notes
 
 
 def estimate(found: wire.Plan) -> str:

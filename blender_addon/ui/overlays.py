@@ -9,7 +9,7 @@ from typing import Any
 import blf
 import bpy
 import gpu
-from bpy.types import Image, Region
+from bpy.types import Area, Image, Region
 from gpu_extras.batch import batch_for_shader
 
 from ..scene.frames import CornersFrame, CropFrame
@@ -93,7 +93,7 @@ def draw_straightened(view: View, image: Image, frame: CornersFrame, lens: float
     scale = _scale()
     factor = PREVIEW_SIDE * scale / max(found.width, found.height)
     width, height = found.width * factor, found.height * factor
-    left, top = _right_edge(view.region) - width - 16 * scale, view.region.height - 40 * scale
+    left, top = free_width(bpy.context.area, view.region) - width - 16 * scale, view.region.height - 40 * scale
     steps = [i / PREVIEW_CELLS for i in range(PREVIEW_CELLS + 1)]
     positions, textures = [], []
     for t in steps:
@@ -134,22 +134,23 @@ def draw_picture(image: Image, positions: Sequence[Point], textures: Sequence[Po
     batch = batch_for_shader(shader, "TRIS", content, indices=triangles)
     shader.bind()
     shader.uniform_sampler("image", gpu.texture.from_image(image))
-    shader.uniform_float("linear", 0.0 if image.colorspace_settings.is_data else 1.0)
+    shader.uniform_float("data", float(image.colorspace_settings.is_data))
     shader.uniform_float("matrix", gpu.matrix.get_projection_matrix() @ gpu.matrix.get_model_view_matrix())
     batch.draw(shader)
 
 
 @functools.cache
 def _picture_shader() -> Any:
-    """Draws an image as the Image Editor does: textures of images are linear, the region is sRGB.
+    """Draws an image as the Image Editor does.
 
-    Blender 4.2 has no built-in shader for that.
+    The region's buffer takes linear colors. Textures of images are linear; those of data are shown as they are, in
+    sRGB. Blender 4.2 has no built-in shader for that.
     """
     between = gpu.types.GPUStageInterfaceInfo("distill_picture")
     between.smooth("VEC2", "uv")
     info = gpu.types.GPUShaderCreateInfo()
     info.push_constant("MAT4", "matrix")
-    info.push_constant("FLOAT", "linear")
+    info.push_constant("FLOAT", "data")
     info.sampler(0, "FLOAT_2D", "image")
     info.vertex_in(0, "VEC3", "pos")
     info.vertex_in(1, "VEC2", "texCoord")
@@ -159,9 +160,9 @@ def _picture_shader() -> Any:
     info.fragment_source(
         "void main() {"
         "  vec3 c = max(texture(image, uv).rgb, vec3(0.0));"
-        "  vec3 high = 1.055 * pow(c, vec3(1.0 / 2.4)) - 0.055;"
-        "  vec3 srgb = mix(12.92 * c, high, step(vec3(0.0031308), c));"
-        "  color = vec4(mix(c, srgb, linear), 1.0);"
+        "  vec3 high = pow((c + 0.055) / 1.055, vec3(2.4));"
+        "  vec3 decoded = mix(c / 12.92, high, step(vec3(0.04045), c));"
+        "  color = vec4(mix(c, decoded, data), 1.0);"
         "}"
     )
     return gpu.shader.create_from_info(info)
@@ -225,8 +226,8 @@ def _scale() -> float:
     return float(bpy.context.preferences.system.ui_scale)
 
 
-def _right_edge(region: Region) -> float:
-    """Where the sidebar begins that lies over the region."""
-    others: Iterable[Region] = (r for r in bpy.context.area.regions if r.type == "UI" and r.width > 1)
+def free_width(area: Area, region: Region) -> float:
+    """The width of the region up to the sidebar that lies over it."""
+    others: Iterable[Region] = (r for r in area.regions if r.type == "UI" and r.width > 1)
     over = [r.x - region.x for r in others if region.x < r.x < region.x + region.width]
     return min(over, default=region.width)

@@ -123,6 +123,8 @@ class _ImageTool(Operator):
         inside = _is_inside(context.region, context.area, event)
         holding = bool(self.is_holding())
         if event.type in NAVIGATION or not (inside or holding):
+            if event.type == "MOUSEMOVE":
+                self.describe(context)  # the lens may be dragged in the sidebar
             return {"PASS_THROUGH"}
         if event.type in {"RET", "NUMPAD_ENTER"} and event.value == "PRESS":
             return self._finish(context)
@@ -222,7 +224,7 @@ class _FrameTool(_ImageTool):
         """Shows the whole picture once the editor has its final size."""
         self.stop_timer(context)
         if self.fits:
-            bpy.ops.image.view_all(fit_view=True)
+            _fit_view(context)
         return {"PASS_THROUGH"}
 
     def is_holding(self) -> bool:
@@ -302,11 +304,7 @@ class DISTILL_OT_crop_swatch(_FrameTool):
         left, top, width, height = self._box_of(self.overlay.frame)
         whole_width, whole_height = self.overlay.frame.size
         header = f"Crop: {width} x {height} of {whole_width} x {whole_height}, left {left}, top {top}"
-        return (
-            header,
-            "Drag: new rectangle, its handles, or move it    Shift: precise    Backspace: whole picture    "
-            + ("Enter: apply    Esc, Right Mouse: cancel"),
-        )
+        return header, "Drag: new rectangle, its handles, or move it    Shift: precise    Backspace: whole picture"
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:
@@ -389,11 +387,7 @@ class DISTILL_OT_straighten_swatch(_FrameTool):
         else:
             found = geometry.straighten(frame.corners, frame.size, lens)
             header = f"Straighten: {found.width} x {found.height}, lens {lens:+.2f} (change it in the sidebar)"
-        return (
-            header,
-            "Drag: a corner, the middle of a side, or all    Shift: precise    Backspace: start again    "
-            + ("Enter: apply    Esc, Right Mouse: cancel"),
-        )
+        return header, "Drag: a corner, the middle of a side, or all    Shift: precise    Backspace: start again"
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:
@@ -432,7 +426,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         if after is not None and comparison.image("before") is not None and context.space_data.image != after:
             context.space_data.image = after
             context.space_data.ui_mode = "VIEW"
-            bpy.ops.image.view_all(fit_view=True)
+            _fit_view(context)
         self.describe(context)
         return {"PASS_THROUGH"}
 
@@ -497,6 +491,17 @@ def _is_inside(region: Region, area: Area, event: Event) -> bool:
     if not _contains(region, x, y):
         return False
     return not any(_contains(r, x, y) for r in area.regions if r.type != "WINDOW" and min(r.width, r.height) > 1)
+
+
+def _fit_view(context: Context) -> None:
+    """Shows the whole picture beside the sidebar, which lies over the region."""
+    bpy.ops.image.view_all(fit_view=True)
+    region, size = context.region, context.space_data.image.size
+    free = overlays.free_width(context.area, region)
+    if free < region.width:
+        width = context.space_data.zoom[0] * size[0]
+        bpy.ops.image.view_zoom_ratio(ratio=context.space_data.zoom[0] * min(1.0, free / max(1.0, width)))
+        bpy.ops.image.view_pan(offset=((region.width - free) / 2 / context.space_data.zoom[0], 0.0))
 
 
 def _contains(region: Region, x: int, y: int) -> bool:

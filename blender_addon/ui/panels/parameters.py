@@ -74,7 +74,8 @@ def _draw_automatic(column: UILayout, settings: PropertyGroup, parameter: wire.P
         label = split.row()
         label.alignment = "RIGHT"
         label.label(text=properties.label(parameter.name))
-        split.operator("distill.toggle_automatic").name = parameter.name
+        text = properties.AUTOMATIC_LABELS.get(parameter.name, "Automatic")
+        split.operator("distill.toggle_automatic", text=text).name = parameter.name
     else:
         row = column.row(align=True)
         row.prop(group, parameter.name)
