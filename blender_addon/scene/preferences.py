@@ -2,7 +2,6 @@
 
 import bpy
 from bpy.props import BoolProperty, StringProperty
-from bpy.types import AddonPreferences
 
 from .. import __package__ as _package
 from ..link import client
@@ -11,10 +10,8 @@ PACKAGE = str(_package)
 """The add-on's package, `bl_ext.user_default.texture_distiller` if it is installed as an extension."""
 
 
-class DistillPreferences(AddonPreferences):
-    """Where the service is. Empty texts mean the installer's values. `ui/preferences.py` draws them."""
-
-    bl_idname = PACKAGE
+class PreferenceValues:
+    """Where the service is. Empty texts mean the installer's values. `ui/preferences.py` registers and draws them."""
 
     executable: StringProperty(
         name="Program",
@@ -51,7 +48,7 @@ class DistillPreferences(AddonPreferences):
     )
 
 
-def get() -> DistillPreferences | None:
+def get() -> PreferenceValues | None:
     """The preferences, or None if the package was registered without being enabled as an add-on."""
     addon = bpy.context.preferences.addons.get(PACKAGE)
     return addon.preferences if addon else None
@@ -84,6 +81,3 @@ def may_start() -> bool:
     """Whether the service may be started without asking."""
     chosen = get()
     return chosen is None or chosen.start_automatically
-
-
-classes = (DistillPreferences,)

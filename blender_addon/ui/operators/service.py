@@ -9,6 +9,7 @@ from bpy.types import Context, Event, Operator
 
 from ...scene import bug_report, preferences, session
 from ...wire.errors import LocalError
+from .. import help
 from .reports import Done, fail
 
 
@@ -76,6 +77,17 @@ class DISTILL_OT_cancel_model(Operator):
         return {"FINISHED"}
 
 
+class DISTILL_OT_manual(Operator):
+    """Open the manual of the add-on in a web browser. It is a file on this computer"""
+
+    bl_idname = "distill.manual"
+    bl_label = "Manual"
+
+    def execute(self, _context: Context) -> Done:
+        bpy.ops.wm.url_open(url=help.address())
+        return {"FINISHED"}
+
+
 class DISTILL_OT_bug_report(Operator):
     """Collect versions, the last lines of the logs and the last parameters, as a text block and on the clipboard. It has no pictures, names of files or tokens"""  # noqa: E501 - Blender shows it as one paragraph
 
@@ -109,6 +121,7 @@ classes = (
     DISTILL_OT_preferences,
     DISTILL_OT_fetch_model,
     DISTILL_OT_cancel_model,
+    DISTILL_OT_manual,
     DISTILL_OT_bug_report,
     DISTILL_OT_dismiss_error,
 )
