@@ -19,7 +19,7 @@ def colors_in(picture: str) -> set[tuple[int, ...]]:
 
 
 def maps() -> Any:
-    """Three regions, a region map and a layout, in a 3D View with the tab open; returns the regions' colors."""
+    """A swatch, three regions, a region map and a layout; returns the regions' colors."""
     scenes.swatch()
     scenes.two_regions()
     bpy.ops.distill.region_add(name="Mortar")
