@@ -76,7 +76,7 @@ def prepare(
     regions = None if maps is None else maps.regions
     if maps is not None:
         labels.check(maps.layout, maps.regions, maps.palette)
-    h, w = (max(smallest, round(side * request.scale)) for side in request.swatch.shape[1:])
+    h, w = (max(smallest, round(side * (request.scale or 1.0))) for side in request.swatch.shape[1:])
     transform = Transform((Scale(h, w),))
     color = transform.apply(request.swatch, "color")
     regions = None if regions is None else transform.apply(regions, "labels")

@@ -9,7 +9,7 @@ import bpy
 from blender_addon.scene import image_io, session
 from tests.addon import scenes
 from tests.window import interface
-from tests.window.interface import Steps, area, redo, report, screenshot, show_tab, stroke, undo, until, within
+from tests.window.interface import Steps, area, operate, redo, report, screenshot, show_tab, stroke, undo, until, within
 from tests.window.steps.painting import colors_in, maps, paint
 
 
@@ -21,8 +21,7 @@ def newest() -> Any:
 def submit(width: int = 128, height: int = 64, **parameters: Any) -> None:
     """Submits a job, as the button in the sidebar of the 3D View does."""
     scenes.small_output(width, height, **parameters)
-    with within(area("VIEW_3D"), "UI"):
-        assert bpy.ops.distill.run() == {"FINISHED"}
+    operate("distill.run", area("VIEW_3D"))
 
 
 def until_imported(seconds: float = 60.0) -> Steps:

@@ -8,7 +8,7 @@ import bpy
 import numpy as np
 
 from blender_addon.scene import image_io
-from tests.window.interface import Steps, area, redo, report, screenshot, stroke, undo, within
+from tests.window.interface import Steps, area, operate, redo, report, screenshot, stroke, undo, within
 from tests.window.steps.painting import colors_in, maps, paint
 
 
@@ -37,7 +37,7 @@ def soften() -> None:
 
 
 def clean_up_between_strokes() -> Steps:
-    """A soft stroke, Clean Up, a stroke; undone three times and redone three times, and one more stroke."""
+    """A soft stroke, Clean Up, Paint, a stroke; each is undone, and then done again; one more stroke."""
     view = area("VIEW_3D")
     with within(view):
         brick, moss, mortar = maps()
@@ -48,27 +48,27 @@ def clean_up_between_strokes() -> Steps:
     yield from stroke(view, 30)
     states.append(pixels())
     assert len(np.unique(states[-1].reshape(-1, 3), axis=0)) > 2, "the stroke is not soft"
-    with within(view):
-        assert bpy.ops.distill.clean(picture="layout") == {"FINISHED"}
+    operate("distill.clean", view, picture="layout")
     yield 0.5
     check_shown("after Clean Up")
     states.append(pixels())
     assert colors_in("layout") == {brick, moss}
     yield from paint("layout", "MODEL", 2)
+    states.append(pixels())
     yield from stroke(view, 30, up=-20)
     states.append(pixels())
     assert mortar in colors_in("layout")
-    for number in (2, 1, 0):
+    for number in reversed(range(len(states) - 1)):
         yield from undo(view)
         screenshot(f"undo{number}")
         assert (pixels() == states[number]).all(), f"undo to state {number} gave other pixels"
         check_shown(f"undo to state {number}")
-    for number in (1, 2, 3):
+    for number in range(1, len(states)):
         yield from redo(view)
         screenshot(f"redo{number}")
         assert (pixels() == states[number]).all(), f"redo to state {number} gave other pixels"
         check_shown(f"redo to state {number}")
     yield from stroke(view, 30, up=20)
-    assert (pixels() != states[3]).any(), "the stroke after undo and redo went into another image"
+    assert (pixels() != states[-1]).any(), "the stroke after undo and redo went into another image"
     assert [i.name for i in bpy.data.images if "before" in i.name] == []
     report("images", sorted(image.name for image in bpy.data.images))
