@@ -17,21 +17,23 @@ def _classes() -> tuple[Any, ...]:
 def register() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, properties, session
 
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.add_to_blender()
     active_region.start()
+    map_history.start()
     session.start()
 
 
 def unregister() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, properties, session
 
     session.stop()
+    map_history.stop()
     active_region.stop()
     properties.remove_from_blender()
     for cls in reversed(_classes()):
