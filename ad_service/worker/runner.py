@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from ad_service.core import Step as CoreStep
 from ad_service.core.backbone import devices, loading
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
+from ad_service.core.pictures import parts
 from ad_service.core.pipeline.request import Job
 from ad_service.core.pipeline.restyle import restyle
 from ad_service.core.pipeline.synthesize import synthesize
@@ -82,20 +84,25 @@ class Runner:
         with core_errors():
             yield Step(0.0, "Reading the pictures", phase="read")
             decoded = {name: _decode(kind.picture(name), read(sha)) for name, sha in request.inputs.items()}
+            pictures = {name: picture.pixels for name, picture in decoded.items()}
+            notes = tuple(note for one in decoded.values() for note in one.notes)
+            if request.kind in MAP_RECIPES:
+                yield Step(0.1, "Computing the map", phase="start")
+                image = MAP_RECIPES[request.kind](request.parameters, pictures)
+                yield Step(1.0, "Writing the picture", phase="write")
+                return Outcome({"image": encode_png(image, _document(request, None, {}, files or {}))}, {}, notes)
             yield Step(0.0, f"Loading the model {request.parameters['model']}", phase="load")
             model = self._model(request.parameters["model"], request.parameters["precision"])
-            pictures = {name: picture.pixels for name, picture in decoded.items()}
             recipe = RECIPES[request.kind]
             result = yield from self._repeatably(lambda: recipe(model, request.parameters, pictures, self._decoders))
             yield Step(1.0, "Writing the picture", phase="write")
-            of_pictures = tuple(note for one in decoded.values() for note in one.notes)
             of_device = () if self._not_repeatable is None else (self._not_repeatable,)
             metrics = {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)}
             document = _document(request, model, metrics, files or {})
             return Outcome(
                 {"image": encode_png(result.color.numpy(), document)},
                 metrics,
-                of_pictures + model.notes + result.notes + of_device,
+                notes + model.notes + result.notes + of_device,
             )
 
     def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
@@ -165,6 +172,17 @@ RECIPES: dict[str, Callable[[Model, Parameters, Pictures, Decoders], Job]] = {
 """For each job kind: its request from the contract's parameters and pictures, and its recipe."""
 
 
+def _suggest_regions(parameters: Parameters, pictures: Pictures) -> Pixels:
+    check_size("swatch", pictures["swatch"], wire.MIN_PICTURE_SIDE)
+    found = parts.parts(pictures["swatch"], parameters["parts"])
+    image: Pixels = np.array(parts.PALETTE, np.uint8)[found.numpy()]
+    return image
+
+
+MAP_RECIPES: dict[str, Callable[[Parameters, Pictures], Pixels]] = {"suggest_regions": _suggest_regions}
+"""For each job kind that needs no model: a function that returns the pixels (h, w, 3) of its result."""
+
+
 def _common(parameters: Parameters, pictures: Pictures) -> dict[str, Any]:
     """The fields that all requests have, but for the size."""
     swatch = pictures["swatch"]
@@ -212,20 +230,21 @@ def _encoded(preview: Callable[[], Tensor] | None) -> Callable[[], bytes] | None
 
 
 def _document(
-    request: JobRequest, model: Model, metrics: Mapping[str, float], files: Mapping[str, str]
+    request: JobRequest, model: Model | None, metrics: Mapping[str, float], files: Mapping[str, str]
 ) -> dict[str, Any]:
     """What is stored in the result's PNG: the job, which `run` repeats, and what it was made with."""
-    return {
-        **request.document(),
-        "files": dict(files),
-        "made_with": {
-            wire.SERVICE_NAME: __version__,
-            "torch": str(torch.__version__),
+    made_with = {wire.SERVICE_NAME: __version__, "torch": str(torch.__version__)}
+    if model is not None:
+        made_with |= {
             "device": model.device.type,
             "model": model.name,
             "model_sha256": model.digest,
             "precision": str(model.dtype).removeprefix("torch."),
-        },
+        }
+    return {
+        **request.document(),
+        "files": dict(files),
+        "made_with": made_with,
         "metrics": dict(metrics),
     }
 

@@ -10,7 +10,20 @@ jobs        requests, results and statuses
 
 from .errors import ERRORS, ErrorType, LocalError, WireError
 from .jobs import ACTIVE_STATES, FINAL_STATES, STATES, JobRequest, JobStatus, Result
-from .kinds import COMMON, CONTENT, KINDS, RESTYLE, SWATCH, SYNTHESIZE, JobKind, KindDocument, Picture, Role
+from .kinds import (
+    COMMON,
+    CONTENT,
+    KINDS,
+    RESTYLE,
+    SUGGEST_REGIONS,
+    SWATCH,
+    SYNTHESIZE,
+    TEXTURE_KINDS,
+    JobKind,
+    KindDocument,
+    Picture,
+    Role,
+)
 from .limits import (
     MAX_BLOB_BYTES,
     MAX_BODY_BYTES,
@@ -45,8 +58,10 @@ __all__ = [
     "SERVICE_NAME",
     "SHA256",
     "STATES",
+    "SUGGEST_REGIONS",
     "SWATCH",
     "SYNTHESIZE",
+    "TEXTURE_KINDS",
     "VERSION",
     "Choice",
     "ErrorType",
