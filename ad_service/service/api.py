@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import platform
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -23,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from ad_service import __version__
+from ad_service.service.downloads import Downloads
 from ad_service.service.executors.local import LocalExecutor
 from ad_service.service.openapi import (
     BLOB_RESPONSES,
@@ -35,6 +38,7 @@ from ad_service.service.openapi import (
     JobList,
     Limits,
     Model,
+    ModelList,
     with_token,
 )
 from ad_service.service.scheduler import Scheduler
@@ -61,6 +65,10 @@ LONGEST_LIST = 200
 
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]
 
+ModelName = Annotated[str, Path(max_length=200, description="the name of a known model, or OWNER/NAME on the hub")]
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+"""Packages whose versions are listed with the capabilities, for reports of defects."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -70,6 +78,7 @@ class Service:
     store: BlobStore
     jobs: Jobs
     scheduler: Scheduler
+    downloads: Downloads
 
 
 def open_service(settings: Settings) -> Service:
@@ -78,12 +87,13 @@ def open_service(settings: Settings) -> Service:
     jobs.recover()
     clean(store, jobs, settings.storage_limit)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
-    return Service(settings, store, jobs, Scheduler(jobs, executor))
+    return Service(settings, store, jobs, Scheduler(jobs, executor), Downloads(settings.data_dir))
 
 
 def create_app(service: Service, port: int) -> FastAPI:
     """The application for one service that listens on `port`."""
     settings, store, jobs, scheduler = service.settings, service.store, service.jobs, service.scheduler
+    downloads = service.downloads
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -91,6 +101,7 @@ def create_app(service: Service, port: int) -> FastAPI:
         cleaning = asyncio.create_task(_clean_regularly(service))
         yield
         cleaning.cancel()
+        downloads.stop()
         await run_in_threadpool(scheduler.stop)
         with _logged("The running jobs cannot be queued again"):
             jobs.suspend()
@@ -124,8 +135,27 @@ def create_app(service: Service, port: int) -> FastAPI:
     def capabilities() -> Capabilities:
         found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
         return Capabilities(
-            __version__, wire.VERSION, found, tuple(kind.document() for kind in wire.KINDS.values()), Limits()
+            __version__,
+            wire.VERSION,
+            found,
+            tuple(kind.document() for kind in wire.KINDS.values()),
+            Limits(),
+            package_versions(),
         )
+
+    @app.get("/v1/models")
+    def list_models() -> ModelList:
+        return ModelList(downloads.entries())
+
+    @app.put("/v1/models/{name:path}", status_code=202)
+    def put_model(name: ModelName, x_hub_token: Annotated[str, Header(pattern="^[!-~]*$")] = "") -> ModelList:
+        downloads.start(name, x_hub_token)
+        return ModelList(downloads.entries())
+
+    @app.post("/v1/models/{name:path}/cancel")
+    def cancel_model(name: ModelName) -> ModelList:
+        downloads.cancel(name)
+        return ModelList(downloads.entries())
 
     @app.put("/v1/blobs/{sha}", openapi_extra=BYTES_BODY, responses={201: {"description": "kept"}})
     async def put_blob(sha: Sha, request: Request) -> Response:
@@ -183,7 +213,10 @@ def create_app(service: Service, port: int) -> FastAPI:
     def list_jobs(
         limit: Annotated[int, Query(ge=1, le=LONGEST_LIST)] = 50,
         before: Annotated[UUID | None, Query(description="a job; only jobs submitted before it")] = None,
+        active: Annotated[bool, Query(description="all jobs that wait or run, in the order they will run")] = False,
     ) -> JobList:
+        if active:
+            return JobList(tuple(jobs.active()))
         listed = jobs.newest(limit, None if before is None else str(before))
         return JobList(tuple(listed), listed[-1].id if len(listed) == limit else None)
 
@@ -198,6 +231,15 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     with_token(app)
     return app
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the installed PACKAGES, read without importing them."""
+    versions = {"python": platform.python_version(), "system": platform.system()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 # ---------------------------------------------------------------------------------------------- errors

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from ad_service.service.security import OPEN_PATHS
 from blender_addon import wire
-from blender_addon.wire import JobKind, JobStatus, KindDocument
+from blender_addon.wire import JobKind, JobStatus, KindDocument, ModelEntry
 
 LONGEST_WAIT = 60.0
 """Seconds, the limit of one long poll."""
@@ -50,6 +50,8 @@ class Capabilities:
     models: tuple[Model, ...]
     kinds: tuple[KindDocument, ...]
     limits: Limits
+    packages: dict[str, str]
+    """Versions of the packages that results and defects depend on."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class JobList:
 
     jobs: tuple[JobStatus, ...]
     next: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelList:
+    models: tuple[ModelEntry, ...]
 
 
 def _job_schema(kind: JobKind) -> dict[str, Any]:

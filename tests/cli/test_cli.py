@@ -251,6 +251,18 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None
 # ---------------------------------------------------------------------------------------------- restyle
 
 
+def test_suggest_regions_writes_a_label_map_and_has_no_size(
+    call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "map.png"
+    assert call("suggest-regions", swatch, "--parts", "3", "--out", out) == 0
+    with Image.open(out) as found, Image.open(swatch) as picture:
+        assert found.size == picture.size
+        assert len(found.getcolors()) <= 3
+    assert call("suggest-regions", swatch, "--size", "64", "--out", out) == 2
+    assert "--size" in capsys.readouterr().err
+
+
 @pytest.fixture
 def content(tmp_path: Path) -> Path:
     path = tmp_path / "wall.png"
