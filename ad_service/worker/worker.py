@@ -37,6 +37,9 @@ PREVIEW_EVERY = 0.5
 KEPT_PREVIEWS = 8
 """Newest previews of a job that are kept, for clients that are slow to fetch them; long jobs make thousands."""
 
+IDLE_SECONDS = 600.0
+"""Without a job for this long, the worker frees the models, which a render or another program may need room for."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -60,8 +63,16 @@ class Worker:
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         self._send(self._engine.ready())
         while True:
-            self._run_job(self._jobs.get())
+            self._run_job(self._next_job())
             self._send(self._engine.ready())
+
+    def _next_job(self) -> protocol.Run:
+        """Waits for the next job; after IDLE_SECONDS the engine frees its memory for other programs."""
+        try:
+            return self._jobs.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            self._engine.release()
+            return self._jobs.get()
 
     def _listen(self) -> None:
         for line in self._commands:
