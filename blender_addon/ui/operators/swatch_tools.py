@@ -247,6 +247,7 @@ class _FrameTool(_ImageTool):
             factor = PRECISE if event.shift else 1.0
             frame.move((point[0] - self.last[0]) * factor, (point[1] - self.last[1]) * factor)
         self.overlay.hover = self.hover(point, reach)
+        self.overlay.pointer = float(event.mouse_region_x), float(event.mouse_region_y)
         self.last = point
 
     def hover(self, point: tuple[float, float], reach: float) -> Any:
@@ -394,7 +395,7 @@ class DISTILL_OT_straighten_swatch(_FrameTool):
         settings = bpy.context.scene.distill
         lens = properties.parameters_of(settings).lens
         overlays.draw_corners(view, overlay.frame, lens, overlay.hover or ())
-        overlays.draw_straightened(view, settings.image_swatch, overlay.frame, lens)
+        overlays.draw_straightened(view, settings.image_swatch, overlay.frame, lens, overlay.pointer)
 
 
 class DISTILL_OT_compare_swatch(_ImageTool):

@@ -47,14 +47,12 @@ def _draw_picture(layout: UILayout, context: Context, picture: wire.Picture) -> 
         draw_image(layout, image, [f"{image.size[0]} x {image.size[1]}", *unsaved])
         return
     if picture.name == "swatch":
-        draw_text(layout, "Choose a photograph or a scan of a material, or drop its file here", context, "INFO")
+        draw_text(layout, "Open a photograph or a scan of a material, or drop its file into the view", context, "INFO")
     buttons = _side_by_side(layout, context)
-    buttons.operator("distill.picture_from_file", icon="FILE_FOLDER").picture = picture.name
     buttons.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
-    buttons = _side_by_side(layout, context)
     buttons.operator("distill.picture_paste", icon="PASTEDOWN").picture = picture.name
-    if context.area.type == "IMAGE_EDITOR":
-        buttons.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
+    if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image is not None:
+        layout.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
     if picture.name == "swatch":
         layout.operator("distill.example", icon="OUTLINER_OB_LIGHT")
 
