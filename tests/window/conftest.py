@@ -36,6 +36,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., LiveService]]:
     with ExitStack() as stack:
 
         def starter(engine: str = "quick") -> LiveService:
+            (tmp_path / "data" / "runtime.json").unlink(missing_ok=True)  # of a service that was killed
             live = launch(tmp_path / "data", "", *(["--engine", f"tests.addon.engines:{engine}"] if engine else []))
             stack.callback(live.stop, signal.SIGKILL)
             return live

@@ -80,6 +80,14 @@ def open_sections() -> None:
             bpy.utils.register_class(panel)
 
 
+def operate(name: str, place: Any, **settings: Any) -> None:
+    """Runs an operator such as `distill.clean` as its button in the sidebar of an area does: with an undo step."""
+    module, function = name.split(".")
+    with within(place, "UI"):
+        done = getattr(getattr(bpy.ops, module), function)("INVOKE_DEFAULT", True, **settings)
+    assert done == {"FINISHED"}, f"{name}: {done}"
+
+
 # ---------------------------------------------------------------------------------------------- mouse and keys
 
 

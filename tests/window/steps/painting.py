@@ -9,7 +9,7 @@ import numpy as np
 
 from blender_addon.scene import image_io, painting, regions
 from tests.addon import scenes
-from tests.window.interface import Steps, area, redo, report, screenshot, show_tab, stroke, undo, until, within
+from tests.window.interface import Steps, area, operate, redo, report, screenshot, show_tab, stroke, undo, until, within
 
 
 def colors_in(picture: str) -> set[tuple[int, ...]]:
@@ -19,7 +19,7 @@ def colors_in(picture: str) -> set[tuple[int, ...]]:
 
 
 def maps() -> Any:
-    """Three regions, a region map and a layout, in a 3D View with the tab open; returns the regions' colors."""
+    """A swatch, three regions, a region map and a layout; returns the regions' colors."""
     scenes.swatch()
     scenes.two_regions()
     bpy.ops.distill.region_add(name="Mortar")
@@ -33,8 +33,7 @@ def maps() -> Any:
 def paint(picture: str, where: str, region: int) -> Steps:
     """Presses Paint, and waits until the brush is active."""
     bpy.context.scene.distill.region_index = region
-    with within(area("VIEW_3D")):
-        bpy.ops.distill.paint(picture=picture, where=where)
+    operate("distill.paint", area("VIEW_3D"), picture=picture, where=where)
     tools = bpy.context.tool_settings
     yield from until(lambda: tools.image_paint.brush is not None and tools.image_paint.brush.name == painting.BRUSH)
     yield 0.5
@@ -75,15 +74,13 @@ def paint_shows_the_map() -> Steps:
     yield from paint("layout", "EDITOR", 1)
     editor = area("IMAGE_EDITOR")
     view.spaces.active.shading.type, editor.spaces.active.show_repeat = "MATERIAL", True
-    with within(editor):
-        bpy.ops.distill.paint(picture="layout", where="MODEL")
-        bpy.ops.distill.paint(picture="regions", where="EDITOR")
-        bpy.ops.distill.picture_from_editor(picture="content")
+    operate("distill.paint", editor, picture="layout", where="MODEL")
+    operate("distill.paint", editor, picture="regions", where="EDITOR")
+    operate("distill.picture_from_editor", editor, picture="content")
     assert view.spaces.active.shading.type == "SOLID", "the layout is not shown on the model"
     assert not editor.spaces.active.show_repeat
     settings = bpy.context.scene.distill
     assert settings.image_content == settings.image_regions
-    with within(view):
-        bpy.ops.distill.region_map_new(method="OVER")
+    operate("distill.region_map_new", view, method="OVER")
     assert editor.spaces.active.image == settings.image_regions != settings.image_content
     yield 0.1
