@@ -73,6 +73,7 @@ class _ImageTool(Operator):
     """A modal operator in the Image Editor. Subclasses say what the mouse does and what is drawn."""
 
     operator_name = ""
+    ending = "Enter: apply    Esc, Right Mouse: cancel"
     overlay: _Overlay
     timer: Any = None
 
@@ -188,8 +189,7 @@ class _ImageTool(Operator):
     def describe(self, context: Context) -> None:
         header, keys = self.status()
         context.area.header_text_set(header)
-        keys = f"{keys}    Middle Mouse, Wheel: move and zoom    Enter: apply    Esc, Right Mouse: cancel"
-        context.workspace.status_text_set(keys)
+        context.workspace.status_text_set(f"{keys}    Middle Mouse, Wheel: move and zoom    {self.ending}")
 
     def _finish(self, context: Context) -> Done:
         if problem := self.apply(context):
@@ -403,6 +403,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
 
     bl_idname = "distill.compare_swatch"
     operator_name = "compare_swatch"
+    ending = "Enter, Esc, Right Mouse: back"
     bl_label = "Compare Swatch"
 
     def show(self, context: Context, area: Area) -> None:
@@ -442,7 +443,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         comparison.stop(session.current().thread)
         space = context.space_data
         if space is not None and space.type == "IMAGE_EDITOR":
-            space.image = bpy.data.images.get(self.shown)
+            space.image = bpy.data.images.get(self.shown) or context.scene.distill.image_swatch
         comparison.remove()
 
     def status(self) -> tuple[str, str]:
