@@ -45,7 +45,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
         block = pixels[first : first + BLOCK_ROWS]
         rows = np.zeros((len(block), 1 + width * channels), np.uint8)  # each row starts with its filter type, 0: none
         rows[:, 1:] = block.reshape(len(block), -1)
-        parts += _chunk(b"IDAT", deflate.compress(rows))
+        parts += _chunk(b"IDAT", deflate.compress(rows.tobytes()))
     return b"".join([*parts, *_chunk(b"IDAT", deflate.flush()), *_chunk(b"IEND", b"")])
 
 

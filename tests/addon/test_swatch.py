@@ -240,7 +240,7 @@ def test_a_plan_is_shown_until_the_settings_change(blender: Any) -> None:
     swatch.on_plan(background.PlanReceived(thread.keys[0], PLAN))
     assert swatch.plan(blender.context.scene) == PLAN
     assert swatch.plan_notes(blender.context.scene) == ("A note",)
-    assert swatch.estimate(PLAN) == "about 40 s, 2.1 GB of memory"
+    assert swatch.estimate(PLAN) == "About 40 s, 2.1 GB of memory"
     settings(blender).parameters_synthesize.seed = 5
     assert swatch.plan(blender.context.scene) == PLAN, "a seed changes no plan"
     settings(blender).parameters_synthesize.width = 1024

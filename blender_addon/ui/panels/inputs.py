@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, PropertyGroup, UILayout
 
 from ... import wire
@@ -43,11 +44,12 @@ def _draw_picture(layout: UILayout, context: Context, picture: wire.Picture) -> 
         row.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
         if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image not in (None, image):
             row.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
-        unsaved = ["Unsaved changes"] if image.is_dirty else []
+        unsaved = [tr("Unsaved changes")] if image.is_dirty else []
         draw_image(layout, image, [f"{image.size[0]} x {image.size[1]}", *unsaved])
         return
     if picture.name == "swatch":
-        draw_text(layout, "Open a photograph or a scan of a material, or drop its file into the view", context, "INFO")
+        text = tr("Open a photograph or a scan of a material, or drop its file into the view")
+        draw_text(layout, text, context, "INFO")
     buttons = _side_by_side(layout, context)
     buttons.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
     buttons.operator("distill.picture_paste", icon="PASTEDOWN").picture = picture.name
