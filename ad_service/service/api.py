@@ -25,6 +25,7 @@ from ad_service.service.openapi import (
     BYTES_BODY,
     JOB_BODY,
     LONGEST_WAIT,
+    PLAN_BODY,
     PROBLEM_RESPONSE,
     Capabilities,
     Health,
@@ -32,6 +33,7 @@ from ad_service.service.openapi import (
     Limits,
     Model,
 )
+from ad_service.service.planning import Planner
 from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
 from ad_service.storage import models
@@ -40,7 +42,7 @@ from ad_service.storage.jobs import Jobs
 from ad_service.storage.settings import Settings
 from ad_service.worker import protocol
 from blender_addon import wire
-from blender_addon.wire import JobRequest, JobStatus, WireError
+from blender_addon.wire import JobRequest, JobStatus, Plan, WireError
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Service:
     store: BlobStore
     jobs: Jobs
     scheduler: Scheduler
+    planner: Planner
 
 
 def open_service(settings: Settings) -> Service:
@@ -73,7 +76,7 @@ def open_service(settings: Settings) -> Service:
     jobs.forget(KEPT_JOBS)
     store.prune(jobs.blobs(), PRUNE_AFTER)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
-    return Service(settings, store, jobs, Scheduler(jobs, executor))
+    return Service(settings, store, jobs, Scheduler(jobs, executor), Planner(settings.plan_command))
 
 
 def create_app(service: Service, port: int) -> FastAPI:
@@ -143,6 +146,13 @@ def create_app(service: Service, port: int) -> FastAPI:
         status, new = await run_in_threadpool(jobs.submit, str(job), job_request)
         response.status_code = 202 if new else 200
         return status
+
+    @app.post("/v1/plan", openapi_extra=PLAN_BODY)
+    async def make_plan(request: Request) -> Plan:
+        body = await _json_body(request)
+        if not isinstance(body, dict):
+            raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
+        return await run_in_threadpool(service.planner.plan, body, jobs.newest(KEPT_JOBS))
 
     @app.get("/v1/jobs/{job}")
     async def get_job(

@@ -54,7 +54,8 @@ class JobList:
     jobs: tuple[JobStatus, ...]
 
 
-def _job_schema(kind: JobKind) -> dict[str, Any]:
+def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:
+    """The body of a job; with `any_size` its sides need not be multiples."""
     sha = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     return {
         "title": kind.name,
@@ -67,7 +68,12 @@ def _job_schema(kind: JobKind) -> dict[str, Any]:
             "parameters": {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": {p.name: p.schema() for p in kind.parameters},
+                "properties": {
+                    p.name: {"type": "number", "description": p.help}
+                    if any_size and p.name in ("width", "height")
+                    else p.schema()
+                    for p in kind.parameters
+                },
             },
             "inputs": {
                 "type": "object",
@@ -101,9 +107,16 @@ BYTES_BODY = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
-JOB_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"oneOf": [_job_schema(kind) for kind in wire.KINDS.values()]}}},
+JOB_BODY, PLAN_BODY = (
+    {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"oneOf": [_job_schema(kind, any_size=any_size) for kind in wire.KINDS.values()]}
+                }
+            },
+        }
     }
-}
+    for any_size in (False, True)
+)
