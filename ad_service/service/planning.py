@@ -17,6 +17,8 @@ MAX_PROCESSES = 2
 """Plans that are made at the same time; others wait."""
 PLAN_SECONDS = 50.0
 """Seconds after which a plan's process is ended."""
+SIMILAR_AMONG = 200
+"""Newest jobs that are looked at for the time."""
 LIKE_JOBS = 5
 """Finished jobs, those most alike, from which the time of a job is estimated."""
 STEP_FACTORS = {"draft": 0.5, "standard": 1.0, "fine": 2.0}

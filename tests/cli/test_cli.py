@@ -11,10 +11,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import ad_service
@@ -412,9 +414,55 @@ def test_a_public_host_requires_a_token_file(call: Callable[..., int], tmp_path:
 def test_the_token_is_read_from_the_token_file(start: Callable[..., LiveService], tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-of-my-own-choice\n")
+    token.chmod(0o600)
     live = start("echoes", "--token-file", str(token))
     assert live.token == "a-token-of-my-own-choice"
     assert live.get("/v1/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "words"),
+    [
+        (b"a" * 32, 0o600, "easy to guess"),
+        (b"passwordpassword", 0o600, "easy to guess"),
+        ("gaehrpoßüöä-9275".encode(), 0o600, "printable ASCII"),
+        (b"\xef\xbf\xbd" * 20, 0o600, "printable ASCII"),
+        (b"two words of-9275-kq", 0o600, "no spaces"),
+        (b"qT8-xLw2-bV5z-nK0r", 0o644, "chmod 600"),
+    ],
+)
+def test_a_token_file_that_protects_nothing_is_rejected(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, data: bytes, mode: int, words: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(data)
+    token.chmod(mode)
+    assert call("serve", "--token-file", token) == 2
+    line = one_line(capsys.readouterr().err)
+    assert words in line and str(token) in line
+
+
+def test_a_host_beyond_this_machine_without_tls_is_warned_about(
+    start: Callable[..., LiveService], tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("qT8-xLw2-bV5z-nK0r")
+    token.chmod(0o600)
+    live = start("echoes", "--host", "0.0.0.0", "--token-file", str(token))
+    text = (live.data_dir / "serve.out").read_text()
+    assert "warning: other machines can reach --host 0.0.0.0" in text and "--tls-cert" in text
+    assert live.url.startswith("http://127.0.0.1:"), "programs on this machine cannot connect to 0.0.0.0 everywhere"
+
+
+def test_a_file_that_is_not_a_certificate_is_rejected(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_text("not a certificate")
+    assert call("serve", "--tls-cert", file) == 2
+    assert str(file) in one_line(capsys.readouterr().err)
+    assert call("serve", "--tls-key", file) == 2
+    assert "--tls-cert" in one_line(capsys.readouterr().err)
 
 
 def test_a_port_in_use_is_reported(service: LiveService, call: Callable[..., int], capsys: Capture) -> None:
@@ -463,19 +511,21 @@ def test_doctor_prints_a_line_for_each_check_and_a_remedy_for_each_problem(
 
 
 @pytest.mark.parametrize(
-    ("runtime", "words"),
+    ("runtime", "locked", "words"),
     [
-        ("{half", ["ok", "not running"]),
-        ('{"url": "http://127.0.0.1:9"}', ["problem", "http://127.0.0.1:9", "does not respond"]),
-        ('{"url": 5}', ["problem", "5", "does not respond"]),
+        ("{half", True, ["ok", "not running"]),
+        ('{"url": "http://127.0.0.1:9"}', False, ["ok", "not running", "without removing runtime.json"]),
+        ('{"url": "http://127.0.0.1:9"}', True, ["problem", "http://127.0.0.1:9", "does not respond"]),
+        ('{"url": 5}', True, ["problem", "5", "does not respond"]),
     ],
 )
 def test_doctor_recognizes_the_runtime_file_of_a_killed_service(
-    call: Callable[..., int], tmp_path: Path, capsys: Capture, runtime: str, words: list[str]
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, runtime: str, locked: bool, words: list[str]
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "runtime.json").write_text(runtime)
-    call("doctor")
+    with FileLock(tmp_path / "data" / "service.lock") if locked else nullcontext():
+        call("doctor")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "service:" in line]
     for word in words:
         assert word in line
