@@ -47,6 +47,9 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
             metavar="|".join(parameter.document().choices) or parameter.value.kind.upper(),
             help=f"{parameter.help} (default: {parameter.default})".replace("%", "%%"),
         )
+    parser.add_argument(
+        "--fit", action="store_true", help="the scale that shows about a dozen of the swatch's parts (the default)"
+    )
     parser.set_defaults(command=run_kind, kind=kind)
 
 
@@ -65,6 +68,10 @@ def run_kind(options: argparse.Namespace) -> int:
     kind: wire.JobKind = options.kind
     given = {p.name: getattr(options, p.name) for p in kind.parameters}
     parameters = {name: value for name, value in given.items() if value is not None}
+    if options.fit:
+        if "scale" in parameters:
+            raise WireError("invalid-parameter", "--fit is given together with --scale; give one of them")
+        parameters["scale"] = kind.parameter("scale").automatic
     if options.size is not None:
         if {"width", "height"} & set(parameters):
             raise WireError("invalid-parameter", "--size is given together with --width or --height; one is enough")
