@@ -448,6 +448,8 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         space = context.space_data
         if space is not None and space.type == "IMAGE_EDITOR":
             space.image = bpy.data.images.get(self.shown) or context.scene.distill.image_swatch
+            if space.image is not None and context.region is not None and context.region.type == "WINDOW":
+                _fit_view(context)
         comparison.remove()
 
     def status(self) -> tuple[str, str]:

@@ -75,11 +75,11 @@ def _draw_swatch(layout: UILayout, context: Context, settings: PropertyGroup) ->
         draw_parameter(column, settings, kind.parameter("lens"))
     for name in ("scale", "real_width"):
         draw_parameter(column, settings, kind.parameter(name))
-    row = column.row(align=True)
-    draw_parameter(row, settings, kind.parameter("even_light"))
-    part = row.row(align=True)
-    part.active = group.even_light > 0
-    part.operator("distill.compare_swatch", text="", icon="SPLIT_HORIZONTAL")
+    draw_parameter(column, settings, kind.parameter("even_light"))
+    if group.even_light > 0:
+        split = column.split(factor=0.4)
+        split.label()
+        split.operator("distill.compare_swatch", text="Compare", icon="SPLIT_HORIZONTAL")
 
 
 def _draw_plan(layout: UILayout, context: Context) -> None:
