@@ -36,7 +36,7 @@ def start(tool: str) -> Steps:
     with within(area("VIEW_3D"), "UI"):
         getattr(bpy.ops.distill, tool)("INVOKE_DEFAULT")
     yield from until(lambda: swatch_tools.is_running(bpy.context))
-    yield 0.8
+    yield 2.0  # until the picture is fitted into the editor
 
 
 def values() -> dict[str, object]:
