@@ -1,5 +1,6 @@
 """The scene's settings: pictures, regions, and the parameters of every job kind, made from the contract."""
 
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -104,7 +105,8 @@ def property_of(parameter: wire.Parameter) -> Any:
     if isinstance(value, wire.Integer):
         return IntProperty(step=value.multiple, **bounds, **common)
     unit = {"subtype": "FACTOR"} if (value.minimum, value.maximum) == (0.0, 1.0) else {}
-    return FloatProperty(precision=4 if 0 < value.minimum < 0.01 else 2, **bounds, **common, **unit)
+    decimals = max(2, math.ceil(-math.log10(value.minimum))) if value.minimum > 0 else 2
+    return FloatProperty(precision=decimals, **bounds, **common, **unit)
 
 
 def group_of(kind: wire.JobKind) -> type[PropertyGroup]:
