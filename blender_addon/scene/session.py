@@ -263,7 +263,9 @@ class Session:
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
         path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
-        self._previews.load(key, str(path), "IMAGE")
+        preview = self._previews.load(key, str(path), "IMAGE")
+        # Reading the sizes loads it now. Blender would load it later in a job that redraws the whole window.
+        tuple(preview.icon_size), tuple(preview.image_size)
         self._preview_keys[job] = key
 
     def import_downloaded(self) -> int:

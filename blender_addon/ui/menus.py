@@ -8,6 +8,9 @@ from bpy.types import Context, Menu
 
 from ..scene import session
 
+STATUS_UNITS = 16
+"""Width of the progress in the status bar, in Blender's units of about 20 pixels."""
+
 
 class DISTILL_MT_main(Menu):
     """The operators of the add-on"""
@@ -105,6 +108,7 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
     downloading = next((model for model in current.models if model.state == "downloading"), None)
     if running is not None:
         row = self.layout.row(align=True)
+        row.ui_units_x = STATUS_UNITS
         text = f"{running.title}: {running.progress_text()}"
         if len(active) > 1:
             text = tr("{} ({} more)").format(text, len(active) - 1)
@@ -114,7 +118,9 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
         self.layout.label(text=f"{active[-1].title}: {active[-1].progress_text()}", icon="SORTTIME", translate=False)
     elif downloading is not None:
         text = tr("Downloading {}").format(downloading.title)
-        self.layout.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
+        row = self.layout.row()
+        row.ui_units_x = STATUS_UNITS
+        row.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
     elif current.notice.current:
         self.layout.label(text=current.notice.text, icon=current.notice.icon, translate=False)
 
