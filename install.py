@@ -372,6 +372,9 @@ def test() -> int:
             out = Path(folder) / f"demo-{version}"
             title = f"demo in Blender {version}"
             check(title, python, "install.py", "demo", "--out", out, "--blender", version, "--size", "128")
+    check(
+        "tests in a window of Blender, if there is one", python, "-m", "pytest", "tests/window", "-m", "window", "-rs"
+    )
     log(f"\nFAILED: {', '.join(failed)}" if failed else "\nEverything passed.")
     return 1 if failed else 0
 

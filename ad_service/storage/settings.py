@@ -32,7 +32,7 @@ class Settings:
 
     `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
     number of worker processes, each of which runs one job at a time; all use the same device, so that more than one is
-    for tests only.
+    for tests only. `tls_cert` and `tls_key` are PEM files; the key may be in the file of the certificate.
     """
 
     data_dir: Path
@@ -41,6 +41,8 @@ class Settings:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     engine: str | None = None
     slots: int = 1
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
     @property
     def runtime_file(self) -> Path:

@@ -1,6 +1,6 @@
 """A background thread that talks HTTP, so that Blender's main thread never waits. No bpy.
 
-The main thread queues commands (`connect`, `submit`, `watch`, `cancel`) and takes the resulting events with
+The main thread queues commands (`connect`, `submit`, `watch`, `cancel`, `plan`) and takes the resulting events with
 `take_events`, from a timer, a script or a test. A job that was submitted or watched ends with exactly one `JobEnded`,
 unless `close` comes first.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,15 @@ class JobEnded:
 
 
 @dataclass(frozen=True)
+class PlanReceived:
+    """The answer to a request of a plan; `key` is the caller's name of that request."""
+
+    key: Hashable
+    plan: wire.Plan | None = None
+    error: wire.WireError | None = None
+
+
+@dataclass(frozen=True)
 class QueueChanged:
     """The jobs of all clients that wait or run, in the order in which they are run."""
 
@@ -126,6 +135,7 @@ Event = (
     | JobWaiting
     | PreviewReceived
     | JobEnded
+    | PlanReceived
     | QueueChanged
     | ModelsChanged
 )
@@ -157,6 +167,7 @@ class BackgroundThread:
         self._client: client.Client | None = None
         self._watched: dict[str, _WatchedJob] = {}
         self._unreachable_since: float | None = None
+        self._plan_wanted: Hashable = None
         self._started = False
         self._restarts = 0
         self._refreshed = self._status_time = 0.0
@@ -192,6 +203,13 @@ class BackgroundThread:
 
     def cancel(self, job: str) -> None:
         self._queue(lambda: self._cancel(job), job)
+
+    def plan(
+        self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
+    ) -> None:
+        """Request the plan of a job, if a service is connected. A later call replaces one that has not begun."""
+        self._plan_wanted = key
+        self._queue(lambda: self._plan(key, kind, parameters, pictures))
 
     def fetch_model(self, name: str, token: str, address: client.ServiceAddress, may_start: bool = False) -> None:
         """Begin the download of a model; `token` is the artist's own token of the hub, or empty."""
@@ -383,6 +401,20 @@ class BackgroundThread:
             inputs[name] = service.upload(source())
         request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
         self._on_submitted(job, service.submit(job, request))
+
+    def _plan(
+        self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
+    ) -> None:
+        if self._client is None or key != self._plan_wanted:
+            return
+        try:
+            inputs = {name: self._client.upload(source()) for name, source in pictures.items()}
+            request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
+            self._send(PlanReceived(key, self._client.plan(request)))
+        except wire.WireError as error:
+            if error.code in SERVICE_ERRORS:
+                raise
+            self._send(PlanReceived(key, error=error))
 
     def _resubmit(self, job: str, request: Mapping[str, Any], address: client.ServiceAddress) -> None:
         self._set_address(address)

@@ -30,6 +30,8 @@ LAUNCH_FILE = "launch.json"
 """Written by the installer into the data folder: {"executable": "/path/to/ad-service"}."""
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 15.0
+PLAN_SECONDS = 60.0
+"""Seconds that a plan may take: the service decodes and measures the pictures."""
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,14 @@ class Client:
         if hashlib.sha256(data).hexdigest() != sha:
             raise wire.WireError("blob-mismatch", f"The checksum of the downloaded picture {sha[:12]} does not match")
         return data
+
+    def plan(self, request: wire.JobRequest) -> wire.Plan:
+        """What a job with these uploaded pictures would use and make. Sizes need not be multiples; they are rounded."""
+        document = self._json("POST", "/v1/plan", json=request.document(), timeout=PLAN_SECONDS)
+        try:
+            return wire.Plan.parse(document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise wire.WireError("version-mismatch", f"The service sent a plan of another form: {error}") from error
 
     def submit(self, job: str, request: wire.JobRequest) -> wire.JobStatus:
         """Submit a job under a uuid. Idempotent: a second call with the same arguments changes nothing."""

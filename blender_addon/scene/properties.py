@@ -20,7 +20,7 @@ from bpy.types import Image, PropertyGroup
 from .. import wire
 from ..wire.errors import LocalError
 
-PICTURES = {picture.name: picture for kind in wire.KINDS.values() for picture in kind.pictures}
+PICTURES = {picture.name: picture for kind in wire.TEXTURE_KINDS.values() for picture in kind.pictures}
 """The pictures of all job kinds by name."""
 LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role == "labels")
 """Names of the pictures that are painted in the colors of the regions."""
@@ -28,6 +28,8 @@ LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role ==
 LABELS = {
     "content": "Image to Restyle",
     "tile": "Tiling",
+    "real_width": "Real Width (m)",
+    "lens": "Lens Distortion",
     "even_light": "Even Lighting",
     "preset": "Quality",
     "detail": "Sharpening",
@@ -47,6 +49,8 @@ LABELS = {
     "pixels": "In Pixels",
 }
 """Names in the panel that differ from the contract's name with capitals."""
+AUTOMATIC_LABELS = {"scale": "Fit", "real_width": "Unknown"}
+"""What the panel shows in place of an automatic value; “Automatic” otherwise."""
 STORED_CHOICES = {
     "kind": ("synthesize", "restyle"),
     "tile": ("none", "x", "y", "xy"),
@@ -57,7 +61,15 @@ STORED_CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 """Choices that .blend files of version 0.1.0 store by their index in these tuples. Do not change or extend them."""
-FIRST_VALUES = {"strength": 0.5, "steps": 30, "iterations": 2, "learning_rate": 0.05, "content_weight": 0.25}
+FIRST_VALUES = {
+    "scale": 1.0,
+    "real_width": 1.0,
+    "strength": 0.5,
+    "steps": 30,
+    "iterations": 2,
+    "learning_rate": 0.05,
+    "content_weight": 0.25,
+}
 """Values of automatic parameters when the artist first takes control of them: in the middle of what is useful."""
 
 
@@ -144,7 +156,8 @@ class DistillSettings(PropertyGroup):
     """
 
     kind: EnumProperty(
-        name="Job", items=[(k.name, k.title, k.help, choice_number("kind", k.name)) for k in wire.KINDS.values()]
+        name="Job",
+        items=[(k.name, k.title, k.help, choice_number("kind", k.name)) for k in wire.TEXTURE_KINDS.values()],
     )
     regions: CollectionProperty(type=DistillRegion)
     region_index: IntProperty(name="Region")
@@ -183,7 +196,7 @@ def reuse(settings: DistillSettings, kind_name: str, values: Mapping[str, Any]) 
 
     Raises WireError, before anything is changed, if the kind is unknown or a value is invalid.
     """
-    kind = wire.KINDS.get(kind_name)
+    kind = wire.TEXTURE_KINDS.get(kind_name)
     if kind is None:
         raise LocalError("invalid-request", f"The job kind “{kind_name}” is unknown; update the add-on")
     checked = [(p, p.check(values[p.name])) for p in kind.parameters if p.name in values]
@@ -224,7 +237,7 @@ def output_size(settings: DistillSettings) -> tuple[int, int]:
     return sides["width"], sides["height"]
 
 
-_groups = {kind.name: group_of(kind) for kind in wire.KINDS.values()}
+_groups = {kind.name: group_of(kind) for kind in wire.TEXTURE_KINDS.values()}
 for _name, _group in _groups.items():
     DistillSettings.__annotations__[f"parameters_{_name}"] = PointerProperty(type=_group)
 for _picture in PICTURES.values():

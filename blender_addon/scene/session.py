@@ -22,7 +22,7 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import materials, preferences, properties, results
+from . import comparison, materials, preferences, properties, results, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -197,12 +197,16 @@ class Session:
                 if not (self._looking and error.code == "service-unreachable"):
                     self.error = error
                 self._looking = False
+            case background.PlanReceived():
+                swatch.on_plan(event)
             case background.QueueChanged(jobs):
                 self.queue = jobs
             case background.ModelsChanged(found, refusal):
                 self._on_models(found, refusal)
             case _ if event.job in self.records:
                 self._on_job_event(self.records[event.job], event)
+            case background.JobEnded():
+                comparison.on_end(event)
 
     def _resume_jobs(self) -> None:
         """Continue the jobs that failed only because the service was not reached."""
@@ -336,7 +340,10 @@ def pump() -> int:
     for event in events:
         _current.on_event(event)
     if _current.import_downloaded() or events:
-        _redraw()
+        redraw()
+    if (scene := bpy.context.scene) is not None and scene.library is None:
+        swatch.follow(scene)
+        swatch.update_plan(_current.thread, _current.status is not None)
     return len(events)
 
 
@@ -362,7 +369,7 @@ def push_undo(message: str) -> None:
         bpy.ops.ed.undo_push(message=message)
 
 
-def _redraw() -> None:
+def redraw() -> None:
     """Redraw the sidebars that have the panel, and the status bars. Blender redraws the rest when its data changes."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
@@ -394,12 +401,12 @@ def _on_timer() -> float:
         pump()
         if _current.notice.current != _notice_shown:
             _notice_shown = _current.notice.current
-            _redraw()
+            redraw()
     except Exception as error:  # Blender removes a timer that raises
         traceback.print_exc()
         problem = f"Unexpected error in the add-on: {type(error).__name__}: {error}"
         _current.show_error(wire.WireError("internal", problem))
-    return 0.2 if _current.busy() or _current.of_other_files() else 1.0
+    return 0.2 if _current.busy() or _current.of_other_files() or swatch.is_plan_pending() else 0.5
 
 
 def _on_start() -> None:
@@ -410,17 +417,20 @@ def _on_start() -> None:
 
 @persistent
 def _on_load(*_args: object) -> None:
+    swatch.start()
     _current.load_journal()
 
 
 @persistent
 def _on_save(*_args: object) -> None:
-    """Pack our images that were painted on, which would be lost otherwise, and write the journal."""
+    """Pack images that would be lost: ours that were painted on, and swatches without a file. Write the journal."""
     if not _current.document:
         _current.load_journal()
     maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in properties.LABEL_MAPS}
+    swatches = {s.distill.image_swatch for s in bpy.data.scenes}
     for image in bpy.data.images:
-        if image.is_dirty and image.library is None and (image in maps or materials.JOB in image):
+        ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
+        if image.is_dirty and image.library is None and ours:
             image.pack()
     _current.save_journal()
 
@@ -429,6 +439,7 @@ def start() -> None:
     """Begin a session. Called when the add-on is enabled."""
     global _current
     _current = Session()
+    swatch.start()
     bpy.app.handlers.load_post.append(_on_load)
     bpy.app.handlers.save_pre.append(_on_save)
     if not bpy.app.background:

@@ -5,13 +5,27 @@ colors      which region a painted color means
 errors      the closed list of errors
 parameters  parameters and their kinds of value
 kinds       job kinds: their pictures and parameters
-jobs        requests, results and statuses
+jobs        requests, plans, results and statuses
 models      models that are installed or can be downloaded
+geometry    lens distortion, and the rectangle that four corners in a photograph show
 """
 
 from .errors import ERRORS, ErrorType, LocalError, WireError
-from .jobs import ACTIVE_STATES, FINAL_STATES, STATES, JobRequest, JobStatus, Result
-from .kinds import COMMON, CONTENT, KINDS, RESTYLE, SWATCH, SYNTHESIZE, JobKind, KindDocument, Picture, Role
+from .jobs import ACTIVE_STATES, FINAL_STATES, STATES, JobRequest, JobStatus, Plan, Result
+from .kinds import (
+    COMMON,
+    CONTENT,
+    KINDS,
+    PREPARE,
+    RESTYLE,
+    SWATCH,
+    SYNTHESIZE,
+    TEXTURE_KINDS,
+    JobKind,
+    KindDocument,
+    Picture,
+    Role,
+)
 from .limits import (
     MAX_BLOB_BYTES,
     MAX_BODY_BYTES,
@@ -26,7 +40,7 @@ from .limits import (
     VERSION,
 )
 from .models import HUB_TOKEN_HEADER, MODEL_STATES, ModelEntry
-from .parameters import Choice, Integer, Number, Parameter, ParameterDocument, Rows, Text, Value
+from .parameters import Choice, Corners, Crop, Integer, Number, Parameter, ParameterDocument, Rows, Text, Value
 
 __all__ = [
     "ACTIVE_STATES",
@@ -45,14 +59,18 @@ __all__ = [
     "MIN_PICTURE_SIDE",
     "MODEL_STATES",
     "PICTURE_FORMATS",
+    "PREPARE",
     "RESTYLE",
     "SERVICE_NAME",
     "SHA256",
     "STATES",
     "SWATCH",
     "SYNTHESIZE",
+    "TEXTURE_KINDS",
     "VERSION",
     "Choice",
+    "Corners",
+    "Crop",
     "ErrorType",
     "Integer",
     "JobKind",
@@ -65,6 +83,7 @@ __all__ = [
     "Parameter",
     "ParameterDocument",
     "Picture",
+    "Plan",
     "Result",
     "Role",
     "Rows",

@@ -154,7 +154,7 @@ def test_reuse_parameters_changes_nothing_if_the_job_is_invalid(blender: Any) ->
     for job, (kind, parameters) in stored.items():
         record = JobRecord(job, kind, "Old", parameters, session.current().document, state="succeeded")
         session.current().records[job] = record
-    assert "scale is 99.0; it must be between 0.25 and 4.0" in error_of(
+    assert "scale is 99.0; it must be between 0.01 and 4.0" in error_of(
         blender.ops.distill.reuse_parameters, job="wrong"
     )
     assert "“a_later_kind” is unknown; update the add-on" in error_of(

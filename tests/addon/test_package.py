@@ -45,7 +45,8 @@ from blender_addon import wire
 content = wire.Picture("content", "color", "The picture whose shapes are kept", True)
 fewer = tuple(p for p in wire.COMMON if p.name not in ("width", "height", "tile"))
 prompt = wire.Parameter("prompt", wire.Text(), "a wall", "What it shows")
-wire.KINDS["another"] = wire.JobKind("another", "Another", "A later kind", (content, wire.SWATCH), (*fewer, prompt))
+another = wire.JobKind("another", "Another", "A later kind", (content, wire.SWATCH), (*fewer, prompt))
+wire.TEXTURE_KINDS["another"] = wire.KINDS["another"] = another
 import blender_addon
 from blender_addon.scene import properties, requests
 blender_addon.register()

@@ -412,9 +412,55 @@ def test_a_public_host_requires_a_token_file(call: Callable[..., int], tmp_path:
 def test_the_token_is_read_from_the_token_file(start: Callable[..., LiveService], tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-of-my-own-choice\n")
+    token.chmod(0o600)
     live = start("echoes", "--token-file", str(token))
     assert live.token == "a-token-of-my-own-choice"
     assert live.get("/v1/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "words"),
+    [
+        (b"a" * 32, 0o600, "easy to guess"),
+        (b"passwordpassword", 0o600, "easy to guess"),
+        ("gaehrpoßüöä-9275".encode(), 0o600, "printable ASCII"),
+        (b"\xef\xbf\xbd" * 20, 0o600, "printable ASCII"),
+        (b"two words of-9275-kq", 0o600, "no spaces"),
+        (b"qT8-xLw2-bV5z-nK0r", 0o644, "chmod 600"),
+    ],
+)
+def test_a_token_file_that_protects_nothing_is_rejected(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, data: bytes, mode: int, words: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(data)
+    token.chmod(mode)
+    assert call("serve", "--token-file", token) == 2
+    line = one_line(capsys.readouterr().err)
+    assert words in line and str(token) in line
+
+
+def test_a_host_beyond_this_machine_without_tls_is_warned_about(
+    start: Callable[..., LiveService], tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("qT8-xLw2-bV5z-nK0r")
+    token.chmod(0o600)
+    live = start("echoes", "--host", "0.0.0.0", "--token-file", str(token))
+    text = (live.data_dir / "serve.out").read_text()
+    assert "warning: other machines can reach --host 0.0.0.0" in text and "--tls-cert" in text
+    assert live.url.startswith("http://127.0.0.1:"), "programs on this machine cannot connect to 0.0.0.0 everywhere"
+
+
+def test_a_file_that_is_not_a_certificate_is_rejected(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_text("not a certificate")
+    assert call("serve", "--tls-cert", file) == 2
+    assert str(file) in one_line(capsys.readouterr().err)
+    assert call("serve", "--tls-key", file) == 2
+    assert "--tls-cert" in one_line(capsys.readouterr().err)
 
 
 def test_a_port_in_use_is_reported(service: LiveService, call: Callable[..., int], capsys: Capture) -> None:

@@ -74,7 +74,7 @@ def test_openapi_matches_the_routes_and_the_contract(service: LiveService) -> No
         "/v1/jobs",
     }
     body = document["paths"]["/v1/jobs/{job}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
-    synthesize, restyle = (kind["properties"] for kind in body["oneOf"])
+    synthesize, restyle, *_ = (kind["properties"] for kind in body["oneOf"])
     width = synthesize["parameters"]["properties"]["width"]
     assert (width["minimum"], width["maximum"], width["multipleOf"], width["default"]) == (64, 16384, 8, 512)
     assert restyle["parameters"]["properties"]["width"]["default"] == 0

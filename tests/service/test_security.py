@@ -128,3 +128,20 @@ def test_a_public_service_accepts_addresses_and_its_own_name_as_host_but_no_othe
     for host in ("evil.example:8000", "192.168.1.7:80", "192.168.1.7"):
         with pytest.raises(wire.WireError):
             guard._check_host(host)
+
+
+def test_wrong_tokens_are_answered_later_and_later() -> None:
+    guard = Guard(lambda scope, receive, send: None, "t" * 32, "127.0.0.1", 8000)  # type: ignore[arg-type, return-value]
+    delays = [guard._delay() for _ in range(40)]
+    assert delays[:10] == [0.0] * 10
+    assert delays[10] > 0 and delays == sorted(delays) and delays[-1] == pytest.approx(2.0)
+
+
+def test_refused_requests_are_logged_without_their_token(service: LiveService) -> None:
+    guess = "Bearer a-wrong-guess"
+    send(service, "/v1/jobs", Authorization=guess)
+    send(service, "/v1/jobs", Authorization=bearer(service), Origin="http://evil.example")
+    log = (service.data_dir / "service.log").read_text()
+    assert "Refused GET '/v1/jobs' from 127.0.0.1: the Authorization header" in log
+    assert "which web pages send" in log
+    assert "a-wrong-guess" not in log and service.token not in log
