@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import blf
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Panel, UILayout
 
 from ... import wire
@@ -48,10 +49,10 @@ def _panel_id(section: type[Any], space: str) -> str:
 
 
 def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE") -> None:
-    """Text in as many lines as it needs: Blender's labels do not wrap."""
+    """Text in the interface's language, in as many lines as it needs: Blender's labels do not wrap."""
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for line in wrap(capitalize(text), context, icon != "NONE"):
+    for line in wrap(capitalize(tr(text)), context, icon != "NONE"):
         column.label(text=line, icon=icon, translate=False)
         icon = "BLANK1" if icon != "NONE" else "NONE"
 
