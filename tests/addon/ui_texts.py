@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import blender_addon
+from blender_addon.scene import properties, regions
 
 FOLDER = Path(blender_addon.__file__).parent
 LAYOUT = (
@@ -30,7 +31,8 @@ NAMES = ("Texture Distiller", "Distill", "Pocket")
 
 def ui_texts() -> set[str]:
     """Every text of the interface."""
-    found = {*_of_classes(), *_of_code()}
+    found = {*_of_classes(), *_of_code(), *regions.TITLES.values()}
+    found |= {properties.label(picture.name).lower() for picture in properties.PICTURES.values()}
     return {text for text in found if any(c.isalpha() for c in text.replace("{}", "")) and text not in NAMES}
 
 
