@@ -17,7 +17,7 @@ def _classes() -> tuple[Any, ...]:
 def register() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, properties, session
     from .translations import tables
     from .ui import help, keymaps, menus
 
@@ -26,6 +26,7 @@ def register() -> None:
         bpy.utils.register_class(cls)
     properties.add_to_blender()
     active_region.start()
+    map_history.start()
     session.start()
     menus.add()
     keymaps.add()
@@ -35,13 +36,14 @@ def register() -> None:
 def unregister() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, properties, session
     from .ui import help, keymaps, menus
 
     help.remove()
     keymaps.remove()
     menus.remove()
     session.stop()
+    map_history.stop()
     active_region.stop()
     properties.remove_from_blender()
     for cls in reversed(_classes()):
