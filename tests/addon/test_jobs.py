@@ -322,7 +322,7 @@ def test_a_job_fails_if_the_service_stays_unreachable(start: Start, blender: Any
     pump_until(lambda: scenes.newest().state == "running")
     live.stop(signal.SIGKILL)
     pump_until(lambda: "does not respond" in scenes.newest().message)
-    assert "does not respond" in error_of(blender.ops.distill.wait, timeout=30)
+    assert "is not running" in error_of(blender.ops.distill.wait, timeout=30)
     assert scenes.newest().code == "service-unreachable"
 
 
