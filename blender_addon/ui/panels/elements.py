@@ -88,11 +88,15 @@ def draw_error(layout: UILayout, context: Context, error: wire.WireError) -> Non
     box = layout.box()
     draw_text(box, error.sentence, context, "ERROR")
     row = box.row(align=True)
-    for operator, text, settings in remedies(error):
+    buttons = remedies(error)
+    for operator, text, settings in buttons:
         button = row.operator(operator, text=text)
         for name, value in settings.items():
             setattr(button, name, value)
-    row.operator("distill.dismiss_error", text="Dismiss")
+    if buttons:  # room for their words
+        row.operator("distill.dismiss_error", text="", icon="X")
+    else:
+        row.operator("distill.dismiss_error", text="Dismiss")
 
 
 def remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
