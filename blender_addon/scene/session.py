@@ -167,6 +167,10 @@ class Session:
         """Jobs of closed files that are active, or whose result was downloaded and not imported."""
         return [r for r in self.records.values() if r.document != self.document]
 
+    def model(self, name: str) -> wire.ModelEntry | None:
+        """The model of a name, ignoring case; None if the service does not know it, or has not been asked."""
+        return next((model for model in self.models if model.name.casefold() == name.casefold()), None)
+
     def foreign_jobs(self) -> list[wire.JobStatus]:
         """The jobs of other programs that wait or run on the service."""
         return [status for status in self.queue if status.id not in self.records]

@@ -75,6 +75,7 @@ TEXTS = {
     "Fill the map with the active region": "Die Karte mit dem aktiven Bereich füllen",
     "Fine": "Fein",
     "Finish the tool in the Image Editor first: Enter applies, Escape cancels": "Zuerst das Werkzeug im Bildeditor beenden: Eingabe wendet an, Escape bricht ab",
+    "Fit": "Anpassen",
     "From Editor": "Aus dem Editor",
     "From Material": "Aus dem Material",
     "Get Newest Result": "Neuestes Ergebnis holen",
@@ -257,6 +258,7 @@ TEXTS = {
     "Token of the service at that address. It is sent nowhere else": "Token des Dienstes an dieser Adresse. Es wird sonst nirgendwohin gesendet",
     "Top left, top right, bottom right, bottom left: x and y in pixels from the top left corner": "Oben links, oben rechts, unten rechts, unten links: x und y in Pixeln von der oberen linken Ecke",
     "Try the Example": "Beispiel ausprobieren",
+    "Unknown": "Unbekannt",
     "Use Layout": "Layout verwenden",
     "Use Whole Picture": "Ganzes Bild verwenden",
     "Use another computer without https. Others in the network can read the token and the pictures": "Einen anderen Computer ohne https verwenden. Andere im Netz können das Token und die Bilder lesen",
@@ -296,5 +298,6 @@ TEXTS = {
     "{} failed": "{} ist fehlgeschlagen",
     "{} is ready": "{} ist fertig",
     "{} of another program": "{} eines anderen Programms",
+    "{} waits": "{} wartet",
     "{} {} Variations": "{} ({} Varianten)",
 }

@@ -75,6 +75,7 @@ TEXTS = {
     "Fill the map with the active region": "用活动区域填充该图",
     "Fine": "精细",
     "Finish the tool in the Image Editor first: Enter applies, Escape cancels": "请先结束图像编辑器中的工具：回车应用，Esc 取消",
+    "Fit": "适配",
     "From Editor": "来自编辑器",
     "From Material": "来自材质",
     "Get Newest Result": "获取最新结果",
@@ -257,6 +258,7 @@ TEXTS = {
     "Token of the service at that address. It is sent nowhere else": "该地址上服务的令牌，不会发送到其他地方",
     "Top left, top right, bottom right, bottom left: x and y in pixels from the top left corner": "左上、右上、右下、左下：从左上角算起的 x 和 y 像素",
     "Try the Example": "试用示例",
+    "Unknown": "未知",
     "Use Layout": "使用布局",
     "Use Whole Picture": "使用整张图片",
     "Use another computer without https. Others in the network can read the token and the pictures": "不使用 https 连接另一台计算机。网络中的其他人可以读取令牌和图片",
@@ -296,5 +298,6 @@ TEXTS = {
     "{} failed": "{} 失败",
     "{} is ready": "{} 已完成",
     "{} of another program": "其他程序的 {}",
+    "{} waits": "{} 等待中",
     "{} {} Variations": "{} {} 个变体",
 }

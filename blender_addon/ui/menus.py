@@ -115,7 +115,7 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
         row.progress(factor=running.fraction, type="BAR", text=text)
         row.operator("distill.cancel", text="", icon="X").job = running.job
     elif active:
-        self.layout.label(text=f"{active[-1].title}: {active[-1].progress_text()}", icon="SORTTIME", translate=False)
+        self.layout.label(text=tr("{} waits").format(active[-1].title), icon="SORTTIME", translate=False)
     elif downloading is not None:
         text = tr("Downloading {}").format(downloading.title)
         row = self.layout.row()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ NAMES = ("Texture Distiller", "Distill", "Pocket")
 
 def ui_texts() -> set[str]:
     """Every text of the interface."""
-    found = {*_of_classes(), *_of_code(), *regions.TITLES.values()}
+    found = {*_of_classes(), *_of_code(), *regions.TITLES.values(), *properties.AUTOMATIC_LABELS.values()}
     found |= {properties.label(picture.name).lower() for picture in properties.PICTURES.values()}
     return {text for text in found if any(c.isalpha() for c in text.replace("{}", "")) and text not in NAMES}
 
@@ -80,30 +80,34 @@ def _of_property(prop: Any) -> Iterator[str]:
 
 def _of_code() -> Iterator[str]:
     for file in sorted((FOLDER / "ui").rglob("*.py")) + sorted((FOLDER / "scene").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        constants = {ast.unparse(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign)}
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                yield from _of_call(node)
+                yield from _of_call(node, constants)
 
 
-def _of_call(call: ast.Call) -> Iterator[str]:
+def _of_call(call: ast.Call, constants: Mapping[str, ast.expr]) -> Iterator[str]:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     if any(k.arg == "translate" and isinstance(k.value, ast.Constant) and not k.value.value for k in call.keywords):
         return
     if name in LAYOUT:
         for keyword in call.keywords:
             if keyword.arg in ("text", "heading"):
-                yield from _literals(keyword.value)
+                yield from _literals(keyword.value, constants)
     if name in ARGUMENTS and len(call.args) > ARGUMENTS[name]:
-        yield from _literals(call.args[ARGUMENTS[name]])
+        yield from _literals(call.args[ARGUMENTS[name]], constants)
 
 
-def _literals(node: ast.expr) -> Iterator[str]:
-    """The texts that an expression may be: a literal, or one of a condition's."""
+def _literals(node: ast.expr, constants: Mapping[str, ast.expr]) -> Iterator[str]:
+    """The texts that an expression may be: a literal, a constant of its file, or one of a condition's."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.IfExp):
-        yield from _literals(node.body)
-        yield from _literals(node.orelse)
+        yield from _literals(node.body, constants)
+        yield from _literals(node.orelse, constants)
     elif isinstance(node, ast.BoolOp):
         for value in node.values:
-            yield from _literals(value)
+            yield from _literals(value, constants)
+    elif isinstance(node, ast.Name) and isinstance(constants.get(node.id), ast.Constant):
+        yield from _literals(constants[node.id], {})

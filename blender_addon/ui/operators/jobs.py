@@ -17,7 +17,11 @@ class DISTILL_OT_run(Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if missing := requests.missing(context.scene):
+        missing = requests.missing(context.scene)
+        model = session.current().model(getattr(properties.parameters_of(context.scene.distill), "model", ""))
+        if not missing and model is not None and model.state in ("available", "downloading"):
+            missing = tr("The model “{}” is not downloaded yet").format(model.title)
+        if missing:
             cls.poll_message_set(missing)
         return not missing
 

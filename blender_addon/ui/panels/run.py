@@ -56,10 +56,10 @@ class Run:
 def _draw_model(layout: UILayout, context: Context) -> None:
     """The chosen model, if the service does not have it: its download, or a button that begins it."""
     group = properties.parameters_of(context.scene.distill)
-    models = {model.name.casefold(): model for model in session.current().models}
-    if not models or not hasattr(group, "model"):
+    current = session.current()
+    if not current.models or not hasattr(group, "model"):
         return
-    model = models.get(group.model.casefold())
+    model = current.model(group.model)
     if model is None:
         draw_text(layout, tr("There is no model “{}”; choose another one").format(group.model), context, "ERROR")
     elif model.state == "downloading":
