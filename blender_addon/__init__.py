@@ -18,8 +18,10 @@ def register() -> None:
     import bpy
 
     from .scene import active_region, map_history, properties, session
+    from .translations import tables
     from .ui import help, keymaps, menus
 
+    bpy.app.translations.register(__package__, tables())
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.add_to_blender()
@@ -46,3 +48,4 @@ def unregister() -> None:
     properties.remove_from_blender()
     for cls in reversed(_classes()):
         bpy.utils.unregister_class(cls)
+    bpy.app.translations.unregister(__package__)

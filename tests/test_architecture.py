@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "gpu_extras",
         "rna_keymap_ui",
     },
+    "blender_addon/translations": set(),
     "blender_addon/examples": {"blender_addon", "bpy", "bpy_extras", "mathutils", "numpy", "addon_utils"},
 }
 """For each folder, beside itself and the standard library: other folders and packages. `wire` is the contract."""

@@ -226,6 +226,17 @@ def toggle_automatic(settings: DistillSettings, name: str) -> None:
     setattr(group, name, first if getattr(group, name) == parameter.automatic else parameter.automatic)
 
 
+def show_used_values(settings: DistillSettings) -> None:
+    """Sets numbers of the chosen kind to the values that a job uses: 500 pixels to 496, the nearest multiple of 8."""
+    group = parameters_of(settings)
+    for parameter in kind_of(settings).parameters:
+        shown = getattr(group, parameter.name)
+        if isinstance(parameter.value, wire.Integer) and parameter.given(shown) is not None:
+            used = parameter.value.nearest(shown)
+            if used != shown:
+                setattr(group, parameter.name, used)
+
+
 def output_size(settings: DistillSettings) -> tuple[int, int]:
     """Width and height of the result as the job makes it: as set, or else those of the kind's first picture."""
     kind, group = kind_of(settings), parameters_of(settings)

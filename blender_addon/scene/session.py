@@ -167,6 +167,10 @@ class Session:
         """Jobs of closed files that are active, or whose result was downloaded and not imported."""
         return [r for r in self.records.values() if r.document != self.document]
 
+    def model(self, name: str) -> wire.ModelEntry | None:
+        """The model of a name, ignoring case; None if the service does not know it, or has not been asked."""
+        return next((model for model in self.models if model.name.casefold() == name.casefold()), None)
+
     def foreign_jobs(self) -> list[wire.JobStatus]:
         """The jobs of other programs that wait or run on the service."""
         return [status for status in self.queue if status.id not in self.records]
@@ -267,7 +271,9 @@ class Session:
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
         path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
-        self._previews.load(key, str(path), "IMAGE")
+        preview = self._previews.load(key, str(path), "IMAGE")
+        # Reading the sizes loads it now. Blender would load it later in a job that redraws the whole window.
+        tuple(preview.icon_size), tuple(preview.image_size)
         self._preview_keys[job] = key
 
     def import_downloaded(self) -> int:
