@@ -8,29 +8,37 @@ from typing import Any
 
 def _classes() -> tuple[Any, ...]:
     """The classes to register, in order."""
-    from .scene import preferences, properties
-    from .ui import operators, panels
+    from .scene import properties
+    from .ui import menus, operators, panels, preferences
 
-    return (*preferences.classes, *properties.classes, *operators.classes, *panels.classes)
+    return (*preferences.classes, *properties.classes, *operators.classes, *panels.classes, *menus.classes)
 
 
 def register() -> None:
     import bpy
 
     from .scene import active_region, properties, session
+    from .ui import help, keymaps, menus
 
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.add_to_blender()
     active_region.start()
     session.start()
+    menus.add()
+    keymaps.add()
+    help.add()
 
 
 def unregister() -> None:
     import bpy
 
     from .scene import active_region, properties, session
+    from .ui import help, keymaps, menus
 
+    help.remove()
+    keymaps.remove()
+    menus.remove()
     session.stop()
     active_region.stop()
     properties.remove_from_blender()

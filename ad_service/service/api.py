@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import platform
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -20,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ad_service import __version__
+from ad_service.service.downloads import Downloads
 from ad_service.service.executors.local import LocalExecutor
 from ad_service.service.openapi import (
     BYTES_BODY,
@@ -31,6 +34,7 @@ from ad_service.service.openapi import (
     JobList,
     Limits,
     Model,
+    ModelList,
 )
 from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
@@ -55,6 +59,10 @@ PRUNE_AFTER = 24 * 3600.0
 
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]
 
+ModelName = Annotated[str, Path(max_length=200, description="the name of a known model, or OWNER/NAME on the hub")]
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+"""Packages whose versions are listed with the capabilities, for reports of defects."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -64,6 +72,7 @@ class Service:
     store: BlobStore
     jobs: Jobs
     scheduler: Scheduler
+    downloads: Downloads
 
 
 def open_service(settings: Settings) -> Service:
@@ -73,17 +82,19 @@ def open_service(settings: Settings) -> Service:
     jobs.forget(KEPT_JOBS)
     store.prune(jobs.blobs(), PRUNE_AFTER)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
-    return Service(settings, store, jobs, Scheduler(jobs, executor))
+    return Service(settings, store, jobs, Scheduler(jobs, executor), Downloads(settings.data_dir))
 
 
 def create_app(service: Service, port: int) -> FastAPI:
     """The application for one service that listens on `port`."""
     settings, store, jobs, scheduler = service.settings, service.store, service.jobs, service.scheduler
+    downloads = service.downloads
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         scheduler.start()
         yield
+        downloads.stop()
         await run_in_threadpool(scheduler.stop)
         jobs.close()
 
@@ -115,8 +126,27 @@ def create_app(service: Service, port: int) -> FastAPI:
     def capabilities() -> Capabilities:
         found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
         return Capabilities(
-            __version__, wire.VERSION, found, tuple(kind.document() for kind in wire.KINDS.values()), Limits()
+            __version__,
+            wire.VERSION,
+            found,
+            tuple(kind.document() for kind in wire.KINDS.values()),
+            Limits(),
+            package_versions(),
         )
+
+    @app.get("/v1/models")
+    def list_models() -> ModelList:
+        return ModelList(downloads.entries())
+
+    @app.put("/v1/models/{name:path}", status_code=202)
+    def put_model(name: ModelName, x_hub_token: Annotated[str, Header(pattern="^[!-~]*$")] = "") -> ModelList:
+        downloads.start(name, x_hub_token)
+        return ModelList(downloads.entries())
+
+    @app.post("/v1/models/{name:path}/cancel")
+    def cancel_model(name: ModelName) -> ModelList:
+        downloads.cancel(name)
+        return ModelList(downloads.entries())
 
     @app.put("/v1/blobs/{sha}", openapi_extra=BYTES_BODY, responses={201: {"description": "kept"}})
     async def put_blob(sha: Sha, request: Request) -> Response:
@@ -162,10 +192,22 @@ def create_app(service: Service, port: int) -> FastAPI:
         return await run_in_threadpool(jobs.cancel, str(job))
 
     @app.get("/v1/jobs")
-    def list_jobs(limit: Annotated[int, Query(ge=1, le=KEPT_JOBS)] = 50) -> JobList:
-        return JobList(tuple(jobs.newest(limit)))
+    def list_jobs(
+        limit: Annotated[int, Query(ge=1, le=KEPT_JOBS)] = 50,
+        active: Annotated[bool, Query(description="only jobs that wait or run, in the order they will run")] = False,
+    ) -> JobList:
+        return JobList(tuple(jobs.active() if active else jobs.newest(limit)))
 
     return app
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the installed PACKAGES, read without importing them."""
+    versions = {"python": platform.python_version(), "system": platform.system()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 # ---------------------------------------------------------------------------------------------- errors

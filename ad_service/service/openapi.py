@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blender_addon import wire
-from blender_addon.wire import JobKind, JobStatus, KindDocument
+from blender_addon.wire import JobKind, JobStatus, KindDocument, ModelEntry
 
 LONGEST_WAIT = 60.0
 """Seconds, the limit of one long poll."""
@@ -47,11 +47,18 @@ class Capabilities:
     models: tuple[Model, ...]
     kinds: tuple[KindDocument, ...]
     limits: Limits
+    packages: dict[str, str]
+    """Versions of the packages that results and defects depend on."""
 
 
 @dataclass(frozen=True)
 class JobList:
     jobs: tuple[JobStatus, ...]
+
+
+@dataclass(frozen=True)
+class ModelList:
+    models: tuple[ModelEntry, ...]
 
 
 def _job_schema(kind: JobKind) -> dict[str, Any]:

@@ -141,6 +141,14 @@ class Jobs:
             rows = self._db.execute("SELECT * FROM jobs ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
         return [_status(row) for row in rows]
 
+    def active(self) -> list[JobStatus]:
+        """The jobs that wait or run, in the order in which they are run."""
+        with self._lock:
+            states = ", ".join(f"'{state}'" for state in wire.ACTIVE_STATES)
+            rows = self._db.execute(f"SELECT * FROM jobs WHERE state IN ({states}) ORDER BY number").fetchall()
+        statuses = [_status(row) for row in rows]
+        return sorted(statuses, key=lambda status: status.state == "queued")
+
     def cancel(self, job: str) -> JobStatus:
         """Cancels a job: at once if it waits; a running job becomes `canceling`. Other jobs do not change."""
         with self._change() as changed:

@@ -35,10 +35,14 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Decoded:
-    """sRGB pixels (h, w, 3), upright, and notes for the artist on what was lost in the conversion."""
+    """sRGB pixels (h, w, 3), upright, and notes for the artist on what was lost in the conversion.
+
+    `opaque` (h, w) says which pixels are at least half opaque; None if all are fully opaque.
+    """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
+    opaque: npt.NDArray[np.bool_] | None = None
 
 
 def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
@@ -53,7 +57,7 @@ def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
                 notes.append(f"{name} contains {opened.n_frames} pictures; the first is used")  # type: ignore[attr-defined]
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
-        return Decoded(_rgb(name, opened, role, notes), tuple(notes))
+        return Decoded(_rgb(name, opened, role, notes), tuple(notes), _opaque(opened))
 
 
 def check_size(name: str, pixels: Pixels, smallest: int) -> None:
@@ -67,13 +71,22 @@ def check_size(name: str, pixels: Pixels, smallest: int) -> None:
         )
 
 
-def encode_png(pixels: Pixels, document: Mapping[str, Any]) -> bytes:
-    """A PNG of pixels (h, w, 3) that contains the document. The same input gives the same bytes."""
+def encode_png(pixels: Pixels, document: Mapping[str, Any], pixels_per_meter: float | None = None) -> bytes:
+    """A PNG of pixels (h, w, 3) that contains the document, and the size of its pixels (pHYs) if it is known.
+
+    The same input gives the same bytes.
+    """
     info = PngImagePlugin.PngInfo()
     info.add_itxt(JOB_CHUNK, json.dumps(document, sort_keys=True, ensure_ascii=False))
     buffer = io.BytesIO()
     large = pixels.shape[0] * pixels.shape[1] > LARGE_PIXELS
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, compress_level=3 if large else 6)
+    Image.fromarray(pixels).save(
+        buffer,
+        "PNG",
+        pnginfo=info,
+        compress_level=3 if large else 6,
+        **({} if pixels_per_meter is None else {"dpi": (pixels_per_meter * 0.0254,) * 2}),
+    )
     return buffer.getvalue()
 
 
@@ -154,12 +167,18 @@ def _check_size(name: str, width: int, height: int) -> None:
 def _rgb(name: str, image: Image.Image, role: wire.Role, notes: list[str]) -> Pixels:
     """The pixels (h, w, 3) of an image of any mode, converted in bands of rows."""
     convert = _conversion(name, image, role, notes)
+    pixels = np.empty((*image.size[::-1], 3), np.uint8)
+    for y, band in _bands(image):
+        pixels[y : y + band.height] = convert(band)
+    return pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in bands of at most BAND_PIXELS, each with its first row."""
     width, height = image.size
     rows = max(1, BAND_PIXELS // width)
-    pixels = np.empty((height, width, 3), np.uint8)
     for y in range(0, height, rows):
-        pixels[y : y + rows] = convert(image.crop((0, y, width, min(y + rows, height))))
-    return pixels
+        yield y, image.crop((0, y, width, min(y + rows, height)))
 
 
 def _conversion(
@@ -169,7 +188,7 @@ def _conversion(
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _gray_conversion(name, image, notes)
     profile = image.info.get("icc_profile")
-    opaque = _without_alpha(name, image, notes) if image.has_transparency_data else lambda band: band
+    opaque = _without_alpha if image.has_transparency_data else lambda band: band
     to_srgb = (
         _srgb_conversion(name, opaque(image.crop((0, 0, 1, 1))).mode, profile, notes)
         if (profile and role == "color")
@@ -201,18 +220,21 @@ def _to_uint8(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
     return pixels
 
 
-def _without_alpha(name: str, image: Image.Image, notes: list[str]) -> Callable[[Image.Image], Image.Image]:
-    """A function that drops the alpha channel of a band, with a note if the picture is transparent anywhere."""
-    note = f"the transparency of {name} is ignored"
+def _opaque(image: Image.Image) -> npt.NDArray[np.bool_] | None:
+    """`Decoded.opaque`, converted in bands of rows."""
+    if not image.has_transparency_data:
+        return None
+    opaque, lowest = np.empty(image.size[::-1], bool), 255
+    for y, band in _bands(image):
+        alpha = np.asarray(band.convert("RGBA").getchannel("A"))
+        lowest = min(lowest, int(alpha.min()))
+        opaque[y : y + band.height] = alpha >= 128
+    return None if lowest == 255 else opaque
 
-    def drop(band: Image.Image) -> Image.Image:
-        band = band.convert("RGBA")
-        lowest, _ = band.getchannel("A").getextrema()
-        if lowest != 255 and note not in notes:
-            notes.append(note)
-        return band.convert("RGB")
 
-    return drop
+def _without_alpha(band: Image.Image) -> Image.Image:
+    """The colors of a band, also where it is transparent."""
+    return band.convert("RGBA").convert("RGB")
 
 
 def _srgb_conversion(name: str, mode: str, profile: bytes, notes: list[str]) -> Callable[[Image.Image], Image.Image]:

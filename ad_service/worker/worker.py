@@ -114,7 +114,7 @@ class Worker:
                 clock.preview_was_made()
                 if len(previews) > KEPT_PREVIEWS and (oldest := previews.popleft()) not in previews:
                     self._store.remove(oldest)
-            if clock.progress_is_due():
+            if clock.progress_is_due(step):
                 newest = previews[-1] if previews else None
                 seconds_left = clock.seconds_left(step)
                 self._send(protocol.Progress(job, step.fraction, step.message, seconds_left, newest, step.phase))
@@ -130,6 +130,7 @@ class Clock:
     def __init__(self) -> None:
         self._start: tuple[float, float] | None = None
         self._next_progress = self._next_preview = self._preview_started = 0.0
+        self._phase: str | None = None
 
     def preview_is_due(self) -> bool:
         self._preview_started = time.monotonic()
@@ -140,11 +141,12 @@ class Clock:
         now = time.monotonic()
         self._next_preview = now + max(PREVIEW_EVERY, 9.0 * (now - self._preview_started))
 
-    def progress_is_due(self) -> bool:
+    def progress_is_due(self, step: Step) -> bool:
+        """Whether a step is sent: the first of each phase always is, since the next one may be minutes away."""
         now = time.monotonic()
-        if now < self._next_progress:
+        if now < self._next_progress and step.phase == self._phase:
             return False
-        self._next_progress = now + PROGRESS_EVERY
+        self._next_progress, self._phase = now + PROGRESS_EVERY, step.phase
         return True
 
     def seconds_left(self, step: Step) -> float | None:

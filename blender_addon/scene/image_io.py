@@ -21,8 +21,13 @@ from ..wire.errors import LocalError
 
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 """First bytes of the file formats that the service reads (wire.PICTURE_FORMATS)."""
-_ROTATED = re.compile(rb"\x12\x01\x03\0\x01\0\0\0[\x02-\x08]\0|\x01\x12\0\x03\0\0\0\x01\0[\x02-\x08]")
-"""The Exif entry of a photograph to be rotated. The service rotates it, Blender does not."""
+_ROTATED = (
+    re.compile(rb"\x12\x01\x03\0\x01\0\0\0[\x02-\x08]\0"),
+    re.compile(rb"\x01\x12\0\x03\0\0\0\x01\0[\x02-\x08]"),
+)
+"""The Exif entry of a photograph to be rotated, in both byte orders. The service rotates it, Blender does not."""
+JPEG_HEAD = 1 << 17
+"""Bytes of a JPEG in which its Exif block lies: it comes first and has at most 64 KB."""
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -65,6 +70,28 @@ def file_of(image: Image) -> Path | None:
     return Path(bpy.path.abspath(image.filepath, library=image.library)) if image.filepath else None
 
 
+def is_quick(image: Image, max_bytes: int, max_pixels: int) -> bool:
+    """Whether `source_of` takes no time that the artist notices: a small file, or few pixels that have to be copied."""
+    path, packed = file_of(image), image.packed_file
+    size, head = 0, b""
+    if image.source == "FILE" and not image.is_dirty:
+        if packed is not None:
+            size, head = packed.size, bytes(packed.data[:JPEG_HEAD])
+        elif path is not None and path.is_file():
+            size = path.stat().st_size
+            with path.open("rb") as file:
+                head = file.read(JPEG_HEAD)
+    if head.startswith(_SIGNATURES) and not _is_rotated(head):
+        return size <= max_bytes
+    return int(image.size[0]) * int(image.size[1]) <= max_pixels
+
+
+def _is_rotated(data: bytes) -> bool:
+    """Whether a file says that it is shown rotated."""
+    head = data[:JPEG_HEAD] if data.startswith(b"\xff\xd8") else data
+    return any(entry.search(head) for entry in _ROTATED)
+
+
 def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
     """A function that returns the picture's bytes and may be called on any thread; raises as `check_usable`.
 
@@ -78,7 +105,7 @@ def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
             data = bytes(image.packed_file.data)
         elif path is not None and path.is_file():
             data = path.read_bytes()
-        if data.startswith(_SIGNATURES) and not _ROTATED.search(data):
+        if data.startswith(_SIGNATURES) and not _is_rotated(data):
             return lambda: data
     convert = _copy_pixels(image)
     return functools.cache(lambda: encode_png(convert()[..., :3]))  # all variations use the same bytes

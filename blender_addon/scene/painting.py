@@ -188,3 +188,23 @@ def on_model(context: Context, image: Image) -> None:
     here = [context.area] if context.area is not None and context.area.type == "VIEW_3D" else []
     for area in here or [a for a in (context.screen.areas if context.screen else ()) if a.type == "VIEW_3D"]:
         area.spaces.active.shading.type = "SOLID"  # shows the canvas instead of the material
+
+
+def paste_image(context: Context) -> Image | None:
+    """The image in the clipboard as a packed image; None if there is none. Needs an area."""
+    area = next((a for a in context.screen.areas if a.type == "IMAGE_EDITOR"), context.area)
+    kind, before = area.ui_type, set(bpy.data.images)
+    area.type = "IMAGE_EDITOR"  # Blender pastes into such an editor only
+    shown = area.spaces.active.image
+    try:
+        with context.temp_override(area=area, region=area.regions[-1]):
+            bpy.ops.image.clipboard_paste()
+    except RuntimeError:
+        pass
+    new = next(iter(set(bpy.data.images) - before), None)
+    if area.ui_type != kind:
+        area.spaces.active.image = shown
+        area.ui_type = kind
+    if new is not None:
+        new.pack()
+    return new

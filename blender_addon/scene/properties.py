@@ -28,6 +28,8 @@ LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role ==
 LABELS = {
     "content": "Image to Restyle",
     "tile": "Tiling",
+    "real_width": "Real Width (m)",
+    "lens": "Lens Distortion",
     "even_light": "Even Lighting",
     "preset": "Quality",
     "detail": "Sharpening",
@@ -47,6 +49,8 @@ LABELS = {
     "pixels": "In Pixels",
 }
 """Names in the panel that differ from the contract's name with capitals."""
+AUTOMATIC_LABELS = {"scale": "Fit", "real_width": "Unknown"}
+"""What the panel shows in place of an automatic value; “Automatic” otherwise."""
 STORED_CHOICES = {
     "kind": ("synthesize", "restyle"),
     "tile": ("none", "x", "y", "xy"),
@@ -57,7 +61,15 @@ STORED_CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 """Choices that .blend files of version 0.1.0 store by their index in these tuples. Do not change or extend them."""
-FIRST_VALUES = {"strength": 0.5, "steps": 30, "iterations": 2, "learning_rate": 0.05, "content_weight": 0.25}
+FIRST_VALUES = {
+    "scale": 1.0,
+    "real_width": 1.0,
+    "strength": 0.5,
+    "steps": 30,
+    "iterations": 2,
+    "learning_rate": 0.05,
+    "content_weight": 0.25,
+}
 """Values of automatic parameters when the artist first takes control of them: in the middle of what is useful."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bpy.types import Image, Scene
+from bpy.types import Context, Image, Scene
 
 from .. import wire
 from ..link.background import PictureSource
@@ -41,6 +41,11 @@ def missing(scene: Scene) -> str:
             if picture.role == "labels" and getattr(settings, f"image_{picture.name}") is None:
                 return f"Create the {regions.TITLES[picture.name]} first, or turn off Regions and Layout"
     return ""
+
+
+def warnings(_context: Context) -> list[str]:
+    """What the artist may not expect of the result, known before the run: one sentence each."""
+    return []
 
 
 def drafts(scene: Scene) -> list[JobDraft]:

@@ -6,6 +6,7 @@ errors      the closed list of errors
 parameters  parameters and their kinds of value
 kinds       job kinds: their pictures and parameters
 jobs        requests, plans, results and statuses
+models      models that are installed or can be downloaded
 geometry    lens distortion, and the rectangle that four corners in a photograph show
 """
 
@@ -38,6 +39,7 @@ from .limits import (
     SHA256,
     VERSION,
 )
+from .models import HUB_TOKEN_HEADER, MODEL_STATES, ModelEntry
 from .parameters import Choice, Corners, Crop, Integer, Number, Parameter, ParameterDocument, Rows, Text, Value
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "CONTENT",
     "ERRORS",
     "FINAL_STATES",
+    "HUB_TOKEN_HEADER",
     "KINDS",
     "MAX_BLOB_BYTES",
     "MAX_BODY_BYTES",
@@ -54,6 +57,7 @@ __all__ = [
     "MAX_QUEUE",
     "MAX_SEED",
     "MIN_PICTURE_SIDE",
+    "MODEL_STATES",
     "PICTURE_FORMATS",
     "PREPARE",
     "RESTYLE",
@@ -74,6 +78,7 @@ __all__ = [
     "JobStatus",
     "KindDocument",
     "LocalError",
+    "ModelEntry",
     "Number",
     "Parameter",
     "ParameterDocument",

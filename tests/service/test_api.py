@@ -54,6 +54,7 @@ def test_capabilities_list_kinds_parameters_models_and_limits(service: LiveServi
     names = [parameter["name"] for parameter in document["kinds"][0]["parameters"]]
     assert names == [parameter.name for parameter in wire.SYNTHESIZE.parameters]
     assert [model["name"] for model in document["models"]] == [m.name for m in models.available(service.data_dir)]
+    assert {"python", "torch"} <= set(document["packages"])
     assert document["limits"]["max_blob_bytes"] == wire.MAX_BLOB_BYTES
 
 
@@ -63,6 +64,9 @@ def test_openapi_matches_the_routes_and_the_contract(service: LiveService) -> No
         "/v1/health",
         "/v1/ready",
         "/v1/capabilities",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/models/{name}/cancel",
         "/v1/blobs/{sha}",
         "/v1/jobs/{job}",
         "/v1/jobs/{job}/events",
@@ -70,7 +74,7 @@ def test_openapi_matches_the_routes_and_the_contract(service: LiveService) -> No
         "/v1/jobs",
     }
     body = document["paths"]["/v1/jobs/{job}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
-    synthesize, restyle = (kind["properties"] for kind in body["oneOf"])
+    synthesize, restyle, *_ = (kind["properties"] for kind in body["oneOf"])
     width = synthesize["parameters"]["properties"]["width"]
     assert (width["minimum"], width["maximum"], width["multipleOf"], width["default"]) == (64, 16384, 8, 512)
     assert restyle["parameters"]["properties"]["width"]["default"] == 0
@@ -218,6 +222,18 @@ def test_jobs_are_listed_newest_first(service: LiveService) -> None:
     jobs = [service.submit(seed=i) for i in range(3)]
     listed = [status["id"] for status in service.get("/v1/jobs", params={"limit": 3}).json()["jobs"]]
     assert listed == jobs[::-1]
+
+
+def test_active_jobs_are_listed_in_the_order_in_which_they_run(service: LiveService) -> None:
+    ended = service.submit()
+    service.wait_for_state(ended, "succeeded")
+    jobs = [service.submit(steps=1000, seed=i) for i in range(3)]
+    service.wait_for_state(jobs[0], "running")
+    listed = service.get("/v1/jobs", params={"active": True}).json()["jobs"]
+    assert [status["id"] for status in listed] == jobs
+    for job in jobs:
+        service.cancel(job)
+        service.wait_for_state(job, "canceled")
 
 
 def test_a_long_poll_returns_after_its_time(service: LiveService) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +19,7 @@ from ad_service.storage import models
 from ad_service.storage.models import ModelCorrupt, ModelMissing
 from blender_addon.wire import WireError
 from tests.support import tiny_checkpoints as tiny_models
+from tests.support.fake_hub import fake_hub
 
 
 @pytest.fixture(scope="module")
@@ -336,60 +333,21 @@ def test_a_repository_without_a_unet_is_rejected(repository: Path, tmp_path: Pat
 
 @pytest.fixture
 def server(repository: Path) -> Iterator[str]:
-    """A local server with the part of the hub's API that the real client needs."""
-    commit = "c0ffee" * 6 + "c0ff"
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            route = self.path.split("?")[0].removeprefix("/api/models/someone/thing")
-            files = [path for path in sorted(repository.rglob("*")) if path.is_file()]
-            if route.startswith("/tree/"):
-                self._json([_entry(path, repository) for path in files])
-            elif route in ("", f"/revision/{commit}"):
-                siblings = [{"rfilename": _entry(p, repository)["path"], "size": p.stat().st_size} for p in files]
-                self._json({"id": "someone/thing", "sha": commit, "siblings": siblings})
-            elif route.startswith(f"/someone/thing/resolve/{commit}/"):
-                self._send((repository / route.split(commit + "/")[1]).read_bytes())
-            else:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        def _json(self, document: Any) -> None:
-            self._send(json.dumps(document).encode())
-
-        def _send(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{len(body)}"')
-            self.send_header("X-Repo-Commit", commit)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def _entry(path: Path, root: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    return {"type": "file", "path": path.relative_to(root).as_posix(), "size": size, "oid": str(size)}
+    with fake_hub(repository) as hub:
+        yield hub.url
 
 
 def test_the_real_client_fetches_a_complete_model(server: str, pocket: Path, tmp_path: Path) -> None:
     model = models.fetch("someone/thing", tmp_path, hub=models.HuggingFaceHub(server))
     assert (model.family, model.path) == ("sd15", models.models_dir(tmp_path) / "thing")
     assert not (model.path / ".cache").exists()
+
+
+def test_a_download_reports_how_much_has_arrived(repository: Path, pocket: Path, tmp_path: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    models.fetch("sd15", tmp_path, hub=FolderHub(repository), on_progress=lambda *report: reports.append(report))
+    assert reports[-1][1] > 0
+    assert all(received <= total for received, total in reports)
 
 
 def test_a_missing_repository_is_reported(server: str, tmp_path: Path) -> None:

@@ -118,13 +118,14 @@ def test_floats_above_one_are_clipped_with_a_note_and_nan_is_rejected() -> None:
     assert "contains NaN" in rejection(encoded(Image.fromarray(values), "TIFF"))
 
 
-def test_transparency_is_dropped_with_a_note_unless_the_picture_is_opaque() -> None:
+def test_a_transparent_picture_keeps_its_colors_and_a_mask_of_its_opaque_pixels() -> None:
     pixels = noise(channels=4)
     decoded = decode("swatch", encoded(pixels))
     assert np.array_equal(decoded.pixels, pixels[..., :3])
-    assert decoded.notes == ("the transparency of swatch is ignored",)
+    assert decoded.opaque is not None
+    assert np.array_equal(decoded.opaque, pixels[..., 3] >= 128)
     pixels[..., 3] = 255
-    assert decode("swatch", encoded(pixels)).notes == ()
+    assert decode("swatch", encoded(pixels)).opaque is None
 
 
 def test_a_palette_becomes_its_colors_even_with_a_transparent_one() -> None:
@@ -133,7 +134,8 @@ def test_a_palette_becomes_its_colors_even_with_a_transparent_one() -> None:
     assert np.array_equal(decode("swatch", encoded(image)).pixels, expected)
     transparent = decode("swatch", encoded(image, transparency=0))
     assert np.array_equal(transparent.pixels, expected)
-    assert transparent.notes == ("the transparency of swatch is ignored",)
+    assert transparent.opaque is not None
+    assert np.array_equal(transparent.opaque, np.asarray(image) != 0)
 
 
 def test_cmyk_becomes_rgb() -> None:

@@ -17,7 +17,7 @@ Detail = Literal["auto", "off", "decoder", "pixels", "both"]
 Method = Literal["auto", "optimize", "sample"]
 RestyleMethod = Literal["auto", "optimize", "sample", "preview"]
 StartName = Literal["auto", "noise", "fill", "quilt"]
-Phase = Literal["start", "denoise", "fit-decoder", "decode", "sharpen", "measure"]
+Phase = Literal["prepare", "encode", "start", "denoise", "fit-decoder", "decode", "sharpen", "measure"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Request:
         channels: other channels of the material by name, pixel by pixel over the swatch.
         height, width: of the result in pixels.
         tile_y, tile_x: whether the result repeats along each axis.
-        scale: size of the swatch's grain in the result, relative to the swatch; None for 1.
+        scale: size of the swatch's grain in the result, relative to the swatch.
         even_light: part of the swatch's uneven lighting that is removed, in [0, 1].
         strength, steps, iterations, learning_rate, content_weight: see `samplers.Plan`.
         conditioning: the encoded prompt; None for the empty one.
@@ -53,7 +53,7 @@ class Request:
     tile_y: bool = True
     tile_x: bool = True
     seed: int = 0
-    scale: float | None = None
+    scale: float = 1.0
     even_light: float = 0.0
     preset: Preset = "standard"
     detail: Detail = "auto"

@@ -1,7 +1,7 @@
 """Operators that submit jobs, wait for them, cancel them, and remove them from the list."""
 
 from bpy.props import FloatProperty
-from bpy.types import Context, Operator
+from bpy.types import Context, Event, Operator
 
 from ... import wire
 from ...scene import materials, requests, session
@@ -83,6 +83,23 @@ class DISTILL_OT_cancel(Operator):
         return {"FINISHED"}
 
 
+class DISTILL_OT_cancel_foreign(Operator):
+    """Cancel this job, which another program or another Blender has given to the service"""
+
+    bl_idname = "distill.cancel_foreign"
+    bl_label = "Cancel Job of Another Program"
+    bl_options = {"INTERNAL"}
+
+    job: job_property("none")
+
+    def invoke(self, context: Context, event: Event) -> Done:
+        return context.window_manager.invoke_confirm(self, event)
+
+    def execute(self, _context: Context) -> Done:
+        session.current().cancel_foreign(self.job)
+        return {"FINISHED"}
+
+
 class DISTILL_OT_dismiss(Operator):
     """Remove this job from the list. Its images stay in the file"""
 
@@ -99,4 +116,4 @@ class DISTILL_OT_dismiss(Operator):
         return {"FINISHED"}
 
 
-classes = (DISTILL_OT_run, DISTILL_OT_wait, DISTILL_OT_cancel, DISTILL_OT_dismiss)
+classes = (DISTILL_OT_run, DISTILL_OT_wait, DISTILL_OT_cancel, DISTILL_OT_cancel_foreign, DISTILL_OT_dismiss)

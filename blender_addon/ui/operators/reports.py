@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import bpy
 from bpy.props import StringProperty
 from bpy.types import Operator
 
@@ -14,9 +15,10 @@ Done = set[str]
 
 
 def fail(operator: Operator, error: wire.WireError) -> Done:
-    """Show an error in the panel and report it."""
+    """Show an error in the panel; also report it, unless the artist pressed a button of the panel and sees it there."""
     session.current().show_error(error)
-    operator.report({"ERROR"}, error.sentence)
+    if not (operator.options.is_invoke and bpy.context.region is not None and bpy.context.region.type == "UI"):
+        operator.report({"ERROR"}, error.sentence)
     return {"CANCELLED"}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from bpy.types import Context, Menu, PropertyGroup, UILayout
 
 from ... import wire
-from ...scene import properties, session
+from ...scene import properties, session, swatch
 from .elements import in_both_editors
 
 SIZES = (512, 1024, 2048, 4096)
@@ -52,9 +52,14 @@ def _draw_parameters(layout: UILayout, context: Context, advanced: bool) -> None
     column.use_property_split = True
     column.use_property_decorate = False
     for parameter in properties.kind_of(settings).parameters:
-        if parameter.advanced == advanced:
-            draw = _SPECIAL.get(parameter.name) or (_draw_value if parameter.automatic is None else _draw_automatic)
-            draw(column, settings, parameter)
+        if parameter.advanced == advanced and parameter.name not in swatch.PARAMETERS:  # those are in Input
+            draw_parameter(column, settings, parameter)
+
+
+def draw_parameter(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
+    """A parameter of the chosen job kind; with a button if its value is automatic."""
+    draw = _SPECIAL.get(parameter.name) or (_draw_value if parameter.automatic is None else _draw_automatic)
+    draw(column, settings, parameter)
 
 
 def _draw_value(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
@@ -69,7 +74,8 @@ def _draw_automatic(column: UILayout, settings: PropertyGroup, parameter: wire.P
         label = split.row()
         label.alignment = "RIGHT"
         label.label(text=properties.label(parameter.name))
-        split.operator("distill.toggle_automatic").name = parameter.name
+        text = properties.AUTOMATIC_LABELS.get(parameter.name, "Automatic")
+        split.operator("distill.toggle_automatic", text=text).name = parameter.name
     else:
         row = column.row(align=True)
         row.prop(group, parameter.name)
