@@ -266,8 +266,9 @@ class Session:
             self._preview_keys.clear()
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
-        path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
-        self._previews.load(key, str(path), "IMAGE")
+        path.write_bytes(png)  # Blender removes the folder when it exits
+        preview = self._previews.load(key, str(path), "IMAGE")
+        _ = preview.image_size[0]  # reads the file now; a job of Blender that did it later would redraw every editor
         self._preview_keys[job] = key
 
     def import_downloaded(self) -> int:
