@@ -17,13 +17,14 @@ def _classes() -> tuple[Any, ...]:
 def register() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, properties, session
     from .ui import help, keymaps, menus
 
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.add_to_blender()
     active_region.start()
+    map_history.start()
     session.start()
     menus.add()
     keymaps.add()
@@ -33,13 +34,14 @@ def register() -> None:
 def unregister() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, properties, session
     from .ui import help, keymaps, menus
 
     help.remove()
     keymaps.remove()
     menus.remove()
     session.stop()
+    map_history.stop()
     active_region.stop()
     properties.remove_from_blender()
     for cls in reversed(_classes()):

@@ -17,8 +17,8 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from ad_service import __version__
 from ad_service.cli.arguments import DONE, FAILED, Commands, Parser
-from ad_service.storage.settings import read_runtime
 from blender_addon.wire import WireError
+from blender_addon.wire.runtime import RUNTIME_FILE, read_runtime
 
 MIN_PYTHON = (3, 10)
 MIN_DISK_BYTES = 2 * 1024**3
@@ -135,7 +135,8 @@ def _models(data_dir: Path) -> Finding:
 def _service(data_dir: Path) -> Finding:
     runtime = read_runtime(data_dir)
     if runtime is None:
-        return Finding("service", "not running")
+        stale = (data_dir / RUNTIME_FILE).exists()
+        return Finding("service", "not running" + (f"; it ended without removing {RUNTIME_FILE}" if stale else ""))
     url = str(runtime.get("url"))
     try:
         unverified = ssl._create_unverified_context()  # nothing secret is sent, and the name is that of another host

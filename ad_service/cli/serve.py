@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ad_service.cli.arguments import DONE, FAILED, Commands, Parser, parse_port
+from ad_service.cli.arguments import DONE, FAILED, Commands, Parser, parse_gigabytes, parse_port
 from ad_service.cli.job_files import read_file
 from ad_service.storage.settings import Settings
 from blender_addon.wire import WireError
@@ -28,6 +28,12 @@ def add_commands(commands: Commands, common: Parser) -> None:
     parser.add_argument(
         "--token-file", type=Path, help="file with the access token; required if other machines can reach --host"
     )
+    parser.add_argument(
+        "--storage-limit",
+        type=parse_gigabytes,
+        metavar="GB",
+        help="disk for pictures and results; the oldest are deleted (default: a tenth of what is free, at most 20)",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate with which the service uses HTTPS")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="key, if it is not in the file of --tls-cert")
     parser.add_argument("--engine", metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
@@ -43,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         options.host,
         options.port,
         engine=options.engine,
+        storage_limit=options.storage_limit,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
     )

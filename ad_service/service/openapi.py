@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import FastAPI
+
+from ad_service.service.security import OPEN_PATHS
 from blender_addon import wire
 from blender_addon.wire import JobKind, JobStatus, KindDocument, ModelEntry
 
@@ -53,7 +56,10 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class JobList:
+    """Jobs, the newest first; `next` is the value of `before` for the jobs before them, or None."""
+
     jobs: tuple[JobStatus, ...]
+    next: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,16 @@ PROBLEM_RESPONSE: dict[str, Any] = {
     "description": "RFC 9457 problem",
     "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
 }
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+BLOB_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the bytes", "content": _BYTES},
+    206: {"description": "a range of the bytes", "content": _BYTES},
+    304: {"description": "the client has the bytes"},
+}
 BYTES_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": _BYTES,
     }
 }
 JOB_BODY = {
@@ -114,3 +126,19 @@ JOB_BODY = {
         "content": {"application/json": {"schema": {"oneOf": [_job_schema(kind) for kind in wire.KINDS.values()]}}},
     }
 }
+
+
+def with_token(app: FastAPI) -> None:
+    """Declares the token in the application's schema; security.py enforces it for all routes but OPEN_PATHS."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        document["components"].setdefault("securitySchemes", {})["token"] = {"type": "http", "scheme": "bearer"}
+        document["security"] = [{"token": []}]
+        for path in OPEN_PATHS:
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,6 +86,22 @@ def unusable(data_dir: Path) -> list[UnusableModel]:
 
 
 def _scan(data_dir: Path) -> Iterator[InstalledModel | UnusableModel]:
+    """Every entry of models/. Names and texts in it may be anybody's: they are made fit for a terminal and for JSON."""
+    for found in _entries(data_dir):
+        if isinstance(found, InstalledModel):
+            title, license = plain(found.title), plain(found.license)
+            yield replace(found, title=title, license=license, origin=plain(found.origin))
+        else:
+            yield replace(found, name=plain(found.name), reason=plain(found.reason, 1000))
+
+
+def plain(text: str, length: int = 200) -> str:
+    """A text without characters that control a terminal or that UTF-8 cannot encode, of at most `length` characters."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _entries(data_dir: Path) -> Iterator[InstalledModel | UnusableModel]:
     taken = set()
     if (POCKET / "unet" / "config.json").is_file():
         taken.add("pocket")
@@ -103,6 +119,9 @@ def _scan(data_dir: Path) -> Iterator[InstalledModel | UnusableModel]:
             yield UnusableModel(name, path, f"{path} has the name of another model; rename it")
             continue
         taken.add(name.casefold())
+        if not name.isprintable():
+            yield UnusableModel(name, path, f"{path} has a name with characters that cannot be shown; rename it")
+            continue
         try:
             yield _read_model(path, name)
         except CheckpointError as error:
@@ -135,20 +154,29 @@ def _read_model(path: Path, name: str) -> InstalledModel:
         note = _note(path)
         return InstalledModel(name, note.title or name, family, path, note.license, note.origin)
     stat = path.stat() if path.is_file() else None
-    family, title, license = _read_header(path, stat and (stat.st_mtime_ns, stat.st_size))
+    read = _read_header(path, stat and (stat.st_mtime_ns, stat.st_size))
+    if isinstance(read, str):
+        raise CheckpointError(read)
+    family, title, license = read
     return InstalledModel(name, title or name, family, path, license, "a file of your own")
 
 
 @lru_cache(maxsize=256)
-def _read_header(path: Path, stamp: object) -> tuple[str, str, str]:
-    """Family, title and license of a single file. `stamp` changes when the file changes, and is only a cache key."""
-    header = checkpoints.read_header(path)
-    metadata = header.metadata
-    return (
-        checkpoints.file_family(header),
-        metadata.get("modelspec.title", ""),
-        metadata.get("modelspec.license") or UNKNOWN_LICENSE,
-    )
+def _read_header(path: Path, stamp: object) -> tuple[str, str, str] | str:
+    """Family, title and license of a single file, or why it cannot be used.
+
+    `stamp` changes when the file changes, and is only a cache key.
+    """
+    try:
+        header = checkpoints.read_header(path)
+        metadata = header.metadata
+        return (
+            checkpoints.file_family(header),
+            metadata.get("modelspec.title", ""),
+            metadata.get("modelspec.license") or UNKNOWN_LICENSE,
+        )
+    except CheckpointError as error:
+        return str(error)
 
 
 def find(name_or_path: str, data_dir: Path, *, allow_paths: bool = False) -> InstalledModel:
@@ -172,7 +200,7 @@ def _at(path: Path) -> InstalledModel:
     try:
         return _read_model(path, path.stem if path.is_file() else path.name)
     except CheckpointError as error:
-        raise ModelCorrupt(str(error)) from None
+        raise ModelCorrupt(plain(str(error), 1000)) from None
 
 
 def _missing(name: str, installed: Sequence[str]) -> ModelMissing:

@@ -18,8 +18,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -110,7 +110,8 @@ class Worker:
 
         def on_step(step: Step) -> None:
             if step.preview is not None and clock.preview_is_due():
-                previews.append(self._store.put(step.preview()))
+                with _printed_disk_errors():
+                    previews.append(self._store.put(step.preview()))
                 clock.preview_was_made()
                 if len(previews) > KEPT_PREVIEWS and (oldest := previews.popleft()) not in previews:
                     self._store.remove(oldest)
@@ -122,6 +123,16 @@ class Worker:
 
         check_canceled()
         return run_steps(steps, on_step)
+
+
+@contextmanager
+def _printed_disk_errors() -> Iterator[None]:
+    """Prints an error of the disk, which ends the block only: a job does not fail because of a preview."""
+    try:
+        yield
+    except (OSError, WireError) as error:
+        with suppress(OSError):
+            print(f"A preview cannot be stored: {error}", file=sys.stderr, flush=True)
 
 
 class Clock:

@@ -23,9 +23,8 @@ import requests.auth
 
 from .. import wire
 from ..wire.errors import LocalError
+from ..wire.runtime import read_runtime
 
-RUNTIME_FILE = "runtime.json"
-"""Written by a running service into its data folder: url, token, pid."""
 LAUNCH_FILE = "launch.json"
 """Written by the installer into the data folder: {"executable": "/path/to/ad-service"}."""
 CONNECT_SECONDS = 3.0
@@ -115,12 +114,12 @@ def is_loopback(url: str) -> bool:
 def find(address: ServiceAddress) -> Client:
     """A client for the service at an address, which may not be running.
 
-    A url of the address comes first; otherwise url and token are those of `runtime.json` in the data folder. The token
-    of that file goes to the url in it and nowhere else.
+    A url of the address comes first; otherwise url and token are those of `runtime.json` in the data folder, if the
+    service that wrote it still runs. The token of that file goes to the url in it and nowhere else.
 
     Raises WireError if neither has a url, LocalError if the url is another machine that may not be used.
     """
-    runtime = read_runtime(address)
+    runtime = read_runtime(address.folder) or {}
     here = str(runtime.get("url", ""))
     if not (address.url or here):
         raise wire.WireError("service-unreachable", f"The service is not running (data folder {address.folder})")
@@ -131,13 +130,8 @@ def find(address: ServiceAddress) -> Client:
 
 
 def is_announced(address: ServiceAddress) -> bool:
-    """Whether a service of this machine has announced itself in the data folder, and may be running."""
-    return not address.url and (address.folder / RUNTIME_FILE).is_file()
-
-
-def read_runtime(address: ServiceAddress) -> dict[str, Any]:
-    """What a running service of this machine has announced: url, token, pid; empty if there is none."""
-    return _read_json(address.folder / RUNTIME_FILE)
+    """Whether a service of this machine has announced itself in the data folder, and still runs."""
+    return not address.url and read_runtime(address.folder) is not None
 
 
 def _check_allowed(url: str, address: ServiceAddress) -> None:
@@ -168,7 +162,7 @@ def start(address: ServiceAddress) -> subprocess.Popen[bytes]:
     if address.data_dir:
         command += ["--data-dir", str(address.folder)]
     try:
-        address.folder.mkdir(parents=True, exist_ok=True)
+        address.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (address.folder / "start.log").open("wb") as log:
             return subprocess.Popen(
                 command,

@@ -14,6 +14,7 @@ import bpy
 
 from .. import wire
 from ..link import client
+from ..wire.runtime import read_runtime
 from . import preferences
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _file_name(path: re.Match[str]) -> str:
 
 
 def _secrets(address: client.ServiceAddress) -> list[str]:
-    runtime = client.read_runtime(address)
+    runtime = read_runtime(address.folder) or {}
     chosen = preferences.get()
     typed = [chosen.token, chosen.hub_token, chosen.url] if chosen else []
     home = str(Path.home())

@@ -244,6 +244,10 @@ for _picture in PICTURES.values():
     DistillSettings.__annotations__[f"image_{_picture.name}"] = PointerProperty(
         type=Image, name=label(_picture.name), description=_picture.help
     )
+for _map in LABEL_MAPS:
+    DistillSettings.__annotations__[f"step_{_map}"] = StringProperty(
+        options={"HIDDEN"}, description="Which change of this map by the add-on the scene is in, for undo"
+    )
 
 classes = (DistillRegion, *_groups.values(), DistillSettings)
 

@@ -359,12 +359,15 @@ def wait(timeout: float = 600.0) -> bool:
 
 
 def push_undo(message: str) -> None:
-    """Ends an undo step. Without it, what a timer created would vanish with the artist's next undo."""
+    """Ends an undo step of all datablocks. Without it, what a timer created would vanish with the artist's next undo.
+
+    Without an area and an active object, since Blender would else store strokes only while the artist paints.
+    """
     windows = bpy.context.window_manager.windows
-    if bpy.context.window is None and len(windows):
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message=message)
-    else:
+    if not len(windows):
+        bpy.ops.ed.undo_push(message=message)
+        return
+    with bpy.context.temp_override(window=bpy.context.window or windows[0], area=None, region=None, active_object=None):
         bpy.ops.ed.undo_push(message=message)
 
 

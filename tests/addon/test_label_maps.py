@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import bpy
 import numpy as np
 import pytest
 
-from blender_addon.scene import image_io, painting, regions
+from blender_addon.scene import image_io, label_arrays, painting, regions
 from blender_addon.wire.colors import region_of_color
 from tests.addon import scenes
 from tests.addon.conftest import error_of
@@ -26,7 +27,7 @@ def paint(image: Any, value: float) -> None:
 def labels(picture: str) -> np.ndarray:
     colors = regions.colors_of(bpy.context.scene)
     image = getattr(bpy.context.scene.distill, f"image_{picture}")
-    return regions.labels_in(image_io.pixels_of(image, picture), colors)
+    return label_arrays.labels_in(image_io.pixels_of(image, picture), colors)
 
 
 def test_colors_mean_the_same_region_as_in_the_service() -> None:
@@ -35,26 +36,45 @@ def test_colors_mean_the_same_region_as_in_the_service() -> None:
     pixels = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
     pixels[:20] = (np.array(colors)[rng.integers(0, 5, (20, 50))] + rng.integers(-40, 41, (20, 50, 3))).clip(0, 255)
     expected = [[region_of_color(color, colors) for color in row] for row in pixels.tolist()]
-    found = regions.labels_in(pixels, colors)
+    found = label_arrays.labels_in(pixels, colors)
     assert found.tolist() == [[-1 if label is None else label for label in row] for row in expected]
     assert 0 < (found < 0).mean() < 0.5
 
 
-def test_undo_restores_replaced_pixels(blender: Any) -> None:
+def all_pixels() -> np.ndarray:
+    return image_io.pixels_of(bpy.context.scene.distill.image_layout, "layout")
+
+
+def test_undo_and_redo_of_changes_to_a_map_are_pixel_exact(blender: Any) -> None:
     scenes.swatch()
     scenes.two_regions()
     blender.ops.distill.layout_new()
-    blender.ops.ed.undo_push(message="before")
-    before = image_io.pixels_of(blender.context.scene.distill.image_layout, "layout")
-    blender.ops.distill.fill(picture="layout", region=1)
-    blender.ops.ed.undo_push(message="fill")
     layout = blender.context.scene.distill.image_layout
-    assert (image_io.pixels_of(layout, "layout") != before).any()
-    assert layout.name == "Layout"
-    blender.ops.ed.undo()
-    layout = blender.context.scene.distill.image_layout
-    assert (image_io.pixels_of(layout, "layout") == before).all()
-    assert layout.name == "Layout"
+    paint(layout, 0.5)
+    states = [all_pixels()]
+    for box in ((0.0, 0.0, 0.5, 0.5), (0.5, 0.0, 1.0, 1.0)):
+        blender.ops.distill.fill(picture="layout", region=1, box=box)
+        states.append(all_pixels())
+    blender.ops.distill.clean(picture="layout")
+    states.append(all_pixels())
+    assert all((a != b).any() for a, b in itertools.pairwise(states))
+    for _ in range(2):
+        for state in states[-2::-1]:
+            blender.ops.ed.undo()
+            assert (all_pixels() == state).all()
+        for state in states[1:]:
+            blender.ops.ed.redo()
+            assert (all_pixels() == state).all()
+
+
+def test_changes_to_a_map_leave_no_other_images(blender: Any) -> None:
+    with_layout()
+    names = [i.name for i in bpy.data.images]
+    for picture in ("layout", "regions"):
+        blender.ops.distill.fill(picture=picture, region=1, box=(0.0, 0.0, 0.5, 0.5))
+        blender.ops.distill.clean(picture=picture)
+        blender.ops.ed.undo()
+    assert [i.name for i in bpy.data.images] == names
 
 
 def test_the_swatch_is_split_by_color(blender: Any) -> None:

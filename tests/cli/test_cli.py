@@ -11,10 +11,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import ad_service
@@ -247,6 +249,18 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None
 
 
 # ---------------------------------------------------------------------------------------------- restyle
+
+
+def test_suggest_regions_writes_a_label_map_and_has_no_size(
+    call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "map.png"
+    assert call("suggest-regions", swatch, "--parts", "3", "--out", out) == 0
+    with Image.open(out) as found, Image.open(swatch) as picture:
+        assert found.size == picture.size
+        assert len(found.getcolors()) <= 3
+    assert call("suggest-regions", swatch, "--size", "64", "--out", out) == 2
+    assert "--size" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -509,19 +523,21 @@ def test_doctor_prints_a_line_for_each_check_and_a_remedy_for_each_problem(
 
 
 @pytest.mark.parametrize(
-    ("runtime", "words"),
+    ("runtime", "locked", "words"),
     [
-        ("{half", ["ok", "not running"]),
-        ('{"url": "http://127.0.0.1:9"}', ["problem", "http://127.0.0.1:9", "does not respond"]),
-        ('{"url": 5}', ["problem", "5", "does not respond"]),
+        ("{half", True, ["ok", "not running"]),
+        ('{"url": "http://127.0.0.1:9"}', False, ["ok", "not running", "without removing runtime.json"]),
+        ('{"url": "http://127.0.0.1:9"}', True, ["problem", "http://127.0.0.1:9", "does not respond"]),
+        ('{"url": 5}', True, ["problem", "5", "does not respond"]),
     ],
 )
 def test_doctor_recognizes_the_runtime_file_of_a_killed_service(
-    call: Callable[..., int], tmp_path: Path, capsys: Capture, runtime: str, words: list[str]
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, runtime: str, locked: bool, words: list[str]
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "runtime.json").write_text(runtime)
-    call("doctor")
+    with FileLock(tmp_path / "data" / "service.lock") if locked else nullcontext():
+        call("doctor")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "service:" in line]
     for word in words:
         assert word in line

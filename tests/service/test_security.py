@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -104,6 +105,25 @@ def test_a_body_without_content_length_gets_413_at_the_limit(service: LiveServic
 def test_only_the_owner_can_read_runtime_json(service: LiveService) -> None:
     mode = stat.S_IMODE((service.data_dir / "runtime.json").stat().st_mode)
     assert os.name == "nt" or mode == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_can_read_neither_the_record_nor_pictures_nor_logs(
+    start: Callable[..., LiveService], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    (folder / "blobs").mkdir(parents=True)  # as version 0.2.0 made them
+    for name in ("jobs.sqlite", "service.log", "worker.log.1", "start.log"):
+        (folder / name).touch(mode=0o644)
+    before = os.umask(0o022)
+    try:
+        live = start("echoes", data_dir=folder)
+        live.wait_for_state(live.submit(), "succeeded")
+    finally:
+        os.umask(before)
+    files = [path for path in folder.rglob("*") if path.name not in ("serve.out", "service.lock")]
+    assert {"jobs.sqlite-wal", "worker.log", "runtime.json"} <= {path.name for path in files}
+    assert {path.name for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077} == set()
 
 
 def test_each_start_has_a_new_long_token(start: Callable[..., LiveService], service: LiveService) -> None:

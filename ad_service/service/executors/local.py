@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 MAX_LOG_BYTES = 4 * 1024 * 1024
 STOP_SECONDS = 3.0
 """A worker that has not ended this long after SIGTERM is killed."""
+START_SECONDS = 300.0
+"""A worker that is not ready this long after its start is killed; torch takes a minute from a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Slot:
         self._received = False
         """Whether the process has received `_job`."""
         self._failed_starts = 0
+        self._too_slow = False
+        """Whether the process was killed because it was not ready after START_SECONDS."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=worker, daemon=True)
 
@@ -142,7 +146,10 @@ class Slot:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                ended = describe_exit(self._run_process())
+                code = self._run_process()
+                ended = (
+                    f"since it was not ready after {START_SECONDS:g} seconds" if self._too_slow else describe_exit(code)
+                )
             except Exception as error:  # starting it can fail, for example because the disk of the log is full
                 logger.exception("%s is ended because of an error", self._worker)
                 ended = f"because of an error in the service ({type(error).__name__}: {error})"
@@ -153,14 +160,27 @@ class Slot:
     def _run_process(self) -> int:
         """Starts a process and passes its events on until it ends; returns its exit code."""
         process = self._start_process()
+        self._too_slow = False
         with self._lock:
             self._process = process
             if self._stopping.is_set():
                 process.terminate()
-        assert process.stdout
-        for line in process.stdout:
-            self._read_event(line)
-        return process.wait()
+        watchdog = threading.Timer(START_SECONDS, self._kill_if_not_ready, (process,))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                self._read_event(line)
+            return process.wait()
+        finally:
+            watchdog.cancel()
+
+    def _kill_if_not_ready(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            if self._process is process and self.device is None:
+                self._too_slow = True
+                process.kill()
 
     def _end_process(self, reason: str) -> None:
         """Ends the process if it still runs, and reports its loss."""

@@ -39,6 +39,7 @@ def change(operator: Operator, function: Callable[..., object], *arguments: obje
         if old is not None and new != old:
             painting.replace_canvas(bpy.context, old, new)
     regions.remember_colors(bpy.context.scene)
+    session.push_undo(operator.bl_label)
     shown = session.current().error
     if shown is not None and shown.code in ("invalid-labels", "invalid-image"):
         session.current().error = None

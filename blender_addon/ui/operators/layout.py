@@ -6,7 +6,7 @@ from bpy.props import EnumProperty, FloatVectorProperty, IntProperty
 from bpy.types import Context, Operator
 
 from ... import wire
-from ...scene import painting, properties, regions
+from ...scene import painting, properties, regions, session
 from .label_maps import change, has_regions, map_property
 from .reports import Done, fail
 
@@ -16,7 +16,7 @@ class DISTILL_OT_layout_new(Operator):
 
     bl_idname = "distill.layout_new"
     bl_label = "New Layout"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     @classmethod
     def poll(cls, context: Context) -> bool:
@@ -31,7 +31,7 @@ class DISTILL_OT_paint(Operator):
 
     bl_idname = "distill.paint"
     bl_label = "Paint"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     picture: map_property("layout")
     where: EnumProperty(
@@ -67,6 +67,7 @@ class DISTILL_OT_paint(Operator):
             return fail(self, error)
         regions.remember_colors(context.scene)
         painting.prepare(context, settings.regions[settings.region_index].color)
+        session.push_undo(self.bl_label)
         return {"FINISHED"}
 
 
@@ -75,7 +76,7 @@ class DISTILL_OT_fill(Operator):
 
     bl_idname = "distill.fill"
     bl_label = "Fill"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     picture: map_property("layout")
     region: IntProperty(name="Region", description="Index of the region. -1: the active one", default=-1, min=-1)
@@ -109,7 +110,7 @@ class DISTILL_OT_clean(Operator):
 
     bl_idname = "distill.clean"
     bl_label = "Clean Up"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     picture: map_property("layout")
 

@@ -15,7 +15,7 @@ class DISTILL_OT_region_add(Operator):
 
     bl_idname = "distill.region_add"
     bl_label = "Add Region"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     name: StringProperty(name="Name", options={"SKIP_SAVE"})
 
@@ -29,7 +29,7 @@ class DISTILL_OT_region_remove(Operator):
 
     bl_idname = "distill.region_remove"
     bl_label = "Remove Region"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     @classmethod
     def poll(cls, context: Context) -> bool:
@@ -47,7 +47,7 @@ class DISTILL_OT_region_map_new(Operator):
 
     bl_idname = "distill.region_map_new"
     bl_label = "New Region Map"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     method: EnumProperty(
         name="Method",
@@ -85,7 +85,7 @@ class DISTILL_OT_regions_from_map(Operator):
 
     bl_idname = "distill.regions_from_map"
     bl_label = "Regions from Map"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     picture: map_property("regions")
 
