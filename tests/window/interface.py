@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,26 @@ def show_tab(place: Any, tab: str = "Distill") -> Steps:
 
 
 def split(place: Any, kind: str, factor: float = 0.5) -> Any:
-    """Splits an area; its left part, of `factor` of the width, shows another kind of editor and is returned."""
+    """Splits an area; its left part, of `factor` of the width, shows a kind of editor (see `show`) and is returned."""
     areas = set(window().screen.areas)
     with within(place):
         bpy.ops.screen.area_split(direction="VERTICAL", factor=factor)
     (new,) = set(window().screen.areas) - areas
     left = min(new, place, key=lambda a: a.x)
-    left.type = kind
+    show(left, kind)
     return left
+
+
+def show(place: Any, kind: str) -> None:
+    """Shows a kind of editor in an area; a NODE_EDITOR is a Shader Editor."""
+    place.ui_type = {"NODE_EDITOR": "ShaderNodeTree"}.get(kind, kind)
+
+
+def close_others(kind: str) -> None:
+    """Closes the areas of other kinds, so that the area of a kind fills the window."""
+    for place in [a for a in window().screen.areas if a.type != kind]:
+        with within(place):
+            bpy.ops.screen.area_close()
 
 
 def sections() -> dict[str, Any]:
@@ -89,12 +101,13 @@ def sections() -> dict[str, Any]:
     return {cls.bl_idname: cls for cls in panels.classes if getattr(cls, "bl_category", "") == "Distill"}
 
 
-def open_sections() -> None:
-    """Lets every section of the tab be open when it is first drawn; to be called before `show_tab`."""
+def open_sections(labels: Collection[str] | None = None) -> None:
+    """Sets which sections of the tab are open when they are first drawn, all by default; before `show_tab`."""
     for panel in reversed(sections().values()):
         bpy.utils.unregister_class(panel)
     for panel in sections().values():
-        panel.bl_options = set(getattr(panel, "bl_options", ())) - {"DEFAULT_CLOSED"}
+        closed = set() if labels is None or panel.bl_label in labels else {"DEFAULT_CLOSED"}
+        panel.bl_options = set(getattr(panel, "bl_options", ())) - {"DEFAULT_CLOSED"} | closed
         bpy.utils.register_class(panel)
 
 

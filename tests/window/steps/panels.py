@@ -110,14 +110,16 @@ def draw_everywhere() -> Steps:
     (place,) = window().screen.areas
     view = bpy.context.preferences.view
     for width, settings in SETTINGS.items():
-        for place.type in kinds:
+        for kind in kinds:
+            interface.show(place, kind)
             yield from show_tab(place)
             yield from widen(place, width)
         for state in STATES:
             yield from state()
             for view.ui_scale, theme in settings:
                 interface.use_theme(theme)
-                for place.type in kinds:
+                for kind in kinds:
+                    interface.show(place, kind)
                     yield from draw(place)
                     screenshot(f"{state.__name__}-{width}-{view.ui_scale:g}-{place.type.lower()}")
     report("editors", kinds)
