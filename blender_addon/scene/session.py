@@ -270,9 +270,9 @@ class Session:
             self._preview_keys.clear()
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
-        path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
+        path.write_bytes(png)  # Blender removes the folder when it exits
         preview = self._previews.load(key, str(path), "IMAGE")
-        # Reading the sizes loads it now. Blender would load it later in a job that redraws the whole window.
+        # Reading the sizes loads it now. Blender would load it later in a job that redraws every editor.
         tuple(preview.icon_size), tuple(preview.image_size)
         self._preview_keys[job] = key
 
