@@ -17,22 +17,26 @@ def _classes() -> tuple[Any, ...]:
 def register() -> None:
     import bpy
 
-    from .scene import active_region, map_history, properties, session
+    from .scene import active_region, map_history, map_overlay, map_watch, properties, session
 
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.add_to_blender()
     active_region.start()
     map_history.start()
+    map_watch.start()
+    map_overlay.start()
     session.start()
 
 
 def unregister() -> None:
     import bpy
 
-    from .scene import active_region, map_history, properties, session
+    from .scene import active_region, map_history, map_overlay, map_watch, properties, session
 
     session.stop()
+    map_overlay.stop()
+    map_watch.stop()
     map_history.stop()
     active_region.stop()
     properties.remove_from_blender()

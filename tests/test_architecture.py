@@ -33,7 +33,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ad_service/pocket": {"ad_service.core", "numpy", "PIL", "safetensors", *HEAVY},
     "blender_addon/wire": set(),
     "blender_addon/link": {"wire", "requests"},
-    "blender_addon/scene": {"wire", "blender_addon.link", "bpy", "mathutils", "numpy"},
+    "blender_addon/scene": {
+        *("wire", "blender_addon.link", "numpy"),
+        *("bpy", "bmesh", "bpy_extras", "gpu", "gpu_extras", "mathutils"),
+    },
     "blender_addon/ui": {"wire", "blender_addon.link", "blender_addon.scene", "bpy"},
     "blender_addon/examples": {"blender_addon", "bpy", "bpy_extras", "mathutils", "numpy", "addon_utils"},
 }

@@ -20,7 +20,7 @@ from .. import wire
 from ..link import background
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import materials, preferences, properties, results
+from . import materials, preferences, properties, results, suggestion
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -114,7 +114,11 @@ class Session:
 
     def busy(self) -> bool:
         """Whether more events are expected, of this file's jobs or of the service."""
-        return self.connecting or any(r.active or r.job in self.downloaded for r in self.of_this_file())
+        return (
+            self.connecting
+            or suggestion.is_pending()
+            or any(r.active or r.job in self.downloaded for r in self.of_this_file())
+        )
 
     def preview_icon(self, job: str) -> int:
         """The icon id of a job's newest preview, or 0."""
@@ -136,6 +140,15 @@ class Session:
                 self.status, self.error, self.service_message, self.connecting = None, error, "", False
             case _ if event.job in self.records:
                 self._on_job_event(self.records[event.job], event)
+            case background.JobEnded():
+                self._on_suggestion(event)
+
+    def _on_suggestion(self, event: background.JobEnded) -> None:
+        try:
+            if suggestion.on_end(event):
+                push_undo("Suggest Regions")
+        except wire.WireError as error:
+            self.show_error(error)
 
     def _on_job_event(self, record: JobRecord, event: background.Event) -> None:
         match event:
@@ -185,7 +198,7 @@ class Session:
             record = self.records.get(job)
             if record is None:
                 del self.downloaded[job]
-            elif record.document == self.document and not _is_modal_operator_running():
+            elif record.document == self.document and not is_modal_operator_running():
                 try:
                     results.import_result(record, self.downloaded.pop(job).pictures)
                 except wire.WireError as error:
@@ -245,7 +258,7 @@ def pump() -> int:
     for event in events:
         _current.on_event(event)
     if _current.import_downloaded() or events:
-        _redraw()
+        redraw()
     return len(events)
 
 
@@ -274,7 +287,7 @@ def push_undo(message: str) -> None:
         bpy.ops.ed.undo_push(message=message)
 
 
-def _redraw() -> None:
+def redraw() -> None:
     """Redraw the sidebars that have the panel. The 3D View itself is redrawn by Blender when its data changes."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
@@ -284,7 +297,7 @@ def _redraw() -> None:
                         region.tag_redraw()
 
 
-def _is_modal_operator_running() -> bool:
+def is_modal_operator_running() -> bool:
     """Whether a stroke, a transform or the like is going on in a window."""
     return any(
         operator.bl_idname.startswith(BLOCKING_OPERATORS)
@@ -339,4 +352,5 @@ def stop() -> None:
         bpy.app.timers.unregister(_on_timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
+    suggestion.forget()
     _current.close()
