@@ -30,7 +30,7 @@ void main()
 _FRAGMENT = """
 void main()
 {
-  color = vec4(pow(texture(image, fract(place)).rgb, vec3(gamma)), strength);
+  color = vec4(texture(image, fract(place)).rgb, strength);
 }
 """
 _handles: list[tuple[Any, Any]] = []
@@ -63,7 +63,6 @@ def _draw_on_model() -> None:
     shader.uniform_float("matrix", matrix)
     shader.uniform_float("bias", DEPTH_BIAS)
     shader.uniform_float("strength", context.window_manager.distill_overlay_strength)
-    shader.uniform_float("gamma", 1 / 2.2)
     shader.uniform_sampler("image", gpu.texture.from_image(image))
     gpu.state.blend_set("ALPHA")
     gpu.state.depth_test_set("LESS_EQUAL")
@@ -78,7 +77,7 @@ def _shader() -> Any:
         between = gpu.types.GPUStageInterfaceInfo("distill_overlay")
         between.smooth("VEC2", "place")
         info.push_constant("MAT4", "matrix")
-        for name in ("bias", "strength", "gamma"):
+        for name in ("bias", "strength"):
             info.push_constant("FLOAT", name)
         info.sampler(0, "FLOAT_2D", "image")
         info.vertex_in(0, "VEC3", "position")

@@ -5,6 +5,7 @@ Reading a map takes time, so it is done by a timer once after each change, not b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bpy
@@ -14,9 +15,11 @@ from bpy.types import Depsgraph, Image, Scene
 
 from ..wire.errors import LocalError
 from . import label_arrays, properties, regions, session
+from .label_arrays import Color
 
 MAX_PIXELS = 2048 * 2048
 """Maps with more pixels are not watched, since reading them would be felt."""
+THUMBNAIL_SIDE = 128
 VISIBLE_EDGE = 0.02
 """Share of an edge from which a difference is worth a note: 20 of 1024 pixels. A border that meets itself crosses the
 edge at a slant, which differs in a few pixels."""
@@ -62,23 +65,35 @@ def update(scene: Scene) -> bool:
         if image.size[0] * image.size[1] > MAX_PIXELS:
             continue
         try:
-            _facts[image.session_uid] = _read(scene, picture)
+            read = regions.read_map(scene, picture)
         except LocalError:
             _facts.pop(image.session_uid, None)
             continue
         found = True
+        labels = regions.snapped(scene, read)
+        _facts[image.session_uid] = _facts_of(scene, read, labels)
         if not bpy.app.background:
-            image.preview_ensure().reload()
+            _draw_thumbnail(image, regions.colors_of(scene), labels)
     return found
 
 
-def _read(scene: Scene, picture: str) -> MapFacts:
-    found = regions.read_map(scene, picture)
-    labels = regions.snapped(scene, found)
+def _draw_thumbnail(image: Image, colors: Sequence[Color], labels: np.ndarray) -> None:
+    """Draws the icon of a map: Blender does not update it after strokes."""
+    height, width = labels.shape
+    coarse = max(1, max(height, width) // THUMBNAIL_SIDE)
+    small = labels[::-1][::coarse, ::coarse]
+    pixels = np.ones((*small.shape, 4), np.float32)
+    pixels[..., :3] = (np.array(colors, np.float32) / 255)[small]
+    preview = image.preview_ensure()
+    preview.image_size = small.shape[1], small.shape[0]
+    preview.image_pixels_float.foreach_set(pixels.ravel())
+
+
+def _facts_of(scene: Scene, found: regions.ReadMap, labels: np.ndarray) -> MapFacts:
     counts = np.bincount(labels.ravel(), minlength=len(scene.distill.regions))
     unknown = found.labels < 0
     return MapFacts(
-        tuple(counts / labels.size),
+        tuple((counts / labels.size).tolist()),
         float((unknown & found.soft).mean()),
         float((unknown & ~found.soft).mean()),
         label_arrays.edge_differences(labels),

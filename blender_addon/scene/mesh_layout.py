@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import bmesh
@@ -35,19 +36,16 @@ def uv_layer(thing: Object | None) -> Any:
 
 def layout_from_object(scene: Scene, thing: Object, source: str, size: tuple[int, int]) -> Image:
     """A layout from a source in SOURCES, with regions of the same names. `size`: width and height of the texture."""
-    layer = uv_layer(thing)
-    if thing.mode == "EDIT":
-        thing.update_from_editmode()
-        layer = uv_layer(thing)
-    mesh = thing.data
+    name = uv_layer(thing).name
     shape = _shape(scene, size)
-    corners, faces, vertices = _triangles(mesh, layer)
-    if source == "GROUPS":
-        names, weights = _group_weights(thing)
-        corners, labels = rasterize.by_weight(corners, weights[vertices], shape)
-    else:
-        names, of_faces = _slots(thing) if source == "SLOTS" else _face_sets(thing)
-        labels = of_faces[faces]
+    with _mesh_of(thing) as mesh:
+        corners, faces, vertices = _triangles(mesh, name)
+        if source == "GROUPS":
+            names, weights = _group_weights(thing, mesh)
+            corners, labels = rasterize.by_weight(corners, weights[vertices], shape)
+        else:
+            names, of_faces = _slots(thing, mesh) if source == "SLOTS" else _face_sets(thing, mesh)
+            labels = of_faces[faces]
     used, labels = np.unique(labels, return_inverse=True)
     names = [names[i] for i in used]
     if len(names) < 2:
@@ -66,20 +64,17 @@ def layout_from_object(scene: Scene, thing: Object, source: str, size: tuple[int
 
 def fill_selected(scene: Scene, thing: Object, region: int, size: tuple[int, int], uv_selection: bool) -> Image:
     """Paints a region where the selected faces lie. `uv_selection`: those selected in the UV Editor."""
-    layer = uv_layer(thing)
-    name = layer.name
-    if thing.mode == "EDIT":
-        selected = _selected_in_edit_mode(thing, name, uv_selection)
-        thing.update_from_editmode()
-        layer = uv_layer(thing)
-    else:
-        selected = np.empty(len(thing.data.polygons), bool)
-        thing.data.polygons.foreach_get("select", selected)
+    name = uv_layer(thing).name
+    with _mesh_of(thing) as mesh:
+        corners, faces, _ = _triangles(mesh, name)
+        selected = np.empty(len(mesh.polygons), bool)
+        mesh.polygons.foreach_get("select", selected)
+    if thing.mode == "EDIT" and uv_selection:
+        selected = _selected_in_uv_editor(thing, name)
     if not selected.any():
         raise LocalError(
             "invalid-labels", f"No face of the object “{thing.name}” is selected; select some in Edit Mode"
         )
-    corners, faces, _ = _triangles(thing.data, layer)
     chosen = selected[faces]
     drawn = rasterize.rasterize(corners[chosen], np.zeros(int(chosen.sum()), int), _shape(scene, size))
     return _fill(scene, drawn >= 0, region, size)
@@ -125,7 +120,21 @@ def _regions_named(scene: Scene, names: Sequence[str]) -> np.ndarray:
     return np.array(indices, np.int16)
 
 
-def _triangles(mesh: Mesh, layer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@contextmanager
+def _mesh_of(thing: Object) -> Iterator[Mesh]:
+    """The object's mesh; a copy of the edited one in Edit Mode, where the mesh itself has no UV coordinates."""
+    if thing.mode != "EDIT":
+        yield thing.data
+        return
+    copy = bpy.data.meshes.new("copy")
+    try:
+        bmesh.from_edit_mesh(thing.data).to_mesh(copy)
+        yield copy
+    finally:
+        bpy.data.meshes.remove(copy)
+
+
+def _triangles(mesh: Mesh, layer: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """UV coordinates (n, 3, 2), faces (n,) and vertices (n, 3) of a mesh's triangles."""
     mesh.calc_loop_triangles()
     count = len(mesh.loop_triangles)
@@ -134,53 +143,49 @@ def _triangles(mesh: Mesh, layer: Any) -> tuple[np.ndarray, np.ndarray, np.ndarr
     mesh.loop_triangles.foreach_get("vertices", vertices)
     mesh.loop_triangles.foreach_get("polygon_index", faces)
     uv = np.empty(len(mesh.loops) * 2, np.float32)
-    layer.uv.foreach_get("vector", uv)
+    mesh.uv_layers[layer].uv.foreach_get("vector", uv)
     return uv.reshape(-1, 2)[loops].reshape(-1, 3, 2), faces, vertices.reshape(-1, 3)
 
 
-def _slots(thing: Object) -> tuple[list[str], np.ndarray]:
+def _slots(thing: Object, mesh: Mesh) -> tuple[list[str], np.ndarray]:
     names = [slot.material.name if slot.material else f"Slot {i + 1}" for i, slot in enumerate(thing.material_slots)]
-    of_faces = np.empty(len(thing.data.polygons), np.int32)
-    thing.data.polygons.foreach_get("material_index", of_faces)
+    of_faces = np.empty(len(mesh.polygons), np.int32)
+    mesh.polygons.foreach_get("material_index", of_faces)
     return names or ["Slot 1"], of_faces.clip(0, max(0, len(names) - 1))
 
 
-def _face_sets(thing: Object) -> tuple[list[str], np.ndarray]:
-    attribute = thing.data.attributes.get(".sculpt_face_set")
+def _face_sets(thing: Object, mesh: Mesh) -> tuple[list[str], np.ndarray]:
+    attribute = mesh.attributes.get(".sculpt_face_set")
     if attribute is None:
         raise LocalError("invalid-labels", f"The object “{thing.name}” has no face sets; make some in Sculpt Mode")
-    values = np.empty(len(thing.data.polygons), np.int32)
+    values = np.empty(len(mesh.polygons), np.int32)
     attribute.data.foreach_get("value", values)
     distinct, of_faces = np.unique(values, return_inverse=True)
     return [f"Face Set {value}" for value in distinct], of_faces.ravel()
 
 
-def _group_weights(thing: Object) -> tuple[list[str], np.ndarray]:
+def _group_weights(thing: Object, mesh: Mesh) -> tuple[list[str], np.ndarray]:
     """The names of the groups that are used, and the weight (vertices, groups) of each; the first one is the rest."""
     if not thing.vertex_groups:
         raise LocalError("invalid-labels", f"The object “{thing.name}” has no vertex groups")
-    weights = np.zeros((len(thing.data.vertices), len(thing.vertex_groups) + 1), np.float32)
-    for vertex in thing.data.vertices:
+    weights = np.zeros((len(mesh.vertices), len(thing.vertex_groups) + 1), np.float32)
+    for vertex in mesh.vertices:
         for member in vertex.groups:
             weights[vertex.index, member.group + 1] = member.weight
     weights[:, 0] = (1 - weights[:, 1:].sum(1)).clip(0) + 1e-6
     return [REST, *(group.name for group in thing.vertex_groups)], weights
 
 
-def _selected_in_edit_mode(thing: Object, layer: str, uv_selection: bool) -> np.ndarray:
-    """Whether each face is selected, in the viewport or with all its corners in the UV Editor."""
+def _selected_in_uv_editor(thing: Object, layer: str) -> np.ndarray:
+    """Whether all corners of each face are selected in the UV Editor, which shows selected faces only."""
     edited = bmesh.from_edit_mesh(thing.data)
     uv = edited.loops.layers.uv[layer]
-    if not uv_selection:
-        return np.array([face.select for face in edited.faces], bool)
     since_5 = bpy.app.version >= (5, 0, 0)
-    return np.array(
-        [
-            face.select and all(loop.uv_select_vert if since_5 else loop[uv].select for loop in face.loops)
-            for face in edited.faces
-        ],
-        bool,
+    selected = (
+        face.select and all(loop.uv_select_vert if since_5 else loop[uv].select for loop in face.loops)
+        for face in edited.faces
     )
+    return np.fromiter(selected, bool, len(edited.faces))
 
 
 def takes_uv_selection(context: Context) -> bool:

@@ -82,6 +82,7 @@ def _draw_preview(brush: Brush) -> None:
     pixels = np.zeros((side, side, 4), np.float32)
     pixels[..., :3] = np.where((x + y < 0)[..., None], *(np.array(c) / 255 for c in PALETTE[:2]))
     pixels[..., 3] = ((0.9 - np.hypot(x, y)) * side / 2).clip(0, 1)
+    pixels[..., :3] *= pixels[..., 3:]
     preview = brush.preview_ensure()
     preview.image_size = side, side
     preview.image_pixels_float.foreach_set(pixels.ravel())
