@@ -46,7 +46,7 @@ class DISTILL_MT_regions(Menu):
         layout.operator("distill.clean", icon="BRUSH_DATA").picture = "regions"
 
 
-class DISTILL_MT_layout(Menu):
+class DISTILL_MT_layout_sources(Menu):
     """Where a layout can come from, and what corrects it."""
 
     bl_label = "Layout"
@@ -138,7 +138,7 @@ def _draw_region_map(box: UILayout, context: Context) -> None:
 def _draw_layout(box: UILayout, context: Context) -> None:
     """The map of the texture: its picture, where to paint it, and what is wrong with it."""
     settings = context.scene.distill
-    _draw_title(box, "Where It Appears on the Texture", "DISTILL_MT_layout")
+    _draw_title(box, "Where It Appears on the Texture", "DISTILL_MT_layout_sources")
     box.template_ID(settings, "image_layout", open="image.open")
     image = settings.image_layout
     if image is None:
@@ -187,4 +187,4 @@ def _draw_paint(column: UILayout, picture: str, where: str, text: str) -> None:
     button.picture, button.where = picture, where
 
 
-classes = (DISTILL_UL_regions, DISTILL_MT_regions, DISTILL_MT_layout, *in_both_editors(Layout))
+classes = (DISTILL_UL_regions, DISTILL_MT_regions, DISTILL_MT_layout_sources, *in_both_editors(Layout))
