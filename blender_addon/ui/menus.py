@@ -8,6 +8,9 @@ from bpy.types import Context, Menu
 
 from ..scene import assets, session
 
+STATUS_UNITS = 16
+"""Width of the progress in the status bar, in Blender's units of about 20 pixels."""
+
 
 class DISTILL_MT_main(Menu):
     """The operators of the add-on"""
@@ -118,16 +121,19 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
     downloading = next((model for model in current.models if model.state == "downloading"), None)
     if running is not None:
         row = self.layout.row(align=True)
+        row.ui_units_x = STATUS_UNITS
         text = f"{running.title}: {running.progress_text()}"
         if len(active) > 1:
             text = tr("{} ({} more)").format(text, len(active) - 1)
         row.progress(factor=running.fraction, type="BAR", text=text)
         row.operator("distill.cancel", text="", icon="X").job = running.job
     elif active:
-        self.layout.label(text=f"{active[-1].title}: {active[-1].progress_text()}", icon="SORTTIME", translate=False)
+        self.layout.label(text=tr("{} waits").format(active[-1].title), icon="SORTTIME", translate=False)
     elif downloading is not None:
         text = tr("Downloading {}").format(downloading.title)
-        self.layout.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
+        row = self.layout.row()
+        row.ui_units_x = STATUS_UNITS
+        row.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
     elif current.notice.current:
         self.layout.label(text=current.notice.text, icon=current.notice.icon, translate=False)
 
