@@ -22,7 +22,7 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import comparison, materials, preferences, properties, results, swatch
+from . import comparison, materials, preferences, properties, results, suggestion, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -177,7 +177,11 @@ class Session:
 
     def busy(self) -> bool:
         """Whether more events are expected, of this file's jobs or of the service."""
-        return self.connecting or any(r.active or r.job in self.downloaded for r in self.of_this_file())
+        return (
+            self.connecting
+            or suggestion.is_pending()
+            or any(r.active or r.job in self.downloaded for r in self.of_this_file())
+        )
 
     def preview_icon(self, job: str) -> int:
         """The icon id of a job's newest preview, or 0."""
@@ -211,6 +215,14 @@ class Session:
                 self._on_job_event(self.records[event.job], event)
             case background.JobEnded():
                 comparison.on_end(event)
+                self._on_suggestion(event)
+
+    def _on_suggestion(self, event: background.JobEnded) -> None:
+        try:
+            if suggestion.on_end(event):
+                push_undo("Suggest Regions")
+        except wire.WireError as error:
+            self.show_error(error)
 
     def _resume_jobs(self) -> None:
         """Continue the jobs that failed only because the service was not reached."""
@@ -270,9 +282,9 @@ class Session:
             self._preview_keys.clear()
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
-        path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
+        path.write_bytes(png)  # Blender removes the folder when it exits
         preview = self._previews.load(key, str(path), "IMAGE")
-        # Reading the sizes loads it now. Blender would load it later in a job that redraws the whole window.
+        # Reading the sizes loads it now. Blender would load it later in a job that redraws every editor.
         tuple(preview.icon_size), tuple(preview.image_size)
         self._preview_keys[job] = key
 
@@ -283,7 +295,7 @@ class Session:
             record = self.records.get(job)
             if record is None:
                 del self.downloaded[job]
-            elif record.document == self.document and not _is_modal_operator_running():
+            elif record.document == self.document and not is_modal_operator_running():
                 try:
                     results.import_result(record, self.downloaded.pop(job).pictures)
                     self.announce(tr("{} is ready").format(record.title))
@@ -388,7 +400,7 @@ def redraw() -> None:
             window.workspace.status_text_set(None)  # Python has no other way to redraw the status bar
 
 
-def _is_modal_operator_running() -> bool:
+def is_modal_operator_running() -> bool:
     """Whether a stroke, a transform or the like is going on in a window."""
     return any(
         operator.bl_idname.startswith(BLOCKING_OPERATORS)
@@ -461,4 +473,5 @@ def stop() -> None:
             bpy.app.timers.unregister(timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
+    suggestion.forget()
     _current.close()

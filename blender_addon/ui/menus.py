@@ -6,7 +6,7 @@ import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Menu
 
-from ..scene import session
+from ..scene import assets, session
 
 STATUS_UNITS = 16
 """Width of the progress in the status bar, in Blender's units of about 20 pixels."""
@@ -43,6 +43,13 @@ class DISTILL_MT_input(Menu):
         layout.operator("distill.picture_from_material", text="Swatch from Material")
         if context.area.type == "IMAGE_EDITOR":
             layout.operator("distill.picture_from_editor", text="Swatch from Editor")
+        layout.operator("distill.picture_paste", text="Paste Swatch")
+        layout.operator("distill.example")
+        layout.separator()
+        layout.operator("distill.crop_swatch")
+        layout.operator("distill.straighten_swatch")
+        layout.operator("distill.whole_swatch")
+        layout.operator("distill.compare_swatch")
 
 
 class DISTILL_MT_layout(Menu):
@@ -100,6 +107,12 @@ def _draw_in_object_menu(self: Any, _context: Context) -> None:
     self.layout.menu("DISTILL_MT_main", icon="TEXTURE")
 
 
+def _draw_in_asset_browser(self: Any, context: Context) -> None:
+    if getattr(context, "asset", None) is not None and context.asset.id_type in assets.TYPES:
+        self.layout.separator()
+        self.layout.operator("distill.picture_from_asset")
+
+
 def _draw_in_status_bar(self: Any, _context: Context) -> None:
     """The progress of the running job and how many wait; after the end, whether it succeeded."""
     current = session.current()
@@ -132,6 +145,7 @@ def _hooks() -> tuple[tuple[Any, Any], ...]:
         (bpy.types.VIEW3D_MT_editor_menus, _draw_in_texture_paint),
         (bpy.types.IMAGE_MT_editor_menus, _draw_in_header),
         (bpy.types.NODE_MT_editor_menus, _draw_in_shader_editor),
+        (bpy.types.ASSETBROWSER_MT_context_menu, _draw_in_asset_browser),
         (bpy.types.STATUSBAR_HT_header, _draw_in_status_bar),
     )
 
