@@ -292,7 +292,7 @@ def blender(path: Path | None) -> int:
         run_captured([program, "--command", "extension", "install-file", "-r", "user_default", "-e", archive])
     code = "from ad_service.storage.settings import default_data_dir; print(default_data_dir())"
     data = Path(run_captured([service.tool("python"), "-c", code]).strip().splitlines()[-1])
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     launch = data / "launch.json"
     launch.write_text(json.dumps({"executable": str(service.tool("ad-service"))}), encoding="utf-8")
     log(f"The add-on finds the service through {launch}")
@@ -372,6 +372,9 @@ def test() -> int:
             out = Path(folder) / f"demo-{version}"
             title = f"demo in Blender {version}"
             check(title, python, "install.py", "demo", "--out", out, "--blender", version, "--size", "128")
+    check(
+        "tests in a window of Blender, if there is one", python, "-m", "pytest", "tests/window", "-m", "window", "-rs"
+    )
     log(f"\nFAILED: {', '.join(failed)}" if failed else "\nEverything passed.")
     return 1 if failed else 0
 

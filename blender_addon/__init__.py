@@ -8,17 +8,20 @@ from typing import Any
 
 def _classes() -> tuple[Any, ...]:
     """The classes to register, in order."""
-    from .scene import preferences, properties
-    from .ui import operators, panels
+    from .scene import properties
+    from .ui import menus, operators, panels, preferences
 
-    return (*preferences.classes, *properties.classes, *operators.classes, *panels.classes)
+    return (*preferences.classes, *properties.classes, *operators.classes, *panels.classes, *menus.classes)
 
 
 def register() -> None:
     import bpy
 
     from .scene import active_region, map_history, map_overlay, map_watch, properties, session
+    from .translations import tables
+    from .ui import help, keymaps, menus
 
+    bpy.app.translations.register(__package__, tables())
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.add_to_blender()
@@ -27,13 +30,20 @@ def register() -> None:
     map_watch.start()
     map_overlay.start()
     session.start()
+    menus.add()
+    keymaps.add()
+    help.add()
 
 
 def unregister() -> None:
     import bpy
 
     from .scene import active_region, map_history, map_overlay, map_watch, properties, session
+    from .ui import help, keymaps, menus
 
+    help.remove()
+    keymaps.remove()
+    menus.remove()
     session.stop()
     map_overlay.stop()
     map_watch.stop()
@@ -42,3 +52,4 @@ def unregister() -> None:
     properties.remove_from_blender()
     for cls in reversed(_classes()):
         bpy.utils.unregister_class(cls)
+    bpy.app.translations.unregister(__package__)

@@ -37,7 +37,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("wire", "blender_addon.link", "numpy"),
         *("bpy", "bmesh", "bpy_extras", "gpu", "gpu_extras", "mathutils"),
     },
-    "blender_addon/ui": {"wire", "blender_addon.link", "blender_addon.scene", "bpy"},
+    "blender_addon/ui": {
+        *("wire", "blender_addon.link", "blender_addon.scene"),
+        *("bpy", "blf", "gpu", "gpu_extras", "rna_keymap_ui"),
+    },
+    "blender_addon/translations": set(),
     "blender_addon/examples": {"blender_addon", "bpy", "bpy_extras", "mathutils", "numpy", "addon_utils"},
 }
 """For each folder, beside itself and the standard library: other folders and packages. `wire` is the contract."""

@@ -1,6 +1,6 @@
-"""The pages agree with the code: tables, commands, buttons, files, links, the Python example.
+"""The pages agree with the code: tables, commands, buttons, files, links, the Python example, the add-on's manual.
 
-`python -m tests.test_docs` writes the tables into the pages.
+`python -m tests.test_docs` writes the tables into the pages, and the manual.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from ad_service.storage import models
 from blender_addon import wire
 from blender_addon.link import records
 from blender_addon.wire import Parameter
+from tests.support import markdown
 
 ROOT = Path(install.__file__).resolve().parent
 README = ROOT / "README.md"
@@ -121,6 +122,31 @@ def parts(page: Path, name: str) -> tuple[str, str, str]:
 @pytest.mark.parametrize(("page", "name", "table"), TABLES, ids=[name for _, name, _ in TABLES])
 def test_tables_match_the_contract_and_the_measurements(page: Path, name: str, table: Callable[[], str]) -> None:
     assert parts(page, name)[1] == table() + "\n", "run: python -m tests.test_docs"
+
+
+# -- the add-on's manual ----------------------------------------------------------------------------------------------
+
+MANUAL = ROOT / "blender_addon" / "manual.html"
+FIRST, LAST = "## Your first texture in Blender", "## On the command line"
+MORE = ("## Models", "## When something goes wrong", "## Privacy")
+
+
+def manual() -> str:
+    """The README's sections for artists as an HTML page."""
+    text = README.read_text(encoding="utf-8")
+    sections = text[text.index(FIRST) : text.index(LAST)]
+    sections += "".join(f"{heading}{text.split(heading)[1].split(chr(10) + '## ')[0]}\n" for heading in MORE)
+    return markdown.page("Texture Distiller", f"# Texture Distiller\n\n{sections}")
+
+
+def test_the_manual_of_the_addon_has_the_readmes_text() -> None:
+    assert MANUAL.read_text(encoding="utf-8") == manual(), "run: python -m tests.test_docs"
+
+
+def test_help_links_lead_to_sections_of_the_manual() -> None:
+    code = (ROOT / "blender_addon" / "ui" / "help.py").read_text(encoding="utf-8")
+    linked = set(re.findall(r'", "([a-z-]+)"\)', code))
+    assert linked and linked <= set(re.findall(r'id="([^"]+)"', manual()))
 
 
 # -- commands -------------------------------------------------------------------------------------------------------
@@ -274,10 +300,11 @@ def test_the_index_lists_every_page() -> None:
 
 
 def write_tables() -> None:
-    """Write the tables into the pages."""
+    """Write the tables into the pages, and the manual."""
     for page, name, table in TABLES:
         before, _, after = parts(page, name)
         page.write_text(f"{before}{table()}\n{after}", encoding="utf-8")
+    MANUAL.write_text(manual(), encoding="utf-8")
 
 
 if __name__ == "__main__":

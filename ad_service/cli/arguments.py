@@ -32,6 +32,17 @@ def parse_port(text: str) -> int:
     return int(text)
 
 
+def parse_gigabytes(text: str) -> int:
+    """Bytes of a number of gigabytes, which may be a fraction."""
+    try:
+        gigabytes = float(text)
+    except ValueError:
+        gigabytes = -1.0
+    if not 0 <= gigabytes < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of gigabytes such as 20")
+    return int(gigabytes * 1e9)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Width and height; one number stands for both."""
     width, _, height = text.lower().partition("x")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import platform
+import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -16,31 +19,40 @@ from fastapi import FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from ad_service import __version__
+from ad_service.service.downloads import Downloads
 from ad_service.service.executors.local import LocalExecutor
 from ad_service.service.openapi import (
+    BLOB_RESPONSES,
     BYTES_BODY,
     JOB_BODY,
     LONGEST_WAIT,
+    PLAN_BODY,
     PROBLEM_RESPONSE,
     Capabilities,
     Health,
     JobList,
     Limits,
     Model,
+    ModelList,
+    with_token,
 )
+from ad_service.service.planning import SIMILAR_AMONG, Planner
 from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
 from ad_service.storage import models
 from ad_service.storage.blobs import BlobStore
+from ad_service.storage.cleanup import Usage, clean, delete_job, usage
 from ad_service.storage.jobs import Jobs
 from ad_service.storage.settings import Settings
 from ad_service.worker import protocol
 from blender_addon import wire
-from blender_addon.wire import JobRequest, JobStatus, WireError
+from blender_addon.wire import JobRequest, JobStatus, Plan, WireError
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +60,16 @@ T = TypeVar("T")
 
 KEEP_ALIVE = 15.0
 """Seconds after which an event stream without news sends a comment, so that proxies keep it open."""
-KEPT_JOBS = 200
-"""Finished jobs in the record; older ones are removed when the service starts."""
-PRUNE_AFTER = 24 * 3600.0
-"""Seconds that an unused blob is kept, since its job may not be submitted yet."""
+CLEAN_EVERY = 60.0
+"""Seconds between two runs of `cleanup.clean`."""
+LONGEST_LIST = 200
+"""Most jobs in one response; a client gets more with `before`."""
 
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]
+
+ModelName = Annotated[str, Path(max_length=200, description="the name of a known model, or OWNER/NAME on the hub")]
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+"""Packages whose versions are listed with the capabilities, for reports of defects."""
 
 
 @dataclass(frozen=True)
@@ -64,27 +80,35 @@ class Service:
     store: BlobStore
     jobs: Jobs
     scheduler: Scheduler
+    planner: Planner
+    downloads: Downloads
 
 
 def open_service(settings: Settings) -> Service:
-    """Opens the data folder, queues the jobs that a stopped service left, and removes blobs that no job refers to."""
+    """Opens the data folder, queues the jobs that a killed service left, and removes what is kept no longer."""
     store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file)
     jobs.recover()
-    jobs.forget(KEPT_JOBS)
-    store.prune(jobs.blobs(), PRUNE_AFTER)
+    clean(store, jobs, settings.storage_limit)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
-    return Service(settings, store, jobs, Scheduler(jobs, executor))
+    planner = Planner(settings.plan_command)
+    return Service(settings, store, jobs, Scheduler(jobs, executor), planner, Downloads(settings.data_dir))
 
 
 def create_app(service: Service, port: int) -> FastAPI:
     """The application for one service that listens on `port`."""
     settings, store, jobs, scheduler = service.settings, service.store, service.jobs, service.scheduler
+    downloads = service.downloads
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         scheduler.start()
+        cleaning = asyncio.create_task(_clean_regularly(service))
         yield
+        cleaning.cancel()
+        downloads.stop()
         await run_in_threadpool(scheduler.stop)
+        with _logged("The running jobs cannot be queued again"):
+            jobs.suspend()
         jobs.close()
 
     app = FastAPI(
@@ -99,7 +123,7 @@ def create_app(service: Service, port: int) -> FastAPI:
         responses={"4XX": PROBLEM_RESPONSE, "5XX": PROBLEM_RESPONSE},
     )
     for kind in (HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _as_wire_error)
+        app.add_exception_handler(kind, _as_problem)
     app.add_middleware(Guard, token=settings.token, host=settings.host, port=port)
     app.add_middleware(Problems)  # added last, so it is outermost
 
@@ -115,8 +139,27 @@ def create_app(service: Service, port: int) -> FastAPI:
     def capabilities() -> Capabilities:
         found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
         return Capabilities(
-            __version__, wire.VERSION, found, tuple(kind.document() for kind in wire.KINDS.values()), Limits()
+            __version__,
+            wire.VERSION,
+            found,
+            tuple(kind.document() for kind in wire.KINDS.values()),
+            Limits(),
+            package_versions(),
         )
+
+    @app.get("/v1/models")
+    def list_models() -> ModelList:
+        return ModelList(downloads.entries())
+
+    @app.put("/v1/models/{name:path}", status_code=202)
+    def put_model(name: ModelName, x_hub_token: Annotated[str, Header(pattern="^[!-~]*$")] = "") -> ModelList:
+        downloads.start(name, x_hub_token)
+        return ModelList(downloads.entries())
+
+    @app.post("/v1/models/{name:path}/cancel")
+    def cancel_model(name: ModelName) -> ModelList:
+        downloads.cancel(name)
+        return ModelList(downloads.entries())
 
     @app.put("/v1/blobs/{sha}", openapi_extra=BYTES_BODY, responses={201: {"description": "kept"}})
     async def put_blob(sha: Sha, request: Request) -> Response:
@@ -127,10 +170,12 @@ def create_app(service: Service, port: int) -> FastAPI:
         return Response(status_code=200 if known else 201, headers=_etag(sha))
 
     @app.head("/v1/blobs/{sha}", operation_id="head_blob", response_class=FileResponse)
-    @app.get("/v1/blobs/{sha}", operation_id="get_blob", response_class=FileResponse)
-    async def get_blob(sha: Sha, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+    @app.get("/v1/blobs/{sha}", operation_id="get_blob", response_class=FileResponse, responses=BLOB_RESPONSES)
+    async def get_blob(sha: Sha, request: Request, if_none_match: Annotated[str | None, Header()] = None) -> Response:
         if not store.has(sha):
             raise WireError("not-found", f"there is no blob {sha}", sha=sha)
+        if request.method == "GET":
+            await run_in_threadpool(store.check, sha)
         if if_none_match is not None and (if_none_match.strip() == "*" or sha in if_none_match):
             return Response(status_code=304, headers=_etag(sha))
         return FileResponse(store.path(sha), media_type="application/octet-stream", headers=_etag(sha))
@@ -144,6 +189,13 @@ def create_app(service: Service, port: int) -> FastAPI:
         response.status_code = 202 if new else 200
         return status
 
+    @app.post("/v1/plan", openapi_extra=PLAN_BODY)
+    async def make_plan(request: Request) -> Plan:
+        body = await _json_body(request)
+        if not isinstance(body, dict):
+            raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
+        return await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+
     @app.get("/v1/jobs/{job}")
     async def get_job(
         job: UUID,
@@ -153,57 +205,110 @@ def create_app(service: Service, port: int) -> FastAPI:
         return await _change_after(jobs, str(job), after, wait)
 
     @app.get("/v1/jobs/{job}/events", response_class=StreamingResponse)
-    async def job_events(job: UUID, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
+    async def job_events(job: UUID, last_event_id: Annotated[str, Header()] = "0") -> StreamingResponse:
         jobs.get(str(job))
-        return StreamingResponse(_events(jobs, str(job), last_event_id), media_type="text/event-stream")
+        after = (
+            int(last_event_id) if re.fullmatch("[0-9]{1,18}", last_event_id) else 0
+        )  # an error would end an EventSource
+        return StreamingResponse(_events(jobs, str(job), after), media_type="text/event-stream")
 
     @app.post("/v1/jobs/{job}/cancel")
     async def cancel_job(job: UUID) -> JobStatus:
         return await run_in_threadpool(jobs.cancel, str(job))
 
-    @app.get("/v1/jobs")
-    def list_jobs(limit: Annotated[int, Query(ge=1, le=KEPT_JOBS)] = 50) -> JobList:
-        return JobList(tuple(jobs.newest(limit)))
+    @app.delete("/v1/jobs/{job}", status_code=204)
+    async def delete(job: UUID) -> None:
+        await run_in_threadpool(delete_job, store, jobs, str(job))
 
+    @app.get("/v1/jobs")
+    def list_jobs(
+        limit: Annotated[int, Query(ge=1, le=LONGEST_LIST)] = 50,
+        before: Annotated[UUID | None, Query(description="a job; only jobs submitted before it")] = None,
+        active: Annotated[bool, Query(description="all jobs that wait or run, in the order they will run")] = False,
+    ) -> JobList:
+        if active:
+            return JobList(tuple(jobs.active()))
+        listed = jobs.newest(limit, None if before is None else str(before))
+        return JobList(tuple(listed), listed[-1].id if len(listed) == limit else None)
+
+    @app.get("/v1/storage")
+    def storage() -> Usage:
+        return usage(store, settings.storage_limit)
+
+    @app.post("/v1/storage/prune")
+    def prune() -> Usage:
+        clean(store, jobs, settings.storage_limit)
+        return usage(store, settings.storage_limit)
+
+    with_token(app)
     return app
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the installed PACKAGES, read without importing them."""
+    versions = {"python": platform.python_version(), "system": platform.system()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 # ---------------------------------------------------------------------------------------------- errors
 
 
 class Problems:
-    """The outermost ASGI layer: turns any exception into one problem+json response."""
+    """The outermost ASGI layer: turns any exception, and errors that a library writes as text, into problem+json."""
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
+        foreign: tuple[int, Headers] | None = None
 
-        async def send_and_note(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
+        async def send_problems(message: Message) -> None:
+            nonlocal started, foreign
+            if message["type"] == "http.response.start":
+                headers = Headers(raw=message["headers"])
+                if message["status"] >= 400 and headers.get("content-type") != PROBLEM:
+                    foreign = message["status"], headers
+            if foreign is None:
+                started = True
+                await send(message)
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                status, headers = foreign
+                detail = message.get("body", b"").decode(errors="replace") or "the request cannot be answered"
+                kept = {name: headers[name] for name in ("content-range",) if name in headers}
+                foreign, error = None, _http_error(status, detail)
+                await _problem_response(error, kept)(scope, receive, send_problems)
 
         try:
-            await self._app(scope, receive, send_and_note)
+            await self._app(scope, receive, send_problems)
         except ClientDisconnect:
             return
         except Exception as error:
             if started or scope["type"] != "http":
                 raise
-            problem = _wire_error(error)
-            await JSONResponse(problem.problem(), problem.type.status, media_type="application/problem+json")(
-                scope, receive, send
-            )
+            await _problem_response(_wire_error(error))(scope, receive, send)
+
+
+PROBLEM = "application/problem+json"
+
+
+def _problem_response(error: WireError, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse(error.problem(), error.type.status, headers, media_type=PROBLEM)
+
+
+def _http_error(status: int, detail: str) -> WireError:
+    codes = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 416: "invalid-range"}
+    return WireError(codes.get(status, "invalid-request"), f"{detail} (status {status})")
 
 
 def _wire_error(error: Exception) -> WireError:
     if isinstance(error, WireError):
         return error
     if isinstance(error, HTTPException):
-        code = {404: "not-found", 413: "too-large"}.get(error.status_code, "invalid-request")
-        return WireError(code, f"{error.detail} (status {error.status_code})")
+        return _http_error(error.status_code, str(error.detail))
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -212,8 +317,29 @@ def _wire_error(error: Exception) -> WireError:
     return WireError("internal", f"{type(error).__name__}: {error}")
 
 
-def _as_wire_error(_: Request, error: Exception) -> Response:
-    raise _wire_error(error)
+def _as_problem(request: Request, error: Exception) -> Response:
+    """The problem of an error that the routing found; for a method that a route lacks, with the methods it has."""
+    headers = {}
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        matching = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+        headers["Allow"] = ", ".join(sorted({method for route in matching for method in route.methods or ()}))
+    return _problem_response(_wire_error(error), headers)
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Logs an error inside the block, which ends the block only."""
+    try:
+        yield
+    except Exception:
+        logger.exception(what)
+
+
+async def _clean_regularly(service: Service) -> None:
+    while True:
+        await asyncio.sleep(CLEAN_EVERY)
+        with _logged("The data folder cannot be cleaned"):
+            await run_in_threadpool(clean, service.store, service.jobs, service.settings.storage_limit)
 
 
 # ---------------------------------------------------------------------------------------------- waiting

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import FastAPI
+
+from ad_service.service.security import OPEN_PATHS
 from blender_addon import wire
-from blender_addon.wire import JobKind, JobStatus, KindDocument
+from blender_addon.wire import JobKind, JobStatus, KindDocument, ModelEntry
 
 LONGEST_WAIT = 60.0
 """Seconds, the limit of one long poll."""
@@ -47,14 +50,25 @@ class Capabilities:
     models: tuple[Model, ...]
     kinds: tuple[KindDocument, ...]
     limits: Limits
+    packages: dict[str, str]
+    """Versions of the packages that results and defects depend on."""
 
 
 @dataclass(frozen=True)
 class JobList:
+    """Jobs, the newest first; `next` is the value of `before` for the jobs before them, or None."""
+
     jobs: tuple[JobStatus, ...]
+    next: str | None = None
 
 
-def _job_schema(kind: JobKind) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ModelList:
+    models: tuple[ModelEntry, ...]
+
+
+def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:
+    """The body of a job; with `any_size` its sides need not be multiples."""
     sha = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     return {
         "title": kind.name,
@@ -67,7 +81,12 @@ def _job_schema(kind: JobKind) -> dict[str, Any]:
             "parameters": {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": {p.name: p.schema() for p in kind.parameters},
+                "properties": {
+                    p.name: {"type": "number", "description": p.help}
+                    if any_size and p.name in ("width", "height")
+                    else p.schema()
+                    for p in kind.parameters
+                },
             },
             "inputs": {
                 "type": "object",
@@ -95,15 +114,44 @@ PROBLEM_RESPONSE: dict[str, Any] = {
     "description": "RFC 9457 problem",
     "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
 }
+_BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+BLOB_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the bytes", "content": _BYTES},
+    206: {"description": "a range of the bytes", "content": _BYTES},
+    304: {"description": "the client has the bytes"},
+}
 BYTES_BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": _BYTES,
     }
 }
-JOB_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"oneOf": [_job_schema(kind) for kind in wire.KINDS.values()]}}},
+JOB_BODY, PLAN_BODY = (
+    {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"oneOf": [_job_schema(kind, any_size=any_size) for kind in wire.KINDS.values()]}
+                }
+            },
+        }
     }
-}
+    for any_size in (False, True)
+)
+
+
+def with_token(app: FastAPI) -> None:
+    """Declares the token in the application's schema; security.py enforces it for all routes but OPEN_PATHS."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make()
+        document["components"].setdefault("securitySchemes", {})["token"] = {"type": "http", "scheme": "bearer"}
+        document["security"] = [{"token": []}]
+        for path in OPEN_PATHS:
+            for operation in document["paths"][path].values():
+                operation["security"] = []
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

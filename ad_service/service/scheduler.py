@@ -28,12 +28,14 @@ class Timeouts:
     """When the scheduler gives up.
 
     A worker whose job does not stop is terminated and then killed this many seconds after the cancel. Waiting jobs fail
-    when every worker has ended at its last `max_failed_starts` starts.
+    when every worker has ended at its last `max_failed_starts` starts, for at least `failing_seconds`: a driver that is
+    updated, or memory that another program has, can be back by then.
     """
 
     terminate: float = 5.0
     kill: float = 10.0
     max_failed_starts: int = 3
+    failing_seconds: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class SlotState:
     """time.monotonic() when the worker was first asked to stop its job."""
     cancel_method: CancelMethod | None = None
     failed_starts: int = 0
+    failing_since: float | None = None
+    """time.monotonic() of the first of the failed starts in a row."""
 
     def release(self) -> None:
         """The worker's job has ended."""
@@ -156,7 +160,7 @@ class Scheduler:
     def _record(self, slot: SlotState, event: Event) -> None:
         """Records what an executor reports of a worker."""
         if isinstance(event, WorkerReady):
-            slot.ready, slot.failed_starts, slot.message = True, 0, ""
+            slot.ready, slot.failed_starts, slot.failing_since, slot.message = True, 0, None, ""
         elif isinstance(event, JobReported):
             self._on_report(slot, event.report)
         else:
@@ -191,6 +195,8 @@ class Scheduler:
     def _on_loss(self, slot: SlotState, event: WorkerLost) -> None:
         """Queues the job again or fails it; fails all waiting jobs when no worker can be started."""
         slot.ready, slot.failed_starts = False, event.failed_starts
+        if slot.failed_starts and slot.failing_since is None:
+            slot.failing_since = time.monotonic()
         slot.message = f"the worker {event.worker} ended {event.reason} and is started again"
         if event.job is not None:
             if event.received:
@@ -199,7 +205,9 @@ class Scheduler:
                 self._jobs.unclaim(event.job)
             slot.release()
         failed_starts = min(slot.failed_starts for slot in self._slots.values())
-        if failed_starts >= self._timeouts.max_failed_starts:
+        now = time.monotonic()
+        failing = min(now - (one.failing_since or now) for one in self._slots.values())
+        if failed_starts >= self._timeouts.max_failed_starts and failing >= self._timeouts.failing_seconds:
             slot.message = f"the worker ended {event.reason} at {failed_starts} starts: {event.last_line}"
             self._jobs.fail_waiting(
                 WireError("device-unavailable", slot.message, worker=event.worker, failed_starts=failed_starts)

@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
+import logging
 import socket
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from ad_service.service.connections import ADMITTED
 from blender_addon import wire
 from blender_addon.wire import WireError
+
+logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -22,6 +29,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN_PATHS = ("/v1/health",)
 """Routes without a token: their response only shows that the service runs."""
+
+FREE_FAILURES = 10
+"""Wrong tokens in a minute that are answered at once; each further one is answered later, at most MAX_DELAY seconds."""
+DELAY_STEP, MAX_DELAY = 0.1, 2.0
 
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -41,19 +52,39 @@ class Guard:
         self._names = {*_LOOPBACK_NAMES, host.lower()}
         if self._beyond_loopback:
             self._names.add(socket.gethostname().lower())
+        self._failures: deque[float] = deque(maxlen=FREE_FAILURES + round(MAX_DELAY / DELAY_STEP))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        try:
+            self._check(scope["path"], headers)
+        except WireError as error:
+            client = (scope.get("client") or ("an unknown address",))[0]
+            logger.info("Refused %s %.200r from %s: %.200s", scope["method"], scope["path"], client, error.detail)
+            if error.code == "unauthorized":
+                await asyncio.sleep(self._delay())
+            raise
+        if scope["path"] not in OPEN_PATHS:
+            scope[ADMITTED] = True
+        await self._app(scope, _limit_body(receive, headers, _max_bytes(scope["path"])), send)
+
+    def _check(self, path: str, headers: dict[bytes, bytes]) -> None:
         self._check_host(headers.get(b"host", b"").decode("latin-1"))
         for name in (b"origin", b"sec-fetch-site"):
             if name in headers:
                 raise WireError("forbidden", f"the request has the header {name.decode()!r}, which web pages send")
-        if scope["path"] not in OPEN_PATHS:
+        if path not in OPEN_PATHS:
             self._check_token(headers.get(b"authorization", b""))
-        await self._app(scope, _limit_body(receive, headers, _max_bytes(scope["path"])), send)
+
+    def _delay(self) -> float:
+        """Seconds that the response to a wrong token waits; the right token never waits."""
+        now = time.monotonic()
+        self._failures.append(now)
+        recent = sum(now - failure < 60.0 for failure in self._failures)
+        return DELAY_STEP * max(0, recent - FREE_FAILURES)
 
     def _check_host(self, host: str) -> None:
         name, _, port = host.lower().rpartition(":")

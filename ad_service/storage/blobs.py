@@ -5,13 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from ad_service.storage.files import atomic_writer, disk_errors, remove_drafts
 from blender_addon.wire import SHA256, WireError
+
+_CHUNK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class BlobFile:
+    """A blob on the disk: its name, its size in bytes, and when it was last used, in seconds since 1970."""
+
+    sha: str
+    size: int
+    used: float
 
 
 class BlobStore:
@@ -33,12 +45,11 @@ class BlobStore:
         return self.folder / sha[:2] / sha
 
     def has(self, sha: str) -> bool:
-        """Whether the blob exists. Asking marks it as used, so that `prune` keeps it."""
-        try:
-            os.utime(self.path(sha))
-        except FileNotFoundError:
-            return False
-        return True
+        """Whether the blob exists. Asking marks it as used, where the file system can be written."""
+        path = self.path(sha)
+        with suppress(OSError):
+            os.utime(path)
+        return path.is_file()
 
     def require(self, sha: str, what: str) -> Path:
         """The path of an existing blob; `what` describes it in the error.
@@ -56,9 +67,24 @@ class BlobStore:
         """
         data = self.require(sha, "the blob").read_bytes()
         if hashlib.sha256(data).hexdigest() != sha:
-            self.remove(sha)
-            raise WireError("blob-missing", f"the blob {sha} was damaged on the disk of {self.folder}", sha=sha)
+            raise self._damaged(sha)
         return data
+
+    def check(self, sha: str) -> None:
+        """Reads a blob in chunks. One that does not match its sha256 is removed.
+
+        Raises: WireError `blob-missing`.
+        """
+        digest = hashlib.sha256()
+        with self.require(sha, "the blob").open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        if digest.hexdigest() != sha:
+            raise self._damaged(sha)
+
+    def _damaged(self, sha: str) -> WireError:
+        self.remove(sha)
+        return WireError("blob-missing", f"the blob {sha} was damaged on the disk of {self.folder}", sha=sha)
 
     def put(self, data: bytes) -> str:
         """Stores the bytes and returns their sha256."""
@@ -72,6 +98,25 @@ class BlobStore:
         with suppress(OSError):
             self.path(sha).unlink()
 
+    def remove_unused(self, sha: str, seconds: float) -> int:
+        """Deletes a blob that nobody used for some seconds; returns the bytes that this frees."""
+        with suppress(OSError):
+            stat = self.path(sha).stat()
+            if stat.st_mtime <= time.time() - seconds:
+                self.path(sha).unlink()
+                return stat.st_size
+        return 0
+
+    def files(self) -> list[BlobFile]:
+        """Every blob, the one that was used longest ago first."""
+        found = []
+        for path in self.folder.glob("??/*"):
+            with suppress(OSError):
+                stat = path.stat()
+                if SHA256.fullmatch(path.name) and path.is_file():
+                    found.append(BlobFile(path.name, stat.st_size, stat.st_mtime))
+        return sorted(found, key=lambda file: file.used)
+
     @contextmanager
     def writer(self, sha: str) -> Iterator[BlobWriter]:
         """Receives a blob in chunks. It appears when the block ends; an error leaves no trace.
@@ -80,25 +125,16 @@ class BlobStore:
 
         Raises: WireError `blob-mismatch` for other bytes than `sha` names, `disk-full`.
         """
+        with suppress(OSError):
+            self.path(sha).rmdir()  # an empty folder with the blob's name, which nobody but an error can have made
         with disk_errors(self.folder), atomic_writer(self.path(sha), keep_in_use=True, durable=True) as file:
             writer = BlobWriter(file)
             yield writer
             writer.check(sha)
 
-    def prune(self, keep: Container[str], older_than: float) -> int:
-        """Removes blobs that `keep` does not contain and nobody used for `older_than` seconds; returns their number.
-
-        Drafts left by an interrupted write are removed in the same way.
-        """
-        limit = time.time() - older_than
-        removed = sum(remove_drafts(folder, older_than) for folder in [self.folder, *self.folder.glob("??")])
-        for path in self.folder.glob("??/*"):
-            with suppress(OSError):
-                is_blob = SHA256.fullmatch(path.name) and path.name not in keep
-                if is_blob and path.stat().st_mtime < limit:
-                    path.unlink()
-                    removed += 1
-        return removed
+    def remove_drafts(self, older_than: float) -> int:
+        """Removes drafts that interrupted writes left and nobody wrote to for some seconds; returns their number."""
+        return sum(remove_drafts(folder, older_than) for folder in [self.folder, *self.folder.glob("??")])
 
 
 class BlobWriter:

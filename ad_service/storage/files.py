@@ -29,8 +29,9 @@ def atomic_writer(
         mode: permissions of the file, less the process's umask.
         keep_in_use: leave an existing file in place where Windows cannot replace it because a program reads it. For
             files whose name determines their content.
-        durable: write the content to the disk before the file appears, so that it survives a power failure.
+        durable: write content, name and new folders to the disk, so that the file survives a power failure.
     """
+    new_folders = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{_DRAFT}{uuid.uuid4().hex}")
     try:
@@ -38,23 +39,37 @@ def atomic_writer(
             yield file
             file.flush()
             if durable:
-                _sync(file)
+                _sync(file.fileno())
         try:
             draft.replace(path)
         except PermissionError:
             if not (keep_in_use and path.exists()):
                 raise
+        if durable:
+            for folder in dict.fromkeys((path.parent, *(folder.parent for folder in new_folders))):
+                _sync_folder(folder)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def _sync(file: BinaryIO) -> None:
+def _sync(descriptor: int) -> None:
     """fsync, where the file system has it."""
     try:
-        os.fsync(file.fileno())
+        os.fsync(descriptor)
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Writes the names in a folder to the disk; Windows has no such operation and does it by itself."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_drafts(folder: Path, older_than: float = 0.0) -> int:

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,10 @@ DROP TABLE old_jobs;
 }
 """SQL that turns the schema of a version into the present one. Version 0 is an empty file."""
 
+_LAST_NUMBER = 2**63 - 1
+_INCREMENTAL = 2
+"""The value of SQLite's `auto_vacuum` with which `compact` can return pages of removed jobs to the disk."""
+
 Listener = Callable[[str], None]
 
 
@@ -84,9 +88,10 @@ class Jobs:
         try:
             self._open(file)
             self.blobs()  # reads every job, so that a damaged one is found now
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+        except (sqlite3.DatabaseError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise RuntimeError(
-                f"{file} cannot be used ({error}); make it writable, or move it away to start with an empty history"
+                f"{file} cannot be used ({type(error).__name__}: {error}); "
+                "make it writable, or move it away to start with an empty history"
             ) from error
 
     def _open(self, file: Path) -> None:
@@ -101,6 +106,10 @@ class Jobs:
             self._db.executescript(f"BEGIN; {script} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;")
             if self._db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("it is damaged")
+            if self._db.execute("PRAGMA auto_vacuum").fetchone() != (_INCREMENTAL,):
+                with suppress(sqlite3.OperationalError):  # a full disk; the file can be used, but does not shrink
+                    self._db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+                    self._db.execute("VACUUM")
 
     def close(self) -> None:
         with self._lock:
@@ -135,11 +144,27 @@ class Jobs:
         """The job's present status. Raises: WireError `not-found`."""
         return _status(self._row(job))
 
-    def newest(self, limit: int = 50) -> list[JobStatus]:
-        """The jobs submitted last, newest first; all of them for a limit of -1."""
+    def newest(self, limit: int = 50, before: str | None = None) -> list[JobStatus]:
+        """The jobs submitted last, newest first; all of them for a limit of -1.
+
+        Args:
+            before: id of a job; only jobs submitted before it are returned.
+
+        Raises: WireError `not-found` if the job `before` does not exist.
+        """
+        number = _LAST_NUMBER if before is None else self._row(before)["number"]
+        query = "SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
         with self._lock:
-            rows = self._db.execute("SELECT * FROM jobs ORDER BY number DESC LIMIT ?", (limit,)).fetchall()
+            rows = self._db.execute(query, (number, limit)).fetchall()
         return [_status(row) for row in rows]
+
+    def active(self) -> list[JobStatus]:
+        """The jobs that wait or run, in the order in which they are run."""
+        with self._lock:
+            states = ", ".join(f"'{state}'" for state in wire.ACTIVE_STATES)
+            rows = self._db.execute(f"SELECT * FROM jobs WHERE state IN ({states}) ORDER BY number").fetchall()
+        statuses = [_status(row) for row in rows]
+        return sorted(statuses, key=lambda status: status.state == "queued")
 
     def cancel(self, job: str) -> JobStatus:
         """Cancels a job: at once if it waits; a running job becomes `canceling`. Other jobs do not change."""
@@ -263,23 +288,52 @@ class Jobs:
                 else:
                     self._requeue(row, changed, "Waiting: the service was stopped", attempt=row["attempt"] + 1)
 
-    def forget(self, keep: int) -> None:
-        """Removes jobs that have ended, except the newest `keep` of them."""
+    def suspend(self) -> None:
+        """When the service stops: queues running jobs again without counting an attempt; ends canceled ones."""
+        with self._change() as changed:
+            for row in self._db.execute("SELECT * FROM jobs WHERE state IN ('running', 'canceling')").fetchall():
+                if row["state"] == "canceling":
+                    self._end(row["id"], changed, "canceled", "Canceled")
+                else:
+                    self._requeue(row, changed, "Waiting: the service was stopped")
+
+    def forget(self, keep: int) -> int:
+        """Removes jobs that have ended, except the newest `keep` of them; returns how many it removed."""
         with self._change():
-            self._db.execute(
-                "DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE state IN ('succeeded', 'failed',"
-                " 'canceled') ORDER BY number DESC LIMIT -1 OFFSET ?)",
+            return self._db.execute(
+                f"DELETE FROM jobs WHERE number IN (SELECT number FROM jobs WHERE state IN {wire.FINAL_STATES}"
+                " ORDER BY number DESC LIMIT -1 OFFSET ?)",
                 (keep,),
-            )
+            ).rowcount
+
+    def delete(self, job: str) -> JobStatus:
+        """Removes a job that has ended and returns its last status; its blobs stay.
+
+        Raises: WireError `not-found`, or `conflict` for a job that waits or runs.
+        """
+        with self._change():
+            status = self.get(job)
+            if not status.final:
+                raise WireError("conflict", f"job {job} is {status.state}, so that it cannot be deleted", job=job)
+            self._db.execute("DELETE FROM jobs WHERE id = ?", (job,))
+            return status
+
+    def ended_before(self, seconds: float) -> list[str]:
+        """The ids of jobs that ended more than some seconds ago, the oldest first."""
+        query = f"SELECT id FROM jobs WHERE state IN {wire.FINAL_STATES} AND updated < ? ORDER BY number"
+        with self._lock:
+            return [row["id"] for row in self._db.execute(query, (time.time() - seconds,)).fetchall()]
 
     def blobs(self) -> set[str]:
         """The sha256 of every input, output and preview in the record."""
-        used: set[str] = set()
-        for status in self.newest(limit=-1):
-            used.update(status.request["inputs"].values())
-            used.update(status.result.outputs.values() if status.result else ())
-            used.update([status.preview] if status.preview else ())
-        return used
+        return set().union(*(blobs_of(status) for status in self.newest(limit=-1)))
+
+    def compact(self) -> None:
+        """Returns the disk space of removed jobs."""
+        with self._lock, _disk_full(self.file):
+            self._db.executescript(
+                "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);"
+            )  # execute frees 1 page
 
     @contextmanager
     def listener(self, listener: Listener) -> Iterator[None]:
@@ -366,8 +420,22 @@ def _disk_full(file: Path) -> Iterator[None]:
         raise
 
 
+def blobs_of(status: JobStatus) -> set[str]:
+    """The sha256 of a job's inputs, outputs and preview."""
+    outputs = status.result.outputs.values() if status.result else ()
+    return {*status.request["inputs"].values(), *outputs, *([status.preview] if status.preview else [])}
+
+
 def _status(row: sqlite3.Row) -> JobStatus:
     document = {name: row[name] for name in row.keys()}  # noqa: SIM118  a Row iterates over its values
     for name in ("request", "result", "problem"):
-        document[name] = json.loads(document[name]) if document[name] is not None else None
+        document[name] = _document(document[name]) if document[name] is not None else None
     return JobStatus.parse(document)
+
+
+def _document(text: str) -> Any:
+    """A JSON document; half characters, which no response can contain, become question marks."""
+    document = json.loads(text)
+    if "\\ud" in text:
+        document = json.loads(json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"))
+    return document

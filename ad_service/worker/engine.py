@@ -14,9 +14,23 @@ Read = Callable[[str], bytes]
 """The bytes of a picture by its sha256; raises WireError `blob-missing`."""
 
 
-Phase = Literal["", "read", "load", "start", "denoise", "fit-decoder", "decode", "sharpen", "measure", "write"]
-"""The stage of a job; empty if the engine does not say. `read`, `load` and `write` are the worker's, the others those
-of the core (core.pipeline.request.Phase)."""
+Phase = Literal[
+    "",
+    "read",
+    "fit",
+    "load",
+    "prepare",
+    "encode",
+    "start",
+    "denoise",
+    "fit-decoder",
+    "decode",
+    "sharpen",
+    "measure",
+    "write",
+]
+"""The stage of a job; empty if the engine does not say. `read`, `fit`, `load` and `write` are the worker's, the others
+those of the core (core.pipeline.request.Phase)."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +79,6 @@ class Engine(Protocol):
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         """The steps of a job, which return its outcome. `read` returns the bytes of an input."""
         ...
+
+    def release(self) -> None:
+        """Frees what is kept for a next job, such as loaded models."""

@@ -9,7 +9,7 @@ import io
 import json
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from ad_service.core.steps import checkpoint
 from blender_addon import wire
 from blender_addon.wire import WireError
 
@@ -27,15 +28,22 @@ JOB_CHUNK = "texture-distiller"
 LARGE_PIXELS = 2048 * 2048
 """Above this many pixels a PNG is compressed at a faster level."""
 
+BAND_PIXELS = 2**20
+"""Pixels that are converted at once: a whole picture at once took up to 29 bytes a pixel, 7.7 GB for the largest."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """sRGB pixels (h, w, 3), upright, and notes for the artist on what was lost in the conversion."""
+    """sRGB pixels (h, w, 3), upright, and notes for the artist on what was lost in the conversion.
+
+    `opaque` (h, w) says which pixels are at least half opaque; None if all are fully opaque.
+    """
 
     pixels: Pixels
     notes: tuple[str, ...] = ()
+    opaque: npt.NDArray[np.bool_] | None = None
 
 
 def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
@@ -49,15 +57,8 @@ def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
             if getattr(opened, "n_frames", 1) > 1:
                 notes.append(f"{name} contains {opened.n_frames} pictures; the first is used")  # type: ignore[attr-defined]
             opened.load()
-            image: Image.Image = ImageOps.exif_transpose(opened)
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            image = _scale_gray(name, image, notes)
-        if image.has_transparency_data:
-            image = _remove_alpha(name, image, notes)
-        profile = image.info.get("icc_profile")
-        if profile and role == "color":
-            image = _to_srgb(name, image, profile, notes)
-        return Decoded(np.asarray(image.convert("RGB"), np.uint8), tuple(notes))
+            ImageOps.exif_transpose(opened, in_place=True)
+        return Decoded(_rgb(name, opened, role, notes), tuple(notes), _opaque(opened))
 
 
 def check_size(name: str, pixels: Pixels, smallest: int) -> None:
@@ -71,13 +72,22 @@ def check_size(name: str, pixels: Pixels, smallest: int) -> None:
         )
 
 
-def encode_png(pixels: Pixels, document: Mapping[str, Any]) -> bytes:
-    """A PNG of pixels (h, w, 3) that contains the document. The same input gives the same bytes."""
+def encode_png(pixels: Pixels, document: Mapping[str, Any], pixels_per_meter: float | None = None) -> bytes:
+    """A PNG of pixels (h, w, 3) that contains the document, and the size of its pixels (pHYs) if it is known.
+
+    The same input gives the same bytes.
+    """
     info = PngImagePlugin.PngInfo()
     info.add_itxt(JOB_CHUNK, json.dumps(document, sort_keys=True, ensure_ascii=False))
     buffer = io.BytesIO()
     large = pixels.shape[0] * pixels.shape[1] > LARGE_PIXELS
-    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=info, compress_level=3 if large else 6)
+    Image.fromarray(pixels).save(
+        buffer,
+        "PNG",
+        pnginfo=info,
+        compress_level=3 if large else 6,
+        **({} if pixels_per_meter is None else {"dpi": (pixels_per_meter * 0.0254,) * 2}),
+    )
     return buffer.getvalue()
 
 
@@ -147,51 +157,103 @@ def _opened(name: str, data: bytes, formats: tuple[str, ...]) -> Iterator[Image.
 
 
 def _check_size(name: str, width: int, height: int) -> None:
-    if width * height > wire.MAX_PICTURE_PIXELS:
+    if max(width, height) > wire.MAX_PICTURE_SIDE:
         raise WireError(
             "invalid-image",
-            f"{name} is {width}x{height} pixels; {wire.MAX_PICTURE_PIXELS:,} pixels is the limit",
+            f"{name} is {width}x{height} pixels; {wire.MAX_PICTURE_SIDE} pixels a side is the limit",
             picture=name,
         )
 
 
-def _scale_gray(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
+def _rgb(name: str, image: Image.Image, role: wire.Role, notes: list[str]) -> Pixels:
+    """The pixels (h, w, 3) of an image of any mode, converted in bands of rows."""
+    convert = _conversion(name, image, role, notes)
+    pixels = np.empty((*image.size[::-1], 3), np.uint8)
+    for y, band in _bands(image):
+        pixels[y : y + band.height] = convert(band)
+    return pixels
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in bands of at most BAND_PIXELS, each with its first row."""
+    width, height = image.size
+    rows = max(1, BAND_PIXELS // width)
+    for y in range(0, height, rows):
+        checkpoint()
+        yield y, image.crop((0, y, width, min(y + rows, height)))
+
+
+def _conversion(
+    name: str, image: Image.Image, role: wire.Role, notes: list[str]
+) -> Callable[[Image.Image], npt.NDArray[np.uint8]]:
+    """A function from bands (h, w) of the image to sRGB pixels (h, w, 3), or (h, w, 1) of gray."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _gray_conversion(name, image, notes)
+    profile = image.info.get("icc_profile")
+    opaque = _without_alpha if image.has_transparency_data else lambda band: band
+    to_srgb = (
+        _srgb_conversion(name, opaque(image.crop((0, 0, 1, 1))).mode, profile, notes)
+        if (profile and role == "color")
+        else lambda band: band
+    )
+    return lambda band: np.asarray(to_srgb(opaque(band)).convert("RGB"), np.uint8)
+
+
+def _gray_conversion(name: str, image: Image.Image, notes: list[str]) -> Callable[[Image.Image], npt.NDArray[np.uint8]]:
     """Gray of 16 or 32 bits, or float in [0, 1], scaled to 8 bits."""
-    values = np.asarray(image)
-    if image.mode == "F":
+    if image.mode != "F":
+        full = 65535.0 if image.mode != "I" or image.getextrema()[1] <= 65535 else 2.0**31 - 1  # type: ignore[operator]
+        return lambda band: _to_uint8(np.asarray(band).astype(np.float64) * (255.0 / full))
+
+    def of_floats(band: Image.Image) -> npt.NDArray[np.uint8]:
+        values = np.asarray(band)
         if not np.isfinite(values).all():
             raise WireError("invalid-image", f"{name} contains NaN or infinity", picture=name)
-        scaled = values * 255.0
-        if values.min() < 0 or values.max() > 1:
-            notes.append(f"{name} has values outside of 0 to 1, which were clipped")
-    else:
-        full = 65535.0 if values.max() <= 65535 else 2.0**31 - 1
-        scaled = values.astype(np.float64) * (255.0 / full)
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+        note = f"{name} has values outside of 0 to 1, which were clipped"
+        if (values.min() < 0 or values.max() > 1) and note not in notes:
+            notes.append(note)
+        return _to_uint8(values * 255.0)
+
+    return of_floats
 
 
-def _remove_alpha(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    image = image.convert("RGBA")
-    lowest, _ = image.getchannel("A").getextrema()
-    if lowest != 255:
-        notes.append(f"the transparency of {name} is ignored")
-    image = image.convert("RGB")
-    image.info["icc_profile"] = profile
-    return image
+def _to_uint8(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
+    pixels: npt.NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None]
+    return pixels
 
 
-def _to_srgb(name: str, image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+def _opaque(image: Image.Image) -> npt.NDArray[np.bool_] | None:
+    """`Decoded.opaque`, converted in bands of rows."""
+    if not image.has_transparency_data:
+        return None
+    opaque, lowest = np.empty(image.size[::-1], bool), 255
+    for y, band in _bands(image):
+        alpha = np.asarray(band.convert("RGBA").getchannel("A"))
+        lowest = min(lowest, int(alpha.min()))
+        opaque[y : y + band.height] = alpha >= 128
+    return None if lowest == 255 else opaque
+
+
+def _without_alpha(band: Image.Image) -> Image.Image:
+    """The colors of a band, also where it is transparent."""
+    return band.convert("RGBA").convert("RGB")
+
+
+def _srgb_conversion(name: str, mode: str, profile: bytes, notes: list[str]) -> Callable[[Image.Image], Image.Image]:
+    """A function that converts a band of a mode from a color profile to sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "srgb" in ImageCms.getProfileDescription(source).lower():
-            return image
-        if image.mode in ("P", "1"):
-            image = image.convert("RGB")
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+            return lambda band: band
+        mode = "RGB" if mode in ("P", "1") else mode
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError):
         notes.append(f"the color profile of {name} cannot be read and is ignored")
-        return image
-    assert converted is not None  # only inPlace returns None
-    return converted
+        return lambda band: band
+
+    def convert(band: Image.Image) -> Image.Image:
+        converted = ImageCms.applyTransform(band if band.mode == mode else band.convert(mode), transform)
+        assert converted is not None  # only inPlace returns None
+        return converted
+
+    return convert

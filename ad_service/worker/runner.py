@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import torch
 from torch import Tensor
 
 from ad_service import __version__
-from ad_service.core import LabelMaps, Model, RestyleRequest, Result, SynthesizeRequest, from_uint8, labels
+from ad_service.core import LabelMaps, Model, RestyleRequest, Result, SynthesizeRequest, from_uint8, labels, to_uint8
 from ad_service.core import Step as CoreStep
 from ad_service.core.backbone import devices, loading
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.pictures import parts
+from ad_service.core.pipeline import exemplar
+from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job
 from ad_service.core.pipeline.restyle import restyle
 from ad_service.core.pipeline.synthesize import synthesize
@@ -31,6 +35,8 @@ from ad_service.worker import protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, encode_png, encode_preview
+from ad_service.worker.inputs import picture_notes, result_size, size_of_content, swatch_notes
+from ad_service.worker.swatch import PreparedSwatch, prepare_swatch
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
 from blender_addon.wire.colors import region_of_color
@@ -40,16 +46,13 @@ FREE_FOR_ANOTHER = 0.4
 """Most models kept loaded, and the part of the memory that must be free to keep more than one."""
 
 COMMON_FIELDS = (
-    *("seed", "scale", "even_light", "preset", "detail"),
+    *("seed", "even_light", "preset", "detail"),
     *("strength", "steps", "iterations", "learning_rate", "content_weight"),
 )
 """Parameters that are fields of every request under the same name."""
 
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 """Parts of a RuntimeError when memory is out: CPU allocator, Apple's and NVIDIA's drivers, cuBLAS and cuDNN."""
-
-Parameters = Mapping[str, Any]
-Pictures = Mapping[str, Pixels]
 
 
 class Runner:
@@ -82,28 +85,66 @@ class Runner:
         """Run a job. `files` has the file names of its pictures where known, for the result's PNG."""
         kind = wire.KINDS[request.kind]
         with core_errors():
-            yield Step(0.0, "Reading the pictures", phase="read")
-            decoded = {name: _decode(kind.picture(name), read(sha)) for name, sha in request.inputs.items()}
-            pictures = {name: picture.pixels for name, picture in decoded.items()}
-            notes = tuple(note for one in decoded.values() for note in one.notes)
-            if request.kind in MAP_RECIPES:
-                yield Step(0.1, "Computing the map", phase="start")
-                image = MAP_RECIPES[request.kind](request.parameters, pictures)
-                yield Step(1.0, "Writing the picture", phase="write")
-                return Outcome({"image": encode_png(image, _document(request, None, {}, files or {}))}, {}, notes)
-            yield Step(0.0, f"Loading the model {request.parameters['model']}", phase="load")
-            model = self._model(request.parameters["model"], request.parameters["precision"])
-            recipe = RECIPES[request.kind]
-            result = yield from self._repeatably(lambda: recipe(model, request.parameters, pictures, self._decoders))
+            decoded: dict[str, Decoded] = {}
+            for name, sha in request.inputs.items():
+                yield Step(0.0, f"Reading the {name}", phase="read")
+                decoded[name] = _decode(kind.picture(name), read(sha))
+            if request.kind == wire.SUGGEST_REGIONS.name:
+                yield Step(0.1, "Dividing the swatch", phase="start")
+                swatch, made = None, _Made(_parts(decoded["swatch"].pixels, request.parameters["parts"]))
+            else:
+                swatch, made = yield from self._from_prepared(request, decoded)
             yield Step(1.0, "Writing the picture", phase="write")
-            of_device = () if self._not_repeatable is None else (self._not_repeatable,)
-            metrics = {name: float(value) for name, value in result.metrics.items() if math.isfinite(value)}
-            document = _document(request, model, metrics, files or {})
-            return Outcome(
-                {"image": encode_png(result.color.numpy(), document)},
-                metrics,
-                notes + model.notes + result.notes + of_device,
-            )
+            metrics = {name: float(value) for name, value in made.metrics.items() if math.isfinite(value)}
+            notes = picture_notes(decoded, request.parameters)
+            if swatch is not None:
+                metrics["scale"] = swatch.scale
+                if swatch.pixels_per_meter is not None:
+                    metrics["pixels_per_meter"] = swatch.pixels_per_meter
+                notes += swatch_notes(swatch)
+            document = _document(request, made, swatch, metrics, files or {})
+            resolution = None if swatch is None else swatch.pixels_per_meter
+            return Outcome({"image": encode_png(made.pixels, document, resolution)}, metrics, notes + made.notes)
+
+    def _from_prepared(
+        self, request: JobRequest, decoded: Mapping[str, Decoded]
+    ) -> Generator[Step, None, tuple[PreparedSwatch, _Made]]:
+        """Fits the swatch to the result and makes the picture from it."""
+        yield Step(0.0, "Measuring the swatch", phase="fit")
+        size = result_size(request.parameters, size_of_content(decoded))
+        regions = decoded["regions"].pixels if "regions" in decoded else None
+        swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions)
+        if request.kind == wire.PREPARE.name:
+            yield Step(0.5, "Preparing the swatch", phase="prepare")
+            return swatch, _Made(_lit_and_scaled(swatch, request.parameters["even_light"]))
+        return swatch, (yield from self._texture(request, size, swatch, decoded))
+
+    def _texture(
+        self, request: JobRequest, size: tuple[int, int], swatch: PreparedSwatch, decoded: Mapping[str, Decoded]
+    ) -> Generator[Step, None, _Made]:
+        """Loads the model and runs the recipe of the job kind."""
+        parameters = request.parameters
+        yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
+        model = self._model(parameters["model"], parameters["precision"])
+        inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
+        recipe = RECIPES[request.kind]
+        result = yield from self._repeatably(lambda: recipe(model, inputs, self._decoders))
+        of_device = () if self._not_repeatable is None else (self._not_repeatable,)
+        made_with = {
+            "torch": str(torch.__version__),
+            "device": model.device.type,
+            "model": model.name,
+            "model_sha256": model.digest,
+            "precision": str(model.dtype).removeprefix("torch."),
+        }
+        return _Made(result.color.numpy(), result.metrics, model.notes + result.notes + of_device, made_with)
+
+    def release(self) -> None:
+        """Frees the loaded models and their memory on the device."""
+        self._loaded.clear()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
         """Retries without deterministic algorithms if an operation has no deterministic kernel on this device."""
@@ -136,80 +177,88 @@ class Runner:
 # ---------------------------------------------------------------------------------------------- job kinds
 
 
-def _synthesize(model: Model, parameters: Parameters, pictures: Pictures, decoders: Decoders) -> Job:
+@dataclass(frozen=True)
+class _Inputs:
+    """What a job is made from: its parameters, the size (width, height) of its result, and its pictures."""
+
+    parameters: Mapping[str, Any]
+    size: tuple[int, int]
+    swatch: PreparedSwatch
+    pictures: Mapping[str, Pixels]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The pixels (h, w, 3) of a result, its metrics and notes, and what it was made with."""
+
+    pixels: Pixels
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    made_with: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _synthesize(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
     request = SynthesizeRequest(
-        **_common(parameters, pictures),
-        height=parameters["height"],
-        width=parameters["width"],
-        method=parameters["method"],
-        start=parameters["start"],
-        maps=_label_maps(pictures),
+        **_common(inputs),
+        method=inputs.parameters["method"],
+        start=inputs.parameters["start"],
+        maps=_label_maps(inputs),
     )
     return synthesize(model, request, decoders)
 
 
-def _restyle(model: Model, parameters: Parameters, pictures: Pictures, decoders: Decoders) -> Job:
-    content = pictures["content"]
-    check_size("content", content, wire.MIN_PICTURE_SIDE)
-    height, width = (
-        parameters[name] or wire.RESTYLE.parameter(name).value.nearest(side)
-        for name, side in zip(("height", "width"), content.shape, strict=False)
-    )
+def _restyle(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
     request = RestyleRequest(
-        **_common(parameters, pictures),
-        height=height,
-        width=width,
-        method=parameters["method"],
-        content=from_uint8(content),
+        **_common(inputs),
+        method=inputs.parameters["method"],
+        content=from_uint8(inputs.pictures["content"]),
     )
     return restyle(model, request, decoders)
 
 
-RECIPES: dict[str, Callable[[Model, Parameters, Pictures, Decoders], Job]] = {
-    "synthesize": _synthesize,
-    "restyle": _restyle,
-}
-"""For each job kind: its request from the contract's parameters and pictures, and its recipe."""
+RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {"synthesize": _synthesize, "restyle": _restyle}
+"""For each job kind that makes a texture: its request from the contract's parameters and pictures, and its recipe."""
 
 
-def _suggest_regions(parameters: Parameters, pictures: Pictures) -> Pixels:
-    check_size("swatch", pictures["swatch"], wire.MIN_PICTURE_SIDE)
-    found = parts.parts(pictures["swatch"], parameters["parts"])
-    image: Pixels = np.array(parts.PALETTE, np.uint8)[found.numpy()]
+def _parts(swatch: Pixels, count: int) -> Pixels:
+    """The region map (h, w, 3) of a swatch with `count` parts."""
+    check_size("swatch", swatch, wire.MIN_PICTURE_SIDE)
+    image: Pixels = np.array(parts.PALETTE, np.uint8)[parts.parts(swatch, count).numpy()]
     return image
 
 
-MAP_RECIPES: dict[str, Callable[[Parameters, Pictures], Pixels]] = {"suggest_regions": _suggest_regions}
-"""For each job kind that needs no model: a function that returns the pixels (h, w, 3) of its result."""
-
-
-def _common(parameters: Parameters, pictures: Pictures) -> dict[str, Any]:
-    """The fields that all requests have, but for the size."""
-    swatch = pictures["swatch"]
-    check_size("swatch", swatch, wire.MIN_PICTURE_SIDE)
+def _common(inputs: _Inputs) -> dict[str, Any]:
+    """The fields that all requests have."""
+    parameters = inputs.parameters
     return {
-        "swatch": from_uint8(swatch),
+        "swatch": from_uint8(inputs.swatch.pixels),
+        "width": inputs.size[0],
+        "height": inputs.size[1],
+        "scale": inputs.swatch.remaining_scale,
         "tile_y": "y" in parameters["tile"],
         "tile_x": "x" in parameters["tile"],
         **{p.name: p.given(parameters[p.name]) for p in wire.COMMON if p.name in COMMON_FIELDS},
     }
 
 
-def _label_maps(pictures: Pictures) -> LabelMaps | None:
+def _label_maps(inputs: _Inputs) -> LabelMaps | None:
     """The layout in the regions' labels, and the regions (h, w) at the swatch's size; None without a layout."""
-    if "layout" not in pictures:
+    if inputs.swatch.regions is None or "layout" not in inputs.pictures:
         return None
-    regions = labels.snap(pictures["regions"], "regions")
-    height, width = regions.labels.shape
-    h, w = pictures["swatch"].shape[:2]
-    if abs(height * w - width * h) > max(height * w, width * h) / 50:
-        raise WireError(
-            "invalid-labels",
-            f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})",
-            picture="regions",
-        )
-    layout = labels.match(pictures["layout"], regions.palette, region_of_color)
+    regions = labels.snap(inputs.swatch.regions, "regions")
+    layout = labels.match(inputs.pictures["layout"], regions.palette, region_of_color)
+    h, w = inputs.swatch.pixels.shape[:2]
     return LabelMaps(layout, labels.condense(regions.labels, h, w), regions.palette)
+
+
+def _lit_and_scaled(swatch: PreparedSwatch, even_light: float) -> Pixels:
+    """The prepared swatch as the core scales and lights it before it is encoded, (h, w, 3)."""
+    picture = from_uint8(swatch.pixels)
+    scale = exemplar.scale_of(picture, swatch.remaining_scale, wire.MIN_PICTURE_SIDE)
+    regions = None
+    if swatch.regions is not None:
+        regions = labels.condense(labels.snap(swatch.regions, "regions").labels, scale.height, scale.width)
+    return to_uint8(exemplar.scaled_and_lit(picture, scale, even_light, regions, PipelineOptions())).numpy()
 
 
 # ---------------------------------------------------------------------------------------------- from one to the other
@@ -230,21 +279,19 @@ def _encoded(preview: Callable[[], Tensor] | None) -> Callable[[], bytes] | None
 
 
 def _document(
-    request: JobRequest, model: Model | None, metrics: Mapping[str, float], files: Mapping[str, str]
+    request: JobRequest,
+    made: _Made,
+    swatch: PreparedSwatch | None,
+    metrics: Mapping[str, float],
+    files: Mapping[str, str],
 ) -> dict[str, Any]:
-    """What is stored in the result's PNG: the job, which `run` repeats, and what it was made with."""
-    made_with = {wire.SERVICE_NAME: __version__, "torch": str(torch.__version__)}
-    if model is not None:
-        made_with |= {
-            "device": model.device.type,
-            "model": model.name,
-            "model_sha256": model.digest,
-            "precision": str(model.dtype).removeprefix("torch."),
-        }
+    """What is stored in the result's PNG: the job, which `run` repeats, what it used, and what it was made with."""
+    used = swatch and {"crop": list(swatch.used), "scale": swatch.scale, "sentence": swatch.sentence}
     return {
         **request.document(),
         "files": dict(files),
-        "made_with": made_with,
+        **({"used": used} if used else {}),
+        "made_with": {wire.SERVICE_NAME: __version__, **made.made_with},
         "metrics": dict(metrics),
     }
 

@@ -18,8 +18,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -37,11 +37,14 @@ PREVIEW_EVERY = 0.5
 KEPT_PREVIEWS = 8
 """Newest previews of a job that are kept, for clients that are slow to fetch them; long jobs make thousands."""
 
+IDLE_SECONDS = 600.0
+"""Without a job for this long, the worker frees the models, which a render or another program may need room for."""
+
 _PR_SET_PDEATHSIG = 1
 
 
-class CanceledError(Exception):
-    """The job was canceled."""
+class CanceledError(BaseException):
+    """The job was canceled. Not an Exception, so that no handler of errors inside of the job takes it for one."""
 
 
 class Worker:
@@ -60,8 +63,16 @@ class Worker:
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         self._send(self._engine.ready())
         while True:
-            self._run_job(self._jobs.get())
+            self._run_job(self._next_job())
             self._send(self._engine.ready())
+
+    def _next_job(self) -> protocol.Run:
+        """Waits for the next job; after IDLE_SECONDS the engine frees its memory for other programs."""
+        try:
+            return self._jobs.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            self._engine.release()
+            return self._jobs.get()
 
     def _listen(self) -> None:
         for line in self._commands:
@@ -100,7 +111,7 @@ class Worker:
             self._canceled.discard(command.job)
 
     def _run_steps(self, job: str, steps: Steps) -> Outcome:
-        """Runs an engine's steps, sends progress and stores previews. Raises: CanceledError between two steps."""
+        """Runs an engine's steps, sends progress and stores previews. Raises: CanceledError soon after a cancel."""
         clock = Clock()
         previews: deque[str] = deque()
 
@@ -110,18 +121,29 @@ class Worker:
 
         def on_step(step: Step) -> None:
             if step.preview is not None and clock.preview_is_due():
-                previews.append(self._store.put(step.preview()))
+                with _printed_disk_errors():
+                    previews.append(self._store.put(step.preview()))
                 clock.preview_was_made()
                 if len(previews) > KEPT_PREVIEWS and (oldest := previews.popleft()) not in previews:
                     self._store.remove(oldest)
-            if clock.progress_is_due():
+            if clock.progress_is_due(step):
                 newest = previews[-1] if previews else None
                 seconds_left = clock.seconds_left(step)
                 self._send(protocol.Progress(job, step.fraction, step.message, seconds_left, newest, step.phase))
             check_canceled()
 
         check_canceled()
-        return run_steps(steps, on_step)
+        return run_steps(steps, on_step, check_canceled)
+
+
+@contextmanager
+def _printed_disk_errors() -> Iterator[None]:
+    """Prints an error of the disk, which ends the block only: a job does not fail because of a preview."""
+    try:
+        yield
+    except (OSError, WireError) as error:
+        with suppress(OSError):
+            print(f"A preview cannot be stored: {error}", file=sys.stderr, flush=True)
 
 
 class Clock:
@@ -130,6 +152,7 @@ class Clock:
     def __init__(self) -> None:
         self._start: tuple[float, float] | None = None
         self._next_progress = self._next_preview = self._preview_started = 0.0
+        self._phase: str | None = None
 
     def preview_is_due(self) -> bool:
         self._preview_started = time.monotonic()
@@ -140,11 +163,12 @@ class Clock:
         now = time.monotonic()
         self._next_preview = now + max(PREVIEW_EVERY, 9.0 * (now - self._preview_started))
 
-    def progress_is_due(self) -> bool:
+    def progress_is_due(self, step: Step) -> bool:
+        """Whether a step is sent: the first of each phase always is, since the next one may be minutes away."""
         now = time.monotonic()
-        if now < self._next_progress:
+        if now < self._next_progress and step.phase == self._phase:
             return False
-        self._next_progress = now + PROGRESS_EVERY
+        self._next_progress, self._phase = now + PROGRESS_EVERY, step.phase
         return True
 
     def seconds_left(self, step: Step) -> float | None:

@@ -105,32 +105,14 @@ def make_scene() -> None:
     scene.world = world
 
 
-def path_layout(side: int) -> np.ndarray:
-    """Labels (side, side): 0 on a winding path that tiles vertically, 1 beside it."""
-    y, x = np.meshgrid((np.arange(side) + 0.5) / side, (np.arange(side) + 0.5) / side, indexing="ij")
-    middle = 0.5 + 0.16 * np.sin(2 * np.pi * y) + 0.03 * np.sin(6 * np.pi * y + 1)
-    width = 0.21 + 0.025 * np.sin(4 * np.pi * y + 2) + 0.012 * np.sin(14 * np.pi * y)
-    return (np.abs(x - middle) > width).astype(int)
-
-
 # -- the job --------------------------------------------------------------------------------------------------------
 
 
-def submit_job(regions: ModuleType, size: int) -> None:
-    """Sets the panel's properties as an artist would, and submits the job."""
-    settings = bpy.context.scene.distill
-    bpy.ops.distill.picture_from_material()
-    settings.image_regions = bpy.data.images.load(str(EXAMPLES / "cobbles_regions.png"))
-    bpy.ops.distill.regions_from_map(picture="regions")
-    for region in settings.regions:
-        region.name = "Moss" if region.color[1] > region.color[0] else "Stone"
-    stone = next(index for index, region in enumerate(settings.regions) if region.name == "Stone")
-    output = settings.parameters_synthesize
+def submit_job(size: int) -> None:
+    """Loads the example with its regions and its layout, and submits the job."""
+    bpy.ops.distill.example()
+    output = bpy.context.scene.distill.parameters_synthesize
     output.width, output.height, output.seed = size, size, 7
-    bpy.ops.distill.layout_new()
-    labels = path_layout(settings.image_layout.size[0])
-    regions.assign(bpy.context.scene, "layout", np.where(labels == 0, stone, 1 - stone))
-    settings.use_layout = True
     bpy.ops.distill.run()
 
 
@@ -187,12 +169,10 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
 
     package = addon_package(given.extension)
-    regions, session, image_io = (
-        importlib.import_module(f"{package}.scene.{name}") for name in ("regions", "session", "image_io")
-    )
+    session, image_io = (importlib.import_module(f"{package}.scene.{name}") for name in ("session", "image_io"))
     make_scene()
     bpy.ops.distill.connect()
-    submit_job(regions, given.size)
+    submit_job(given.size)
     wait_for_result(session)
     save_pictures(image_io, given.out)
     render(given.out / "path_model.png")

@@ -1,7 +1,7 @@
 """Makes the example swatch: cobbles and moss, modeled from noise and rendered by Cycles, without a photograph.
 
-Run with a Python that has bpy: `python make_swatch.py [FOLDER]`. Writes cobbles.png, the swatch, and
-cobbles_regions.png, its region map of stone and moss. Both are CC0.
+Run with a Python that has bpy: `python make_swatch.py [FOLDER]`. Writes cobbles.png, the swatch, cobbles_regions.png,
+its region map of stone and moss, and cobbles_layout.png, a layout in their colors. All are CC0.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 SIDE = 448  # pixels of the swatch
+LAYOUT_SIDE = 512
 EDGE = 1.06  # the ground reaches from -EDGE to EDGE, the camera sees -1 to 1
 GRID = 1200  # vertices of the ground along a side
 STONES = 10  # cobbles along a side of the picture
@@ -192,9 +193,22 @@ def draw_regions(path: Path) -> None:
     _, _, moss = ground(x, y)
     for _ in range(3):  # a blur that removes parts of a few pixels
         moss = np.mean([np.roll(moss, (i, j), (0, 1)) for i in (-2, 0, 2) for j in (-2, 0, 2)], 0)
-    colors = np.where(moss[..., None] > 0.5, np.array(MOSS_COLOR), np.array(STONE_COLOR)) / 255
-    pixels = np.concatenate([colors, np.ones((SIDE, SIDE, 1))], -1).astype(np.float32)
-    image = bpy.data.images.new("regions", SIDE, SIDE)
+    save_labels(path, moss > 0.5)
+
+
+def draw_layout(path: Path) -> None:
+    """Draws the layout: stone on a winding path that tiles, moss beside it."""
+    y, x = np.meshgrid(*[(np.arange(LAYOUT_SIDE) + 0.5) / LAYOUT_SIDE] * 2, indexing="ij")
+    middle = 0.5 + 0.16 * np.sin(2 * np.pi * y) + 0.03 * np.sin(6 * np.pi * y + 1)
+    width = 0.21 + 0.025 * np.sin(4 * np.pi * y + 2) + 0.012 * np.sin(14 * np.pi * y)
+    save_labels(path, (np.abs(x - middle) > width)[::-1])
+
+
+def save_labels(path: Path, moss: NDArray[np.bool_]) -> None:
+    """Saves a label map (height, width), bottom row first."""
+    colors = np.where(moss[..., None], np.array(MOSS_COLOR), np.array(STONE_COLOR)) / 255
+    pixels = np.concatenate([colors, np.ones((*moss.shape, 1))], -1).astype(np.float32)
+    image = bpy.data.images.new("labels", moss.shape[1], moss.shape[0])
     image.pixels.foreach_set(pixels.ravel())
     image.file_format = "PNG"
     image.filepath_raw = str(path)
@@ -207,6 +221,7 @@ def main() -> None:
     add_ground()
     add_leaves()
     draw_regions(folder / "cobbles_regions.png")
+    draw_layout(folder / "cobbles_layout.png")
     photograph(folder / "cobbles.png")
 
 

@@ -1,6 +1,6 @@
 """A background thread that talks HTTP, so that Blender's main thread never waits. No bpy.
 
-The main thread queues commands (`connect`, `submit`, `watch`, `cancel`) and takes the resulting events with
+The main thread queues commands (`connect`, `submit`, `watch`, `cancel`, `plan`) and takes the resulting events with
 `take_events`, from a timer, a script or a test. A job that was submitted or watched ends with exactly one `JobEnded`,
 unless `close` comes first.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,12 @@ OTHER_SERVICE_SECONDS = 3.0
 """How long to keep looking after a started service exits: it does so if another one has locked the data folder."""
 READY_SECONDS = 180.0
 """Timeout until the service's worker knows its device."""
+REFRESH_SECONDS = 2.0
+"""Interval of requests for the active jobs and the models, while jobs run or models are downloaded."""
+STATUS_SECONDS = 10.0
+"""Interval of requests for the status of a ready service while jobs run."""
+MAX_RESTARTS = 3
+"""How often a service that stops under jobs is started again until the artist does something."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,30 @@ class JobEnded:
     error: wire.WireError | None = None
 
 
+@dataclass(frozen=True)
+class PlanReceived:
+    """The answer to a request of a plan; `key` is the caller's name of that request."""
+
+    key: Hashable
+    plan: wire.Plan | None = None
+    error: wire.WireError | None = None
+
+
+@dataclass(frozen=True)
+class QueueChanged:
+    """The jobs of all clients that wait or run, in the order in which they are run."""
+
+    jobs: tuple[wire.JobStatus, ...]
+
+
+@dataclass(frozen=True)
+class ModelsChanged:
+    """The models that the service has, downloads or can download; an error if a download could not begin."""
+
+    models: tuple[wire.ModelEntry, ...]
+    error: wire.WireError | None = None
+
+
 Event = (
     ServiceFound
     | ServiceStarting
@@ -105,6 +135,9 @@ Event = (
     | JobWaiting
     | PreviewReceived
     | JobEnded
+    | PlanReceived
+    | QueueChanged
+    | ModelsChanged
 )
 PictureSource = Callable[[], bytes]
 """Returns a picture's bytes. Called on the thread, so that encoding does not block the interface."""
@@ -134,6 +167,13 @@ class BackgroundThread:
         self._client: client.Client | None = None
         self._watched: dict[str, _WatchedJob] = {}
         self._unreachable_since: float | None = None
+        self._plan_wanted: Hashable = None
+        self._started = False
+        self._restarts = 0
+        self._refreshed = self._status_time = 0.0
+        self._status: client.ServiceStatus | None = None
+        self._queue_known: tuple[wire.JobStatus, ...] = ()
+        self._models: tuple[wire.ModelEntry, ...] = ()
 
     # ---------------------------------------------------------------------- called on the main thread
 
@@ -164,6 +204,21 @@ class BackgroundThread:
     def cancel(self, job: str) -> None:
         self._queue(lambda: self._cancel(job), job)
 
+    def plan(
+        self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
+    ) -> None:
+        """Request the plan of a job from the service, which is not started. A later call replaces one that waits."""
+        self._plan_wanted = key
+        self._queue(lambda: self._plan(key, kind, parameters, pictures))
+
+    def fetch_model(self, name: str, token: str, address: client.ServiceAddress, may_start: bool = False) -> None:
+        """Begin the download of a model; `token` is the artist's own token of the hub, or empty."""
+        self._queue(lambda: self._change_models(address, may_start, lambda c: c.fetch_model(name, token)))
+
+    def cancel_model(self, name: str, address: client.ServiceAddress) -> None:
+        """End the download of a model."""
+        self._queue(lambda: self._change_models(address, False, lambda c: c.cancel_model(name)))
+
     def take_events(self) -> list[Event]:
         """The events since the last call, oldest first. Never waits."""
         events: list[Event] = []
@@ -193,7 +248,8 @@ class BackgroundThread:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                command, job = self._commands.get(not self._watched, IDLE_SECONDS if self._client else None)
+                command, job = self._commands.get(not self._watched, self._idle_seconds())
+                self._restarts = 0
             except queue.Empty:
                 command, job = self._poll_jobs if self._watched else self._check_service, None
             try:
@@ -205,6 +261,13 @@ class BackgroundThread:
                 self._fail(job, wire.WireError("internal", problem))
         if self._client is not None:
             self._client.close()
+
+    def _idle_seconds(self) -> float | None:
+        """How long to wait for a command while no job is watched."""
+        if self._client is None:
+            return None
+        downloading = any(model.state == "downloading" for model in self._models)
+        return REFRESH_SECONDS if downloading or self._queue_known else IDLE_SECONDS
 
     def _send(self, event: Event) -> None:
         self._events.put(event)
@@ -234,8 +297,40 @@ class BackgroundThread:
                 raise
             found, status = self._start_service()
         self._client = found
-        self._send(ServiceFound(self._wait_until_ready(found, status)))
+        self._set_status(self._wait_until_ready(found, status))
+        self._refresh(found)
         return found
+
+    def _set_status(self, status: client.ServiceStatus) -> None:
+        self._status, self._status_time = status, time.monotonic()
+        self._send(ServiceFound(status))
+
+    def _refresh(self, service: client.Client) -> None:
+        """Report the active jobs and the models where they changed."""
+        self._refreshed = time.monotonic()
+        if (jobs := service.active_jobs()) != self._queue_known:
+            self._queue_known = jobs
+            self._send(QueueChanged(jobs))
+        if (found := service.models()) != self._models:
+            self._models = found
+            self._send(ModelsChanged(found))
+
+    def _change_models(
+        self,
+        address: client.ServiceAddress,
+        may_start: bool,
+        change: Callable[[client.Client], tuple[wire.ModelEntry, ...]],
+    ) -> None:
+        """Report the models after a change, or why it was refused."""
+        self._set_address(address)
+        service = self._checked_service(may_start)
+        try:
+            self._models = change(service)
+            self._send(ModelsChanged(self._models))
+        except wire.WireError as error:
+            if error.code in SERVICE_ERRORS:
+                raise
+            self._send(ModelsChanged(self._models, error))
 
     def _start_service(self) -> tuple[client.Client, client.ServiceStatus]:
         """Start the service and wait until it responds; raises WireError if it does not."""
@@ -246,7 +341,9 @@ class BackgroundThread:
         while time.monotonic() < end and not self._closing.wait(0.3):
             try:
                 found = client.find(self._address)
-                return found, found.status()
+                status = found.status()
+                self._started = True
+                return found, status
             except wire.WireError as error:
                 if error.code != "service-unreachable":
                     raise
@@ -261,7 +358,8 @@ class BackgroundThread:
     def _check_service(self) -> None:
         """Report the status of the service, which has no jobs of ours."""
         if self._client is not None:
-            self._send(ServiceFound(self._client.status()))
+            self._set_status(self._client.status())
+            self._refresh(self._client)
 
     def _wait_until_ready(self, found: client.Client, status: client.ServiceStatus) -> client.ServiceStatus:
         """The status once the worker knows its device, or the last one after READY_SECONDS or with a new command."""
@@ -281,7 +379,10 @@ class BackgroundThread:
     def _forget_client(self) -> None:
         if self._client is not None:
             self._client.close()
-        self._client = None
+        self._client = self._status = None
+        if self._queue_known:
+            self._queue_known = ()
+            self._send(QueueChanged(()))
 
     def _submit(
         self,
@@ -300,6 +401,21 @@ class BackgroundThread:
             inputs[name] = service.upload(source())
         request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
         self._on_submitted(job, service.submit(job, request))
+
+    def _plan(
+        self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
+    ) -> None:
+        if key != self._plan_wanted:
+            return
+        try:
+            service = self._service()
+            inputs = {name: service.upload(source()) for name, source in pictures.items()}
+            request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
+            self._send(PlanReceived(key, service.plan(request)))
+        except wire.WireError as error:
+            if error.code in SERVICE_ERRORS:
+                raise
+            self._send(PlanReceived(key, error=error))
 
     def _resubmit(self, job: str, request: Mapping[str, Any], address: client.ServiceAddress) -> None:
         self._set_address(address)
@@ -336,6 +452,7 @@ class BackgroundThread:
             return
         if job in self._watched:
             self._on_status(job, status)
+        self._refresh(self._service())
 
     def _poll_jobs(self) -> None:
         """Request the status of every watched job. Waits for a change of the first one only."""
@@ -344,6 +461,12 @@ class BackgroundThread:
             jobs = list(self._watched)
             for job in jobs[1:]:
                 self._poll_job(service, job, 0.0)
+            now = time.monotonic()
+            ready = self._status is not None and self._status.ready
+            if now - self._status_time > (STATUS_SECONDS if ready else REFRESH_SECONDS):
+                self._set_status(service.status())
+            if now - self._refreshed > REFRESH_SECONDS:
+                self._refresh(service)
             if jobs and self._commands.empty() and jobs[0] in self._watched:
                 self._poll_job(service, jobs[0], POLL_SECONDS)
         except wire.WireError as error:
@@ -360,8 +483,17 @@ class BackgroundThread:
             self._fail(job, error)
 
     def _on_unreachable(self, error: wire.WireError) -> None:
-        """Try to reconnect until the timeout is over, then fail all watched jobs."""
+        """Start the service again if it was started from here, or try to reconnect; after the timeout fail all jobs."""
         self._forget_client()
+        if error.code == "service-unreachable" and self._may_restart():
+            self._restarts += 1
+            for job in self._watched:
+                self._send(JobWaiting(job, "The service stopped and is started again"))
+            try:
+                self._start_service()
+                return
+            except wire.WireError as failure:
+                error = failure
         now = time.monotonic()
         if self._unreachable_since is None:
             self._unreachable_since = now
@@ -374,6 +506,9 @@ class BackgroundThread:
         self._send(ServiceLost(error))
         for job in list(self._watched):
             self._fail(job, error)
+
+    def _may_restart(self) -> bool:
+        return self._started and self._address.restart and not self._address.url and self._restarts < MAX_RESTARTS
 
     def _on_status(self, job: str, status: wire.JobStatus) -> None:
         """Report a status with a new revision, and download the pictures that it names."""

@@ -13,22 +13,24 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
+import requests.auth
 
 from .. import wire
 from ..wire.errors import LocalError
+from ..wire.runtime import read_runtime
 
-RUNTIME_FILE = "runtime.json"
-"""Written by a running service into its data folder: url, token, pid."""
 LAUNCH_FILE = "launch.json"
 """Written by the installer into the data folder: {"executable": "/path/to/ad-service"}."""
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 15.0
+PLAN_SECONDS = 60.0
+"""Seconds that a plan may take: the service decodes and measures the pictures."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,14 @@ class ServiceAddress:
     data_dir: str = ""
     executable: str = ""
     url: str = ""
-    token: str = ""
+    token: str = field(default="", repr=False)
+    """The token of the service at `url`. It is sent to that address only."""
     online: bool = False
     """Whether Blender allows other hosts than this machine (`bpy.app.online_access`)."""
+    plain: bool = False
+    """Whether another machine may be used over http, which sends token and pictures unencrypted."""
+    restart: bool = False
+    """Whether a service that was started from here is started again when it stops under a job."""
 
     @property
     def folder(self) -> Path:
@@ -56,6 +63,8 @@ class ServiceStatus:
     device: str = ""
     models: tuple[str, ...] = ()
     version: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions of Python, torch and others in the service."""
 
 
 # ---------------------------------------------------------------------------------------------- find and start
@@ -93,10 +102,11 @@ def normal_url(text: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a url is on this machine: `localhost`, 127.x.x.x or ::1."""
+    """Whether a url is on this machine: `localhost`, 127.x.x.x, ::1, or 0.0.0.0."""
     host = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ip = ipaddress.ip_address(host)
+        return ip.is_loopback or ip.is_unspecified  # a service that listens everywhere announces 0.0.0.0
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 
@@ -104,20 +114,41 @@ def is_loopback(url: str) -> bool:
 def find(address: ServiceAddress) -> Client:
     """A client for the service at an address, which may not be running.
 
-    A url of the address comes first; otherwise url and token are those of `runtime.json` in the data folder.
-    Raises WireError if neither has a url, LocalError if the url is another machine and `online` is False.
+    A url of the address comes first; otherwise url and token are those of `runtime.json` in the data folder, if the
+    service that wrote it still runs. The token of that file goes to the url in it and nowhere else.
+
+    Raises WireError if neither has a url, LocalError if the url is another machine that may not be used.
     """
-    runtime = _read_json(address.folder / RUNTIME_FILE)
-    url = address.url or str(runtime.get("url", ""))
-    if not url:
+    runtime = read_runtime(address.folder) or {}
+    here = str(runtime.get("url", ""))
+    if not (address.url or here):
         raise wire.WireError("service-unreachable", f"The service is not running (data folder {address.folder})")
-    url = normal_url(url)
-    if not is_loopback(url) and not address.online:
+    url = normal_url(address.url or here)
+    _check_allowed(url, address)
+    token = str(runtime.get("token", "")) if here and url == normal_url(here) else ""
+    return Client(url, (address.token or token) if address.url else token)
+
+
+def is_announced(address: ServiceAddress) -> bool:
+    """Whether a service of this machine has announced itself in the data folder, and still runs."""
+    return not address.url and read_runtime(address.folder) is not None
+
+
+def _check_allowed(url: str, address: ServiceAddress) -> None:
+    """Raises LocalError if a url is another machine and Blender or the artist has not allowed that."""
+    if is_loopback(url):
+        return
+    if not address.online:
         raise LocalError(
             "service-unreachable",
             f"{url} is another machine; allow that in Blender's preferences (System, Allow Online Access)",
         )
-    return Client(url, address.token or str(runtime.get("token", "")))
+    if url.startswith("http://") and not address.plain:
+        raise LocalError(
+            "service-unreachable",
+            f"{url} is another machine without encryption, so others could read the token and the pictures; "
+            "use an address with https, or turn on Allow Unencrypted in the add-on's preferences",
+        )
 
 
 def executable_of(address: ServiceAddress) -> str:
@@ -131,7 +162,7 @@ def start(address: ServiceAddress) -> subprocess.Popen[bytes]:
     if address.data_dir:
         command += ["--data-dir", str(address.folder)]
     try:
-        address.folder.mkdir(parents=True, exist_ok=True)
+        address.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (address.folder / "start.log").open("wb") as log:
             return subprocess.Popen(
                 command,
@@ -183,16 +214,15 @@ class Client:
     def __init__(self, url: str, token: str = "") -> None:
         self.url = normal_url(url)
         self._session = requests.Session()
-        self._session.headers["Authorization"] = f"Bearer {token}"
-        # no proxy and no credentials of .netrc for requests to this machine
-        self._session.trust_env = not is_loopback(self.url)
+        self._session.auth = _Bearer(token)  # also keeps credentials of .netrc out
+        self._session.trust_env = not is_loopback(self.url)  # no proxy for requests to this machine
 
     def close(self) -> None:
         self._session.close()
 
     def status(self) -> ServiceStatus:
         """The service's version, device and models, and whether its worker is ready."""
-        health = self._json("GET", "/v1/health")
+        health = self._json("GET", "/v1/health", auth=_Bearer(""))  # another program must not get the token
         if health.get("service") != wire.SERVICE_NAME:
             raise wire.WireError("service-unreachable", f"The program at {self.url} is not {wire.SERVICE_NAME}")
         if health.get("wire") != wire.VERSION:
@@ -202,14 +232,14 @@ class Client:
             )
         capabilities = self._json("GET", "/v1/capabilities")
         models = tuple(_model_name(m) for m in capabilities.get("models", ()))
-        version = str(health.get("version", ""))
+        version, packages = str(health.get("version", "")), dict(capabilities.get("packages", {}))
         try:
             ready = self._json("GET", "/v1/ready")
         except wire.WireError as error:
             if error.code in ("service-unreachable", "unauthorized"):
                 raise
-            return ServiceStatus(self.url, False, error.detail, models, version)
-        return ServiceStatus(self.url, bool(ready.get("ready", True)), _device_line(ready), models, version)
+            return ServiceStatus(self.url, False, error.detail, models, version, packages)
+        return ServiceStatus(self.url, bool(ready.get("ready", True)), _device_line(ready), models, version, packages)
 
     def upload(self, data: bytes) -> str:
         """Upload bytes unless the service has them; returns their sha256."""
@@ -229,6 +259,14 @@ class Client:
             raise wire.WireError("blob-mismatch", f"The checksum of the downloaded picture {sha[:12]} does not match")
         return data
 
+    def plan(self, request: wire.JobRequest) -> wire.Plan:
+        """What a job with these uploaded pictures would use and make. Sizes need not be multiples; they are rounded."""
+        document = self._json("POST", "/v1/plan", json=request.document(), timeout=PLAN_SECONDS)
+        try:
+            return wire.Plan.parse(document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise wire.WireError("version-mismatch", f"The service sent a plan of another form: {error}") from error
+
     def submit(self, job: str, request: wire.JobRequest) -> wire.JobStatus:
         """Submit a job under a uuid. Idempotent: a second call with the same arguments changes nothing."""
         return _parse_status(self._json("PUT", f"/v1/jobs/{job}", json=request.document()))
@@ -240,6 +278,24 @@ class Client:
 
     def cancel(self, job: str) -> wire.JobStatus:
         return _parse_status(self._json("POST", f"/v1/jobs/{job}/cancel"))
+
+    def active_jobs(self) -> tuple[wire.JobStatus, ...]:
+        """The jobs of all clients that wait or run, in the order in which they are run."""
+        listed = self._json("GET", "/v1/jobs", params={"active": "true"})
+        return tuple(_parse_status(job) for job in listed.get("jobs", ()))
+
+    def models(self) -> tuple[wire.ModelEntry, ...]:
+        """The models that the service has, downloads or can download."""
+        return _parse_models(self._json("GET", "/v1/models"))
+
+    def fetch_model(self, name: str, token: str = "") -> tuple[wire.ModelEntry, ...]:
+        """Begin the download of a model; `token` is the artist's own token of the hub, for models that need one."""
+        headers = {wire.HUB_TOKEN_HEADER: token} if token else {}
+        return _parse_models(self._json("PUT", f"/v1/models/{quote(name)}", headers=headers))
+
+    def cancel_model(self, name: str) -> tuple[wire.ModelEntry, ...]:
+        """End the download of a model, or remove the message about a failed one."""
+        return _parse_models(self._json("POST", f"/v1/models/{quote(name)}/cancel"))
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         response = self._request(method, path, **options)
@@ -261,6 +317,10 @@ class Client:
         except requests.Timeout as error:
             raise wire.WireError(
                 "service-unreachable", f"The service at {self.url} did not respond within {timeout:g} seconds"
+            ) from error
+        except requests.exceptions.SSLError as error:
+            raise wire.WireError(
+                "service-unreachable", f"The certificate of {self.url} is not trusted by this machine"
             ) from error
         except (requests.RequestException, UnicodeError) as error:
             raise wire.WireError("service-unreachable", f"The service at {self.url} does not respond") from error
@@ -291,6 +351,25 @@ class Client:
             "service-unreachable",
             f"The program at {self.url} is not the service (status {response.status_code}: {words!r})",
         )
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Adds the token to a request; nothing if it is empty."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _parse_models(document: Mapping[str, Any]) -> tuple[wire.ModelEntry, ...]:
+    try:
+        return tuple(wire.ModelEntry.parse(model) for model in document["models"])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise wire.WireError("version-mismatch", f"The service sent models of another form: {error}") from error
 
 
 def _model_name(model: Any) -> str:

@@ -4,6 +4,9 @@ Blender's undo restores datablocks and the pixels of its own strokes, but not pi
 nevertheless changed in place, since screens, the canvas and the undo steps of strokes refer to its datablock. The scene
 stores which of our changes its map shows, undo reverts that, and a handler then writes the pixels that belong to it:
 those that the change began with after an undo, those that it ended with after a redo. Strokes in between are Blender's.
+
+The undo of the first stroke after a change is wrong, however: Blender stores a stroke from where the stroke before it
+ended, so that the change is lost in the tiles of the stroke. The handler finds such tiles and writes the change again.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from . import image_io, properties
 
 MAX_BYTES = 1 << 29
 """Memory for the pixels of all steps. The oldest are dropped first; undo then leaves the map as it is."""
+TILE = 64
+"""Side in pixels of the tiles in which Blender stores strokes, counted from the lower left corner."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,18 @@ class Runs:
 
 
 class History:
-    """The pixels of each map at its changes: by image and step, when the step was left and when it was entered."""
+    """The pixels of each map at its changes.
+
+    Attributes:
+        left, entered: by image and step, the pixels when the step was left, and when it was entered.
+        stroked: the pixels at the end of the last stroke before the step was entered, if there was one.
+        shown: the step that each image shows.
+    """
 
     def __init__(self) -> None:
         self.left: OrderedDict[tuple[int, str], Runs] = OrderedDict()
         self.entered: OrderedDict[tuple[int, str], Runs] = OrderedDict()
+        self.stroked: dict[tuple[int, str], Runs] = {}
         self.shown: dict[int, str] = {}
         self._prefix = uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
@@ -59,14 +71,20 @@ class History:
     def record(self, scene: Scene, picture: str, before: np.ndarray, after: np.ndarray) -> None:
         """Records a change of a map from packed pixels (height, width) to others, and begins a new step."""
         image = getattr(scene.distill, f"image_{picture}").session_uid
-        self.left[image, getattr(scene.distill, f"step_{picture}")] = Runs.of(before)
+        old = getattr(scene.distill, f"step_{picture}")
+        self.left[image, old] = Runs.of(before)
         step = f"{self._prefix} {next(self._numbers)}"
+        entered = self.entered.get((image, old))
+        if entered is None or entered.shape != before.shape or (entered.packed() != before).any():
+            self.stroked[image, step] = self.left[image, old]
+        elif (image, old) in self.stroked:
+            self.stroked[image, step] = self.stroked[image, old]
         self.entered[image, step] = Runs.of(after)
         setattr(scene.distill, f"step_{picture}", step)
         self.shown[image] = step
         while sum(r.nbytes for r in (*self.left.values(), *self.entered.values())) > MAX_BYTES and len(self.left) > 1:
             self.left.popitem(last=False)
-            self.entered.popitem(last=False)
+            self.stroked.pop(self.entered.popitem(last=False)[0], None)
 
     def restore(self, scene: Scene, picture: str, undone: bool) -> None:
         """Writes the pixels of the step that the scene is in after undo or redo, if the image shows another step."""
@@ -75,11 +93,40 @@ class History:
             return
         step = getattr(scene.distill, f"step_{picture}")
         if self.shown.get(image.session_uid, step) == step:
+            if undone and _is_painted():
+                self._restore_under_stroke(image, step)
             return
         runs = (self.left if undone else self.entered).get((image.session_uid, step))
         if runs is not None and runs.shape == tuple(image.size)[::-1]:
             image_io.write_packed(image, runs.packed())
         self.shown[image.session_uid] = step
+
+    def _restore_under_stroke(self, image: Image, step: str) -> None:
+        """Writes a step's pixels again if the undo of a stroke has replaced tiles of them by those before the step."""
+        after, before = self.entered.get((image.session_uid, step)), self.stroked.get((image.session_uid, step))
+        if after is None or before is None or not after.shape == before.shape == tuple(image.size)[::-1]:
+            return
+        now, entered = image_io.pixels_of(image, "map").view("<u4")[..., 0], after.packed()
+        lost = _tiles(now != entered)
+        if lost.any() and not (lost & _tiles(now != before.packed())).any():
+            image_io.write_packed(image, entered)
+
+
+def _is_painted() -> bool:
+    """Whether a stroke may be undone: in Texture Paint, or with an Image Editor in paint mode."""
+    if bpy.context.mode == "PAINT_TEXTURE":
+        return True
+    areas = [area for window in bpy.context.window_manager.windows for area in window.screen.areas]
+    return any(area.type == "IMAGE_EDITOR" and area.spaces.active.ui_mode == "PAINT" for area in areas)
+
+
+def _tiles(places: np.ndarray) -> np.ndarray:
+    """Which of Blender's tiles (rows, columns) contain one of the places (height, width), top row first."""
+    height, width = places.shape
+    padded = np.zeros((-(-height // TILE) * TILE, -(-width // TILE) * TILE), bool)
+    padded[-height:, :width] = places
+    tiles: np.ndarray = np.any(padded.reshape(len(padded) // TILE, TILE, -1, TILE), axis=(1, 3))
+    return tiles
 
 
 _history = History()

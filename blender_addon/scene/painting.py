@@ -260,3 +260,23 @@ def _uv_under(context: Context, thing: Object, at: Vector) -> Vector | None:
                 uvs = [layer.uv[loop].vector.to_3d() for loop in triangle.loops]
                 return barycentric_transform(point, *corners, *uvs).to_2d()
     return None
+
+
+def paste_image(context: Context) -> Image | None:
+    """The image in the clipboard as a packed image; None if there is none. Needs an area."""
+    area = next((a for a in context.screen.areas if a.type == "IMAGE_EDITOR"), context.area)
+    kind, before = area.ui_type, set(bpy.data.images)
+    area.type = "IMAGE_EDITOR"  # Blender pastes into such an editor only
+    shown = area.spaces.active.image
+    try:
+        with context.temp_override(area=area, region=area.regions[-1]):
+            bpy.ops.image.clipboard_paste()
+    except RuntimeError:
+        pass
+    new = next(iter(set(bpy.data.images) - before), None)
+    if area.ui_type != kind:
+        area.spaces.active.image = shown
+        area.ui_type = kind
+    if new is not None:
+        new.pack()
+    return new

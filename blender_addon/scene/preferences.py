@@ -2,7 +2,6 @@
 
 import bpy
 from bpy.props import BoolProperty, StringProperty
-from bpy.types import AddonPreferences, Context
 
 from .. import __package__ as _package
 from ..link import client
@@ -11,10 +10,8 @@ PACKAGE = str(_package)
 """The add-on's package, `bl_ext.user_default.texture_distiller` if it is installed as an extension."""
 
 
-class DistillPreferences(AddonPreferences):
-    """Where the service is. Empty texts mean the installer's values."""
-
-    bl_idname = PACKAGE
+class PreferenceValues:
+    """Where the service is. Empty texts mean the installer's values. `ui/preferences.py` registers and draws them."""
 
     executable: StringProperty(
         name="Program",
@@ -27,26 +24,31 @@ class DistillPreferences(AddonPreferences):
         subtype="DIR_PATH",
     )
     start_automatically: BoolProperty(
-        name="Start Automatically",
-        description="Start the service when a texture is requested and the service is not running",
+        name="Start When Needed",
+        description="Start the service when a texture is requested, and again if it stops while it works",
         default=True,
     )
     url: StringProperty(
         name="Address",
-        description="Address of a service, such as 127.0.0.1:8765. Empty: the address in the data folder",
+        description="Address of a service on another computer, such as https://render.example:8765. "
+        "Empty: the service on this computer",
     )
-    token: StringProperty(name="Token", description="Token of the service at that address", subtype="PASSWORD")
+    token: StringProperty(
+        name="Token", description="Token of the service at that address. It is sent nowhere else", subtype="PASSWORD"
+    )
+    allow_plain: BoolProperty(
+        name="Allow Unencrypted",
+        description="Use another computer without https. Others in the network can read the token and the pictures",
+        default=False,
+    )
+    hub_token: StringProperty(
+        name="Hub Token",
+        description="Your token of the Hugging Face Hub. Only models that ask for a login need it",
+        subtype="PASSWORD",
+    )
 
-    def draw(self, _context: Context) -> None:
-        layout = self.layout
-        layout.use_property_split = True
-        for name in ("executable", "data_dir", "start_automatically", "url", "token"):
-            layout.prop(self, name)
-        found = client.executable_of(service_address())
-        layout.label(text=f"Program: {found}" if found else "Program not found: run the installer, or choose it above")
 
-
-def get() -> DistillPreferences | None:
+def get() -> PreferenceValues | None:
     """The preferences, or None if the package was registered without being enabled as an add-on."""
     addon = bpy.context.preferences.addons.get(PACKAGE)
     return addon.preferences if addon else None
@@ -57,20 +59,25 @@ def service_address() -> client.ServiceAddress:
     online = bool(bpy.app.online_access)
     chosen = get()
     if chosen is None:
-        return client.ServiceAddress(online=online)
+        return client.ServiceAddress(online=online, restart=True)
     return client.ServiceAddress(
         data_dir=bpy.path.abspath(chosen.data_dir),
         executable=bpy.path.abspath(chosen.executable),
         url=chosen.url.strip(),
         token=chosen.token.strip(),
         online=online,
+        plain=chosen.allow_plain,
+        restart=chosen.start_automatically,
     )
+
+
+def hub_token() -> str:
+    """The artist's token of the hub, or an empty text."""
+    chosen = get()
+    return chosen.hub_token.strip() if chosen else ""
 
 
 def may_start() -> bool:
     """Whether the service may be started without asking."""
     chosen = get()
     return chosen is None or chosen.start_automatically
-
-
-classes = (DistillPreferences,)

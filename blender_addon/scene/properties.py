@@ -1,5 +1,6 @@
 """The scene's settings: pictures, regions, and the parameters of every job kind, made from the contract."""
 
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -28,6 +29,8 @@ LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role ==
 LABELS = {
     "content": "Image to Restyle",
     "tile": "Tiling",
+    "real_width": "Real Width (m)",
+    "lens": "Lens Distortion",
     "even_light": "Even Lighting",
     "preset": "Quality",
     "detail": "Sharpening",
@@ -47,6 +50,8 @@ LABELS = {
     "pixels": "In Pixels",
 }
 """Names in the panel that differ from the contract's name with capitals."""
+AUTOMATIC_LABELS = {"scale": "Fit", "real_width": "Unknown"}
+"""What the panel shows in place of an automatic value; “Automatic” otherwise."""
 STORED_CHOICES = {
     "kind": ("synthesize", "restyle"),
     "tile": ("none", "x", "y", "xy"),
@@ -57,7 +62,15 @@ STORED_CHOICES = {
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 """Choices that .blend files of version 0.1.0 store by their index in these tuples. Do not change or extend them."""
-FIRST_VALUES = {"strength": 0.5, "steps": 30, "iterations": 2, "learning_rate": 0.05, "content_weight": 0.25}
+FIRST_VALUES = {
+    "scale": 1.0,
+    "real_width": 1.0,
+    "strength": 0.5,
+    "steps": 30,
+    "iterations": 2,
+    "learning_rate": 0.05,
+    "content_weight": 0.25,
+}
 """Values of automatic parameters when the artist first takes control of them: in the middle of what is useful."""
 
 
@@ -92,7 +105,8 @@ def property_of(parameter: wire.Parameter) -> Any:
     if isinstance(value, wire.Integer):
         return IntProperty(step=value.multiple, **bounds, **common)
     unit = {"subtype": "FACTOR"} if (value.minimum, value.maximum) == (0.0, 1.0) else {}
-    return FloatProperty(precision=4 if 0 < value.minimum < 0.01 else 2, **bounds, **common, **unit)
+    decimals = max(2, math.ceil(-math.log10(value.minimum))) if value.minimum > 0 else 2
+    return FloatProperty(precision=decimals, **bounds, **common, **unit)
 
 
 def group_of(kind: wire.JobKind) -> type[PropertyGroup]:
@@ -207,8 +221,9 @@ def tiles(settings: DistillSettings) -> tuple[bool, bool]:
 
 
 def automatic_parameters(settings: DistillSettings) -> dict[str, wire.Parameter]:
-    """The parameters of the chosen kind that have an automatic value, by name."""
-    return {p.name: p for p in kind_of(settings).parameters if p.automatic is not None}
+    """The numbers among the chosen kind's parameters that have an automatic value, by name."""
+    numbers = [p for p in kind_of(settings).parameters if isinstance(p.value, wire.Integer | wire.Number)]
+    return {p.name: p for p in numbers if p.automatic is not None}
 
 
 def toggle_automatic(settings: DistillSettings, name: str) -> None:
@@ -216,6 +231,17 @@ def toggle_automatic(settings: DistillSettings, name: str) -> None:
     group, parameter = parameters_of(settings), kind_of(settings).parameter(name)
     first = parameter.value.nearest(FIRST_VALUES.get(name, parameter.automatic))
     setattr(group, name, first if getattr(group, name) == parameter.automatic else parameter.automatic)
+
+
+def show_used_values(settings: DistillSettings) -> None:
+    """Sets numbers of the chosen kind to the values that a job uses: 500 pixels to 496, the nearest multiple of 8."""
+    group = parameters_of(settings)
+    for parameter in kind_of(settings).parameters:
+        shown = getattr(group, parameter.name)
+        if isinstance(parameter.value, wire.Integer) and parameter.given(shown) is not None:
+            used = parameter.value.nearest(shown)
+            if used != shown:
+                setattr(group, parameter.name, used)
 
 
 def output_size(settings: DistillSettings) -> tuple[int, int]:

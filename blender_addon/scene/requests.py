@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bpy.types import Image, Scene
+from bpy.app.translations import pgettext_iface as tr
+from bpy.types import Context, Image, Scene
 
 from .. import wire
 from ..link.background import PictureSource
@@ -33,14 +34,20 @@ def missing(scene: Scene) -> str:
     kind = properties.kind_of(settings)
     for picture in kind.pictures:
         if picture.required and getattr(settings, f"image_{picture.name}") is None:
-            return f"Choose the {properties.label(picture.name).lower()} first"
+            return tr("Choose the {} first").format(tr(properties.label(picture.name).lower()))
     if settings.use_layout and properties.takes_layout(settings):
         if len(settings.regions) < 2:
-            return "Add two regions first, or turn off Regions and Layout"
+            return tr("Add two regions first, or turn off Regions and Layout")
         for picture in kind.pictures:
             if picture.role == "labels" and getattr(settings, f"image_{picture.name}") is None:
-                return f"Create the {regions.TITLES[picture.name]} first, or turn off Regions and Layout"
+                title = tr(regions.TITLES[picture.name])
+                return tr("Create the {} first, or turn off Regions and Layout").format(title)
     return ""
+
+
+def warnings(_context: Context) -> list[str]:
+    """What the artist may not expect of the result, known before the run: one sentence each."""
+    return []
 
 
 def drafts(scene: Scene) -> list[JobDraft]:

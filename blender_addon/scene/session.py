@@ -10,23 +10,27 @@ from __future__ import annotations
 import time
 import traceback
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
 import bpy.utils.previews
 from bpy.app.handlers import persistent
+from bpy.app.translations import pgettext_iface as tr
 
 from .. import wire
-from ..link import background
+from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import materials, preferences, properties, results, suggestion
+from . import comparison, materials, preferences, properties, results, suggestion, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
 """How many jobs the journal of a file holds."""
 MAX_PREVIEWS = 200
 """How many previews are kept in memory."""
+NOTICE_SECONDS = 20.0
+"""How long the status bar shows that a result is ready."""
 BLOCKING_OPERATORS = (
     "PAINT_OT_",
     "SCULPT_OT_",
@@ -37,6 +41,19 @@ BLOCKING_OPERATORS = (
     "UV_OT_",
 )
 """Modal operators during which no result is imported, since their undo step is still open."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A text in the status bar until a time of time.monotonic()."""
+
+    text: str
+    until: float
+    icon: str = "CHECKMARK"
+
+    @property
+    def current(self) -> bool:
+        return time.monotonic() < self.until
 
 
 class Session:
@@ -51,6 +68,11 @@ class Session:
         self.error: wire.WireError | None = None
         self.service_message = ""
         self.connecting = False
+        self.queue: tuple[wire.JobStatus, ...] = ()
+        self.models: tuple[wire.ModelEntry, ...] = ()
+        self.notice = Notice("", 0.0)
+        self._looking = False
+        self._unsent: dict[str, JobDraft] = {}
         self._preview_keys: dict[str, str] = {}
         self._previews: bpy.utils.previews.ImagePreviewCollection | None = None
 
@@ -61,19 +83,38 @@ class Session:
         self.connecting, self.error, self.service_message = True, None, "Connecting to the service"
         self.thread.connect(preferences.service_address(), may_start=True)
 
+    def look(self) -> None:
+        """Connect to the service of this machine if it seems to run. It is no error if it does not."""
+        address = preferences.service_address()
+        if client.is_announced(address):
+            self._looking = True
+            self.thread.connect(address)
+
     def submit(self, draft: JobDraft, material: str) -> JobRecord:
         """Submit a job; `material` is the name of the material that gets the result, or empty."""
         record = JobRecord(str(uuid.uuid4()), draft.kind, draft.title, draft.parameters, self.document, material)
         record.message = "Uploading"
         self.records[record.job] = record
+        self._submit(record, draft)
+        return record
+
+    def _submit(self, record: JobRecord, draft: JobDraft) -> None:
+        self._unsent[record.job] = draft
         address, may_start = preferences.service_address(), preferences.may_start()
         self.thread.submit(record.job, draft.kind, draft.parameters, draft.pictures, address, may_start)
-        return record
+
+    def can_retry(self, record: JobRecord) -> bool:
+        """Whether an ended job can run again: its request or its pictures are known."""
+        return bool(record.request) or record.job in self._unsent
 
     def retry(self, record: JobRecord) -> JobRecord:
         """Submit a failed job again, or watch it again if only the service was unreachable."""
         if record.code == "service-unreachable" and record.request:
             return self.watch(record)
+        if record.job in self._unsent:
+            record.state, record.code, record.sentence, record.message = "queued", "", "", "Uploading"
+            self._submit(record, self._unsent[record.job])
+            return record
         del self.records[record.job]
         new = JobRecord(str(uuid.uuid4()), record.kind, record.title, record.parameters, self.document, record.material)
         new.request = record.request
@@ -92,9 +133,23 @@ class Session:
         record.state, record.message = "canceling", "Canceling"
         self.thread.cancel(record.job)
 
+    def cancel_foreign(self, job: str) -> None:
+        """Cancel a job of another program on the same service."""
+        self.thread.cancel(job)
+
+    def fetch_model(self, name: str) -> None:
+        """Begin the download of a model in the service."""
+        address, may_start = preferences.service_address(), preferences.may_start()
+        self.thread.fetch_model(name, preferences.hub_token(), address, may_start)
+
+    def cancel_model(self, name: str) -> None:
+        """End the download of a model, or remove the message about a failed one."""
+        self.thread.cancel_model(name, preferences.service_address())
+
     def remove(self, record: JobRecord) -> None:
         """Remove an ended job from the list."""
         self.records.pop(record.job, None)
+        self._unsent.pop(record.job, None)
         self.downloaded.pop(record.job, None)
         self.save_journal()
 
@@ -111,6 +166,14 @@ class Session:
     def of_other_files(self) -> list[JobRecord]:
         """Jobs of closed files that are active, or whose result was downloaded and not imported."""
         return [r for r in self.records.values() if r.document != self.document]
+
+    def model(self, name: str) -> wire.ModelEntry | None:
+        """The model of a name, ignoring case; None if the service does not know it, or has not been asked."""
+        return next((model for model in self.models if model.name.casefold() == name.casefold()), None)
+
+    def foreign_jobs(self) -> list[wire.JobStatus]:
+        """The jobs of other programs that wait or run on the service."""
+        return [status for status in self.queue if status.id not in self.records]
 
     def busy(self) -> bool:
         """Whether more events are expected, of this file's jobs or of the service."""
@@ -131,16 +194,27 @@ class Session:
         """Update the service's status or the event's job."""
         match event:
             case background.ServiceFound(status):
-                self.status, self.service_message, self.connecting = status, "", False
+                self.status, self.service_message, self.connecting, self._looking = status, "", False, False
                 if self.error is not None and self.error.code in background.SERVICE_ERRORS:
                     self.error = None
+                self._resume_jobs()
             case background.ServiceStarting(message):
                 self.service_message = message
             case background.ServiceLost(error):
-                self.status, self.error, self.service_message, self.connecting = None, error, "", False
+                self.status, self.service_message, self.connecting = None, "", False
+                if not (self._looking and error.code == "service-unreachable"):
+                    self.error = error
+                self._looking = False
+            case background.PlanReceived():
+                swatch.on_plan(event)
+            case background.QueueChanged(jobs):
+                self.queue = jobs
+            case background.ModelsChanged(found, refusal):
+                self._on_models(found, refusal)
             case _ if event.job in self.records:
                 self._on_job_event(self.records[event.job], event)
             case background.JobEnded():
+                comparison.on_end(event)
                 self._on_suggestion(event)
 
     def _on_suggestion(self, event: background.JobEnded) -> None:
@@ -150,10 +224,30 @@ class Session:
         except wire.WireError as error:
             self.show_error(error)
 
+    def _resume_jobs(self) -> None:
+        """Continue the jobs that failed only because the service was not reached."""
+        for record in self.of_this_file():
+            if record.state == "failed" and record.code == "service-unreachable" and self.can_retry(record):
+                self.retry(record)
+
+    def _on_models(self, found: tuple[wire.ModelEntry, ...], refusal: wire.WireError | None) -> None:
+        before = {model.name: model.state for model in self.models}
+        self.models = found
+        for model in found:
+            if model.state == "installed" and before.get(model.name) == "downloading":
+                self.announce(tr("The model {} is installed").format(model.title))
+        if refusal is not None:
+            self.show_error(refusal)
+
+    def announce(self, text: str, icon: str = "CHECKMARK") -> None:
+        """Show a text in the status bar for NOTICE_SECONDS."""
+        self.notice = Notice(text, time.monotonic() + NOTICE_SECONDS, icon)
+
     def _on_job_event(self, record: JobRecord, event: background.Event) -> None:
         match event:
             case background.JobSubmitted(_, request):
                 record.request = request
+                self._unsent.pop(record.job, None)
                 self.save_journal()
             case background.JobProgressed(_, status):
                 if record.state != "canceling" or status.state != "queued":
@@ -171,6 +265,7 @@ class Session:
         record.state, record.fraction, record.seconds_left = event.state, 1.0, None
         if event.error is not None:
             record.fail(event.error)
+            self.announce(tr("{} failed").format(record.title), "ERROR")
         if event.state == "succeeded" and event.status is not None and event.status.result is not None:
             result = event.status.result
             record.metrics, record.notes, record.seconds = dict(result.metrics), result.notes, result.seconds
@@ -187,8 +282,10 @@ class Session:
             self._preview_keys.clear()
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
-        path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
-        self._previews.load(key, str(path), "IMAGE")
+        path.write_bytes(png)  # Blender removes the folder when it exits
+        preview = self._previews.load(key, str(path), "IMAGE")
+        # Reading the sizes loads it now. Blender would load it later in a job that redraws every editor.
+        tuple(preview.icon_size), tuple(preview.image_size)
         self._preview_keys[job] = key
 
     def import_downloaded(self) -> int:
@@ -201,6 +298,7 @@ class Session:
             elif record.document == self.document and not is_modal_operator_running():
                 try:
                     results.import_result(record, self.downloaded.pop(job).pictures)
+                    self.announce(tr("{} is ready").format(record.title))
                 except wire.WireError as error:
                     self.show_error(error)
                 push_undo(f"Import {record.title}")
@@ -259,6 +357,9 @@ def pump() -> int:
         _current.on_event(event)
     if _current.import_downloaded() or events:
         redraw()
+    if (scene := bpy.context.scene) is not None and scene.library is None:
+        swatch.follow(scene)
+        swatch.update_plan(_current.thread, _current.status is not None)
     return len(events)
 
 
@@ -288,13 +389,15 @@ def push_undo(message: str) -> None:
 
 
 def redraw() -> None:
-    """Redraw the sidebars that have the panel. The 3D View itself is redrawn by Blender when its data changes."""
+    """Redraw the sidebars that have the panel, and the status bars. Blender redraws the rest when its data changes."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type in {"VIEW_3D", "IMAGE_EDITOR"}:
+            if area.type in {"VIEW_3D", "IMAGE_EDITOR", "NODE_EDITOR"}:
                 for region in area.regions:
                     if region.type == "UI":
                         region.tag_redraw()
+        if not window.modal_operators:  # a running operator may show a text of its own there
+            window.workspace.status_text_set(None)  # Python has no other way to redraw the status bar
 
 
 def is_modal_operator_running() -> bool:
@@ -308,30 +411,45 @@ def is_modal_operator_running() -> bool:
 
 # ---------------------------------------------------------------------------------------------- called by Blender
 
+_notice_shown = False
+
 
 def _on_timer() -> float:
+    global _notice_shown
     try:
         pump()
+        if _current.notice.current != _notice_shown:
+            _notice_shown = _current.notice.current
+            redraw()
     except Exception as error:  # Blender removes a timer that raises
         traceback.print_exc()
         problem = f"Unexpected error in the add-on: {type(error).__name__}: {error}"
         _current.show_error(wire.WireError("internal", problem))
-    return 0.2 if _current.busy() or _current.of_other_files() else 1.0
+    return 0.2 if _current.busy() or _current.of_other_files() or swatch.is_plan_pending() else 0.5
+
+
+def _on_start() -> None:
+    """Connect to a service that runs already, so that the panel shows its device."""
+    if _current.status is None and not _current.connecting:
+        _current.look()
 
 
 @persistent
 def _on_load(*_args: object) -> None:
+    swatch.start()
     _current.load_journal()
 
 
 @persistent
 def _on_save(*_args: object) -> None:
-    """Pack our images that were painted on, which would be lost otherwise, and write the journal."""
+    """Pack images that would be lost: ours that were painted on, and swatches without a file. Write the journal."""
     if not _current.document:
         _current.load_journal()
     maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in properties.LABEL_MAPS}
+    swatches = {s.distill.image_swatch for s in bpy.data.scenes}
     for image in bpy.data.images:
-        if image.is_dirty and image.library is None and (image in maps or materials.JOB in image):
+        ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
+        if image.is_dirty and image.library is None and ours:
             image.pack()
     _current.save_journal()
 
@@ -340,16 +458,19 @@ def start() -> None:
     """Begin a session. Called when the add-on is enabled."""
     global _current
     _current = Session()
+    swatch.start()
     bpy.app.handlers.load_post.append(_on_load)
     bpy.app.handlers.save_pre.append(_on_save)
     if not bpy.app.background:
+        bpy.app.timers.register(_on_start, first_interval=1.0)
         bpy.app.timers.register(_on_timer, first_interval=0.5, persistent=True)
 
 
 def stop() -> None:
     """End the session. Called when the add-on is disabled."""
-    if bpy.app.timers.is_registered(_on_timer):
-        bpy.app.timers.unregister(_on_timer)
+    for timer in (_on_timer, _on_start):
+        if bpy.app.timers.is_registered(timer):
+            bpy.app.timers.unregister(timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
     suggestion.forget()

@@ -5,15 +5,18 @@ colors      which region a painted color means
 errors      the closed list of errors
 parameters  parameters and their kinds of value
 kinds       job kinds: their pictures and parameters
-jobs        requests, results and statuses
+jobs        requests, plans, results and statuses
+models      models that are installed or can be downloaded
+geometry    lens distortion, and the rectangle that four corners in a photograph show
 """
 
 from .errors import ERRORS, ErrorType, LocalError, WireError
-from .jobs import ACTIVE_STATES, FINAL_STATES, STATES, JobRequest, JobStatus, Result
+from .jobs import ACTIVE_STATES, FINAL_STATES, STATES, JobRequest, JobStatus, Plan, Result
 from .kinds import (
     COMMON,
     CONTENT,
     KINDS,
+    PREPARE,
     RESTYLE,
     SUGGEST_REGIONS,
     SWATCH,
@@ -37,7 +40,8 @@ from .limits import (
     SHA256,
     VERSION,
 )
-from .parameters import Choice, Integer, Number, Parameter, ParameterDocument, Rows, Text, Value
+from .models import HUB_TOKEN_HEADER, MODEL_STATES, ModelEntry
+from .parameters import Choice, Corners, Crop, Integer, Number, Parameter, ParameterDocument, Rows, Text, Value
 
 __all__ = [
     "ACTIVE_STATES",
@@ -45,6 +49,7 @@ __all__ = [
     "CONTENT",
     "ERRORS",
     "FINAL_STATES",
+    "HUB_TOKEN_HEADER",
     "KINDS",
     "MAX_BLOB_BYTES",
     "MAX_BODY_BYTES",
@@ -53,7 +58,9 @@ __all__ = [
     "MAX_QUEUE",
     "MAX_SEED",
     "MIN_PICTURE_SIDE",
+    "MODEL_STATES",
     "PICTURE_FORMATS",
+    "PREPARE",
     "RESTYLE",
     "SERVICE_NAME",
     "SHA256",
@@ -64,6 +71,8 @@ __all__ = [
     "TEXTURE_KINDS",
     "VERSION",
     "Choice",
+    "Corners",
+    "Crop",
     "ErrorType",
     "Integer",
     "JobKind",
@@ -71,10 +80,12 @@ __all__ = [
     "JobStatus",
     "KindDocument",
     "LocalError",
+    "ModelEntry",
     "Number",
     "Parameter",
     "ParameterDocument",
     "Picture",
+    "Plan",
     "Result",
     "Role",
     "Rows",

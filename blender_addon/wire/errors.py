@@ -105,7 +105,27 @@ _ERROR_ROWS = (
     ),
     ErrorType("blob-mismatch", 422, True, "The upload's checksum does not match", "Upload the picture again."),
     ErrorType("too-large", 413, False, "The data is too large", "Send a smaller picture."),
-    ErrorType("conflict", 409, False, "Another job with this id exists", "Use a new job id."),
+    ErrorType(
+        "conflict",
+        409,
+        False,
+        "Another job with this id exists, or it is not finished",
+        "Use a new job id, or wait until the job has ended.",
+    ),
+    ErrorType(
+        "method-not-allowed",
+        405,
+        False,
+        "The route does not have this method",
+        "Update the add-on and the service to the same version.",
+    ),
+    ErrorType(
+        "invalid-range",
+        416,
+        False,
+        "The range is outside of the picture",
+        "Request a range inside of it, or the whole picture.",
+    ),
     ErrorType(
         "not-found",
         404,

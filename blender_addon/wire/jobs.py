@@ -14,6 +14,9 @@ ACTIVE_STATES = ("queued", "running", "canceling")
 FINAL_STATES = ("succeeded", "failed", "canceled")
 STATES = ACTIVE_STATES + FINAL_STATES
 
+SCALE_IS_AUTOMATIC = 3
+"""Version of the contract since which a job without a scale gets the automatic one. Before it the default was 1."""
+
 
 @dataclass(frozen=True)
 class JobRequest:
@@ -42,6 +45,8 @@ class JobRequest:
         inputs = body.get("inputs", {})
         if not isinstance(parameters, Mapping) or not isinstance(inputs, Mapping):
             raise WireError("invalid-request", "parameters and inputs must be JSON objects")
+        if version < SCALE_IS_AUTOMATIC and "scale" not in parameters:
+            parameters = {**parameters, "scale": 1.0}
         return cls(kind.name, _checked_parameters(kind, parameters), _checked_inputs(kind, inputs))
 
     def document(self) -> dict[str, Any]:
@@ -63,7 +68,15 @@ def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, An
                 f"{kind.name} has no parameter {name!r:.200}; it has {', '.join(known)}",
                 parameter=str(name)[:200],
             )
-    return {p.name: p.check(given.get(p.name, p.default)) for p in kind.parameters}
+    checked = {p.name: p.check(given.get(p.name, p.default)) for p in kind.parameters}
+    if checked.get("crop") and checked.get("corners"):
+        raise WireError(
+            "invalid-parameter",
+            f"crop is {checked['crop']!r} and corners are {checked['corners']!r}; only one of them can be used: "
+            "empty the crop, and place the corners around the part that is used",
+            parameter="crop",
+        )
+    return checked
 
 
 def _checked_inputs(kind: JobKind, given: Mapping[str, Any]) -> dict[str, str]:
@@ -101,6 +114,41 @@ class Result:
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would use and make, known before it runs.
+
+    Attributes:
+        crop: left, top, width, height of the part of the swatch that is used, in pixels of the upright picture, or of
+            the straightened picture if the job has corners or a lens.
+        scale: pixels of the result for one pixel of that part.
+        width, height: of the result in pixels, rounded as the job needs them.
+        sentence: the part and the scale in words, for the artist.
+        pixels_per_meter: of the result; None if the real width is unknown.
+        seconds: estimated from this machine's finished jobs with the same model; None if there are none.
+        memory_bytes: estimated use of memory at the peak; None if it cannot be estimated.
+        notes: what the artist should know before the job runs.
+    """
+
+    crop: tuple[int, int, int, int]
+    scale: float
+    width: int
+    height: int
+    sentence: str
+    pixels_per_meter: float | None = None
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Plan:
+        """The plan in a JSON object; fields that a newer service adds are ignored."""
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in document.items() if k in known}
+        left, top, width, height = values["crop"]
+        return cls(**{**values, "crop": (left, top, width, height), "notes": tuple(values.get("notes", ()))})
 
 
 @dataclass(frozen=True)

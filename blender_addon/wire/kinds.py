@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .limits import MAX_PICTURE_SIDE, MAX_SEED
-from .parameters import Choice, Integer, Number, Parameter, ParameterDocument, Text
+from .limits import MAX_PICTURE_SIDE, MAX_SEED, MIN_PICTURE_SIDE
+from .parameters import Choice, Corners, Crop, Integer, Number, Parameter, ParameterDocument, Text
 
 Role = Literal["color", "labels", "mask", "data"]
 """What pixels mean: a color, a flat color a label, an amount (gray), or other numbers such as normals."""
@@ -76,7 +76,42 @@ COMMON = (
     Parameter("tile", Choice(("none", "x", "y", "xy")), "xy", "Axes along which the texture repeats without a seam"),
     Parameter("seed", Integer(0, MAX_SEED), 0, "The same seed gives the same texture again on the same device"),
     Parameter(
-        "scale", Number(0.25, 4.0), 1.0, "Size of the details: 2 makes every stone twice as large as in the swatch"
+        "crop",
+        Crop(MIN_PICTURE_SIDE, MAX_PICTURE_SIDE),
+        "",
+        "Rectangle of the swatch that is used: left,top,width,height in pixels (empty: the whole picture)",
+        automatic="",
+    ),
+    Parameter(
+        "corners",
+        Corners(MAX_PICTURE_SIDE),
+        "",
+        "Corners of a rectangle in the scene that was photographed from the side, which is straightened: top left, "
+        "top right, bottom right, bottom left as x,y in pixels of the swatch (empty: not straightened). "
+        "Not together with a crop",
+        automatic="",
+    ),
+    Parameter(
+        "lens",
+        Number(-0.5, 0.5),
+        0.0,
+        "Distortion of the lens that is removed: below 0 if straight lines bulge outward, above 0 if inward",
+        advanced=True,
+    ),
+    Parameter(
+        "real_width",
+        Number(0.001, 1000.0),
+        0.0,
+        "Width in meters of what the used part of the swatch shows (0: unknown)",
+        automatic=0.0,
+    ),
+    Parameter(
+        "scale",
+        Number(0.01, 4.0),
+        0.0,
+        "Size of the details: 2 makes every stone twice as large as in the swatch (0: fit, so that about a dozen "
+        "stones are on the texture)",
+        automatic=0.0,
     ),
     Parameter(
         "even_light",
@@ -200,6 +235,21 @@ RESTYLE = JobKind(
     tuple(_for_restyle(p) for p in COMMON if p.name != "start"),
 )
 
+PREPARE = JobKind(
+    "prepare",
+    "Prepare Swatch",
+    "Show the swatch as a job uses it: cropped, straightened, evenly lit and scaled. Loads no model",
+    (
+        SWATCH,
+        Picture("regions", "labels", "Map of the swatch, whose regions all stay in the part that is used"),
+    ),
+    tuple(
+        p
+        for p in COMMON
+        if p.name in ("width", "height", "crop", "corners", "lens", "real_width", "scale", "even_light")
+    ),
+)
+
 SUGGEST_REGIONS = JobKind(
     "suggest_regions",
     "Suggest Regions",
@@ -211,4 +261,8 @@ SUGGEST_REGIONS = JobKind(
 TEXTURE_KINDS: dict[str, JobKind] = {kind.name: kind for kind in (SYNTHESIZE, RESTYLE)}
 """The kinds of job that make a texture, which the panel offers."""
 
-KINDS: dict[str, JobKind] = {**TEXTURE_KINDS, SUGGEST_REGIONS.name: SUGGEST_REGIONS}
+KINDS: dict[str, JobKind] = {
+    **TEXTURE_KINDS,
+    PREPARE.name: PREPARE,
+    SUGGEST_REGIONS.name: SUGGEST_REGIONS,
+}

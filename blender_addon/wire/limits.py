@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-VERSION = 2
+VERSION = 3
 """Version of the contract. A service and an add-on with different versions reject each other: `version-mismatch`."""
 
-READABLE_VERSIONS = (1, 2)
+READABLE_VERSIONS = (1, 2, 3)
 """Versions whose jobs are still read, for example from the PNG of an old result."""
 
 SERVICE_NAME = "texture-distiller"

@@ -7,6 +7,7 @@ touches this file alone. Blender has its own properties for int, float and enum;
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -213,6 +214,90 @@ class Rows:
 
     def range(self) -> str:
         return f"name:weight,... with weights from {self.minimum:g} to {self.maximum:g}"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rectangle of a picture as a text "left,top,width,height" in pixels, its sides at least `shortest`."""
+
+    kind: ClassVar[str] = "crop"
+    shortest: int
+    longest: int
+
+    def check(self, value: Any) -> str:
+        numbers = _numbers(value, ",")
+        left, top, width, height = numbers if len(numbers) == 4 else (-1.0,) * 4
+        whole = all(number == round(number) for number in numbers)
+        if not whole or min(left, top) < 0 or min(width, height) < self.shortest:
+            raise ValueError(self.range())
+        if max(left + width, top + height) > self.longest:
+            raise ValueError(f"a rectangle inside a picture of at most {self.longest} pixels a side")
+        return ",".join(str(round(number)) for number in numbers)
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def format(self, value: Any) -> str:
+        return str(value)
+
+    def nearest(self, value: str) -> str:
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": r"^\d+,\d+,\d+,\d+$"}
+
+    def range(self) -> str:
+        return f"left,top,width,height in pixels, with sides of at least {self.shortest}"
+
+
+@dataclass(frozen=True)
+class Corners:
+    """Four points of a picture as a text "x,y x,y x,y x,y" in pixels, to a hundredth.
+
+    They are the top left, top right, bottom right and bottom left corner of a rectangle in the scene, and form a
+    convex quadrilateral.
+    """
+
+    kind: ClassVar[str] = "corners"
+    longest: int
+
+    def check(self, value: Any) -> str:
+        points = [_numbers(part, ",") for part in str(value).split()] if isinstance(value, str) else []
+        if len(points) != 4 or any(len(point) != 2 for point in points):
+            raise ValueError(self.range())
+        if not all(0 <= number <= self.longest for point in points for number in point):
+            raise ValueError(f"points from 0 to {self.longest}")
+        for (ax, ay), (bx, by), (cx, cy) in zip(points, points[1:] + points[:1], points[2:] + points[:2], strict=True):
+            if (bx - ax) * (cy - by) - (by - ay) * (cx - bx) < 1.0:
+                raise ValueError("four corners in the order top left, top right, bottom right, bottom left")
+        return " ".join(",".join(f"{number:.2f}".rstrip("0").rstrip(".") for number in point) for point in points)
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def format(self, value: Any) -> str:
+        return str(value)
+
+    def nearest(self, value: str) -> str:
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        point = r"\d+(\.\d+)?,\d+(\.\d+)?"
+        return {"type": "string", "pattern": f"^{point}( {point}){{3}}$"}
+
+    def range(self) -> str:
+        return "x,y x,y x,y x,y in pixels"
+
+
+def _numbers(value: Any, separator: str) -> list[float]:
+    """The finite numbers of a text; an empty list for anything else."""
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        return []
+    try:
+        numbers = [float(part) for part in value.split(separator)]
+    except ValueError:
+        return []
+    return numbers if all(math.isfinite(number) for number in numbers) else []
 
 
 def _in_bounds(value: Any, minimum: float, maximum: float) -> float:

@@ -19,6 +19,10 @@ def checks(size: int = 64) -> np.ndarray:
     return pixels
 
 
+PNG = image_io.encode_png(checks())
+"""A picture as another program uploads it."""
+
+
 def swatch(name: str = "bricks.png") -> Any:
     """The scene's swatch: a packed image."""
     image = image_io.new_image(name, image_io.encode_png(checks()))

@@ -154,7 +154,7 @@ def test_reuse_parameters_changes_nothing_if_the_job_is_invalid(blender: Any) ->
     for job, (kind, parameters) in stored.items():
         record = JobRecord(job, kind, "Old", parameters, session.current().document, state="succeeded")
         session.current().records[job] = record
-    assert "scale is 99.0; it must be between 0.25 and 4.0" in error_of(
+    assert "scale is 99.0; it must be between 0.01 and 4.0" in error_of(
         blender.ops.distill.reuse_parameters, job="wrong"
     )
     assert "“a_later_kind” is unknown; update the add-on" in error_of(
@@ -203,7 +203,7 @@ def test_the_remedy_for_a_service_at_an_address_is_to_reconnect(blender: Any) ->
     blender.ops.distill.connect()
     sentence = error_of(blender.ops.distill.wait, timeout=20)
     assert "start it there, or clear the address" in sentence and "Press Start" not in sentence
-    assert [button[1] for button in elements.remedies(session.current().error)] == ["Reconnect"]
+    assert [button[1] for button in elements.remedies(session.current().error)] == ["Reconnect", "Preferences"]
 
 
 def test_a_size_out_of_bounds_is_clamped(blender: Any) -> None:
@@ -212,20 +212,32 @@ def test_a_size_out_of_bounds_is_clamped(blender: Any) -> None:
     assert (group.width, group.height) == (wire.MAX_PICTURE_SIDE, 64)
 
 
+def test_the_fields_show_the_size_that_is_made(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.small_output(500, 300)
+    settings = blender.context.scene.distill
+    assert properties.output_size(settings) == (496, 304)
+    image = scenes.make()
+    group = settings.parameters_synthesize
+    assert (group.width, group.height) == (496, 304) == tuple(image.size)
+
+
 def test_small_numbers_are_shown_with_four_digits(blender: Any) -> None:
     shown = blender.context.scene.distill.parameters_synthesize.bl_rna.properties
     assert (shown["even_light"].precision, shown["scale"].precision, shown["learning_rate"].precision) == (2, 2, 4)
 
 
 def test_an_automatic_value_is_switched_to_a_value_and_back(blender: Any) -> None:
-    group = blender.context.scene.distill.parameters_synthesize
-    for parameter in wire.SYNTHESIZE.parameters:
-        if parameter.automatic is not None:
-            blender.ops.distill.toggle_automatic(name=parameter.name)
-            value = getattr(group, parameter.name)
-            assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
-            blender.ops.distill.toggle_automatic(name=parameter.name)
-            assert getattr(group, parameter.name) == parameter.automatic
+    settings = blender.context.scene.distill
+    group = settings.parameters_synthesize
+    parameters = properties.automatic_parameters(settings)
+    assert {"scale", "real_width", "strength", "content_weight"} <= set(parameters)
+    for parameter in parameters.values():
+        blender.ops.distill.toggle_automatic(name=parameter.name)
+        value = getattr(group, parameter.name)
+        assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
+        blender.ops.distill.toggle_automatic(name=parameter.name)
+        assert getattr(group, parameter.name) == parameter.automatic
 
 
 def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> None:
@@ -235,7 +247,7 @@ def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> No
         shown = operator.description(blender.context, SimpleNamespace(name=name))
         assert shown == "Choose the value of this parameter, or reset it to automatic"
         error = error_of(blender.ops.distill.toggle_automatic, name=name)
-        assert f"No parameter “{name}” can be automatic; choose one of strength, steps" in error
+        assert f"No parameter “{name}” can be automatic; choose one of real_width, scale, strength" in error
     assert settings.parameters_synthesize.seed == 0
 
 
@@ -312,7 +324,7 @@ def test_a_job_fails_if_the_service_stays_unreachable(start: Start, blender: Any
     pump_until(lambda: scenes.newest().state == "running")
     live.stop(signal.SIGKILL)
     pump_until(lambda: "does not respond" in scenes.newest().message)
-    assert "does not respond" in error_of(blender.ops.distill.wait, timeout=30)
+    assert "is not running" in error_of(blender.ops.distill.wait, timeout=30)
     assert scenes.newest().code == "service-unreachable"
 
 
@@ -344,7 +356,7 @@ def test_running_and_waiting_jobs_are_canceled(start: Start, blender: Any) -> No
 
 
 def test_a_wrong_token_is_reported_and_can_be_corrected(service: LiveService, blender: Any) -> None:
-    preferences().token = "wrong"
+    preferences().url, preferences().token = json.loads((service.data_dir / "runtime.json").read_text())["url"], "wrong"
     blender.ops.distill.connect()
     error_of(blender.ops.distill.wait, timeout=20)
     assert session.current().error.code == "unauthorized"
@@ -375,21 +387,79 @@ def test_a_service_of_another_version_is_refused(blender: Any) -> None:
     assert scenes.newest().code == "version-mismatch"
 
 
-def test_the_service_is_started_automatically(blender: Any, tmp_path: Path) -> None:
+def use_program(tmp_path: Path, engine: str) -> None:
+    """Makes the add-on start services with an engine by itself."""
     program = tmp_path / "ad-service"
-    command = command_of(tmp_path / "data", "quick")
+    command = command_of(tmp_path / "data", engine)
     lines = [f"#!{sys.executable}", "import os", f"os.chdir({str(Path(__file__).parents[2])!r})"]
     lines.append(f"os.execve({command[0]!r}, {command!r}, {environment()!r})")
     program.write_text("\n".join(lines))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     use_folder(tmp_path / "data")
     preferences().executable, preferences().start_automatically = str(program), True
+
+
+def kill_service(tmp_path: Path) -> None:
+    os.kill(json.loads((tmp_path / "data" / "runtime.json").read_text())["pid"], signal.SIGKILL)
+
+
+def test_the_service_is_started_automatically(blender: Any, tmp_path: Path) -> None:
+    use_program(tmp_path, "quick")
     scenes.swatch()
     scenes.small_output()
     try:
         assert tuple(scenes.make(120).size) == (128, 64)
     finally:
-        os.kill(json.loads((tmp_path / "data" / "runtime.json").read_text())["pid"], signal.SIGKILL)
+        kill_service(tmp_path)
+
+
+def test_a_killed_service_is_started_again_and_its_job_continues(blender: Any, tmp_path: Path) -> None:
+    use_program(tmp_path, "brisk")
+    scenes.swatch()
+    scenes.small_output()
+    blender.ops.distill.run()
+    pump_until(lambda: scenes.newest().state == "running")
+    kill_service(tmp_path)
+    try:
+        assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
+        assert results.image_of(scenes.newest().job) is not None
+        assert session.current().error is None
+    finally:
+        kill_service(tmp_path)
+
+
+def test_a_job_that_no_service_took_continues_when_one_is_started(start: Start, blender: Any, tmp_path: Path) -> None:
+    scenes.swatch()
+    scenes.small_output()
+    blender.ops.distill.run()
+    error_of(blender.ops.distill.wait, timeout=20)
+    assert scenes.newest().code == "service-unreachable" and session.current().can_retry(scenes.newest())
+    start("quick", tmp_path / "data")
+    blender.ops.distill.connect()
+    assert blender.ops.distill.wait(timeout=60) == {"FINISHED"}
+    assert results.image_of(scenes.newest().job) is not None
+
+
+def test_the_status_of_the_service_is_refreshed_while_a_job_runs(
+    start: Start, blender: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "STATUS_SECONDS", 0.1)
+    start("slow")
+    scenes.swatch()
+    scenes.small_output()
+    blender.ops.distill.run()
+    pump_until(lambda: scenes.newest().state == "running")
+    session.current().status = None
+    pump_until(lambda: session.current().status is not None and session.current().status.ready)
+    blender.ops.distill.cancel()
+
+
+def test_a_finished_job_is_announced(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.small_output(seed=4)
+    scenes.make()
+    notice = session.current().notice
+    assert (notice.text, notice.current) == ("bricks 4 is ready", True)
 
 
 def test_the_log_of_a_service_that_does_not_start_is_shown(blender: Any, tmp_path: Path) -> None:

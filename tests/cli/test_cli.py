@@ -11,10 +11,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import ad_service
@@ -368,9 +370,11 @@ def test_a_job_file_can_name_its_inputs_by_path(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "jobs" / "wall.json"
-    job.parent.mkdir()
+    (job.parent / "pictures").mkdir(parents=True)
+    inputs = {"swatch": f"pictures/{swatch.name}"}
+    swatch = swatch.rename(job.parent / inputs["swatch"])
     parameters = {"width": 64, "height": 72, "seed": 3}
-    job.write_text(json.dumps({"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": "../bricks.png"}}))
+    job.write_text(json.dumps({"kind": "synthesize", "parameters": parameters, "inputs": inputs}))
     monkeypatch.chdir("/")
     assert call("run", job, "--out", tmp_path / "out") == 0
     document = job_document("wall.png", (tmp_path / "out" / "wall.png").read_bytes())
@@ -404,6 +408,80 @@ def test_a_bad_job_file_is_one_line(
         assert word in line
 
 
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("/etc/passwd", "outside of"),
+        ("/dev/zero", "outside of"),
+        ("../secret.png", "outside of"),
+        ("link.png", "outside of"),
+        ("C:\\Users\\a.png", "outside of"),
+        ("\\\\host\\share\\a.png", "outside of"),
+        ("pipe", "not an ordinary file"),
+        (".", "not an ordinary file"),
+        ("huge.png", "is the limit"),
+    ],
+)
+def test_a_job_file_reads_ordinary_files_of_its_own_folder_only(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, named: str, words: str
+) -> None:
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    os.mkfifo(folder / "pipe")
+    with (folder / "huge.png").open("wb") as huge:
+        huge.truncate(wire.MAX_BLOB_BYTES + 1)
+    (folder / "job.json").write_text(json.dumps({"kind": "synthesize", "inputs": {"swatch": named}}))
+    assert call("run", folder / "job.json", "--out", tmp_path) == 2
+    assert words in one_line(capsys.readouterr().err)
+
+
+def test_jobs_of_a_running_service_are_listed_shown_canceled_and_deleted(
+    start: Callable[..., LiveService], call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    live = start("sleeps", data_dir=tmp_path / "data")
+    running, waiting = live.submit(), live.submit(seed=1)
+    live.wait_for_state(running, "running")
+    assert call("jobs", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [waiting, running]
+    assert "queued" in lines[0] and "running" in lines[1] and "synthesize" in lines[0]
+    assert call("jobs", "delete", waiting) == 1
+    assert "is queued" in one_line(capsys.readouterr().err)
+    assert call("jobs", "cancel", waiting) == 0
+    assert one_line(capsys.readouterr().out) == f"{waiting}: canceled"
+    assert call("jobs", "show", waiting) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "canceled"
+    assert call("jobs", "delete", waiting) == 0
+    capsys.readouterr()
+    assert call("jobs", "show", waiting) == 1
+    assert waiting in one_line(capsys.readouterr().err)
+    assert call("storage", "--prune") == 0
+    assert capsys.readouterr().out.startswith("pictures  0.00 GB of at most ")
+
+
+def test_jobs_of_a_stopped_service_are_listed_and_deleted(
+    start: Callable[..., LiveService], call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    live = start("echoes", data_dir=tmp_path / "data")
+    job = live.submit()
+    live.wait_for_state(job, "succeeded")
+    live.stop()
+    assert call("jobs", "list", "--limit", "5") == 0
+    line = one_line(capsys.readouterr().out)
+    assert job in line and "succeeded" in line and line.endswith(" s")
+    assert call("jobs", "delete", job) == 0
+    assert call("storage") == 0
+    assert call("jobs", "list") == 0
+    assert job not in capsys.readouterr().out.replace(f"{job}: deleted", "")
+
+
+def test_a_data_folder_that_does_not_exist_is_reported(call: Callable[..., int], capsys: Capture) -> None:
+    assert call("jobs", "list") == 2
+    assert "there is no data folder" in one_line(capsys.readouterr().err)
+
+
 def test_a_picture_that_is_not_a_result_cannot_be_run(call: Callable[..., int], swatch: Path, capsys: Capture) -> None:
     assert call("run", swatch, "--out", swatch.parent) == 2
     assert "bricks.png contains no job" in one_line(capsys.readouterr().err)
@@ -424,9 +502,55 @@ def test_a_public_host_requires_a_token_file(call: Callable[..., int], tmp_path:
 def test_the_token_is_read_from_the_token_file(start: Callable[..., LiveService], tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a-token-of-my-own-choice\n")
+    token.chmod(0o600)
     live = start("echoes", "--token-file", str(token))
     assert live.token == "a-token-of-my-own-choice"
     assert live.get("/v1/jobs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("data", "mode", "words"),
+    [
+        (b"a" * 32, 0o600, "easy to guess"),
+        (b"passwordpassword", 0o600, "easy to guess"),
+        ("gaehrpoßüöä-9275".encode(), 0o600, "printable ASCII"),
+        (b"\xef\xbf\xbd" * 20, 0o600, "printable ASCII"),
+        (b"two words of-9275-kq", 0o600, "no spaces"),
+        (b"qT8-xLw2-bV5z-nK0r", 0o644, "chmod 600"),
+    ],
+)
+def test_a_token_file_that_protects_nothing_is_rejected(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, data: bytes, mode: int, words: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(data)
+    token.chmod(mode)
+    assert call("serve", "--token-file", token) == 2
+    line = one_line(capsys.readouterr().err)
+    assert words in line and str(token) in line
+
+
+def test_a_host_beyond_this_machine_without_tls_is_warned_about(
+    start: Callable[..., LiveService], tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("qT8-xLw2-bV5z-nK0r")
+    token.chmod(0o600)
+    live = start("echoes", "--host", "0.0.0.0", "--token-file", str(token))
+    text = (live.data_dir / "serve.out").read_text()
+    assert "warning: other machines can reach --host 0.0.0.0" in text and "--tls-cert" in text
+    assert live.url.startswith("http://127.0.0.1:"), "programs on this machine cannot connect to 0.0.0.0 everywhere"
+
+
+def test_a_file_that_is_not_a_certificate_is_rejected(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_text("not a certificate")
+    assert call("serve", "--tls-cert", file) == 2
+    assert str(file) in one_line(capsys.readouterr().err)
+    assert call("serve", "--tls-key", file) == 2
+    assert "--tls-cert" in one_line(capsys.readouterr().err)
 
 
 def test_a_port_in_use_is_reported(service: LiveService, call: Callable[..., int], capsys: Capture) -> None:
@@ -475,19 +599,21 @@ def test_doctor_prints_a_line_for_each_check_and_a_remedy_for_each_problem(
 
 
 @pytest.mark.parametrize(
-    ("runtime", "words"),
+    ("runtime", "locked", "words"),
     [
-        ("{half", ["ok", "not running"]),
-        ('{"url": "http://127.0.0.1:9"}', ["problem", "http://127.0.0.1:9", "does not respond"]),
-        ('{"url": 5}', ["problem", "5", "does not respond"]),
+        ("{half", True, ["ok", "not running"]),
+        ('{"url": "http://127.0.0.1:9"}', False, ["ok", "not running", "without removing runtime.json"]),
+        ('{"url": "http://127.0.0.1:9"}', True, ["problem", "http://127.0.0.1:9", "does not respond"]),
+        ('{"url": 5}', True, ["problem", "5", "does not respond"]),
     ],
 )
 def test_doctor_recognizes_the_runtime_file_of_a_killed_service(
-    call: Callable[..., int], tmp_path: Path, capsys: Capture, runtime: str, words: list[str]
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, runtime: str, locked: bool, words: list[str]
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "runtime.json").write_text(runtime)
-    call("doctor")
+    with FileLock(tmp_path / "data" / "service.lock") if locked else nullcontext():
+        call("doctor")
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "service:" in line]
     for word in words:
         assert word in line

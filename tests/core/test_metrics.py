@@ -363,3 +363,9 @@ def test_stripes_repeat_at_their_period() -> None:
     found = repetition(stripes + 0.1 * grain(100, 160))
     assert found.peak > 0.9
     assert found.lag[1] % 20 in (0, 1, 19)
+
+
+@pytest.mark.parametrize("size", [(32, 16384), (16384, 32)])
+def test_the_repetition_of_a_strip_is_measured(size: tuple[int, int]) -> None:
+    picture = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    assert -1 <= repetition(picture).peak <= 1

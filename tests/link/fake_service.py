@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+from blender_addon.wire.runtime import LOCK_FILE, RUNTIME_FILE
 
 
 @contextmanager
@@ -39,6 +43,15 @@ def fake_service(respond: Callable[[str, str], tuple[int, str, bytes]]) -> Itera
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def announced(folder: Path, url: str, token: str) -> Iterator[None]:
+    """A data folder whose service runs, as far as its files show: it is locked and has a runtime.json."""
+    (folder / RUNTIME_FILE).write_text(json.dumps({"url": url, "token": token}))
+    with (folder / LOCK_FILE).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def as_json(document: Any, status: int = 200, kind: str = "application/json") -> tuple[int, str, bytes]:

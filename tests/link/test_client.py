@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+import requests.adapters
 
 from blender_addon import wire
 from blender_addon.link import client
-from tests.link.fake_service import as_json, fake_service
+from tests.link.fake_service import announced, as_json, fake_service
 
 HEALTH = {"service": wire.SERVICE_NAME, "version": "0.1.0", "wire": wire.VERSION}
 
@@ -18,6 +20,8 @@ HEALTH = {"service": wire.SERVICE_NAME, "version": "0.1.0", "wire": wire.VERSION
 def healthy(path: str, **other: Any) -> tuple[int, str, bytes]:
     documents = {
         "/v1/health": HEALTH,
+        "/v1/jobs?active=true": {"jobs": []},
+        "/v1/models": {"models": []},
         "/v1/capabilities": {"models": [{"name": "pocket"}]},
         "/v1/ready": {"device": "cuda:0", "device_name": "Some GPU", "memory_total": 24e9, "memory_free": 20e9},
     }
@@ -45,8 +49,7 @@ def test_an_invalid_address_is_refused_with_its_text(text: str) -> None:
 
 
 def test_a_service_is_found_by_its_data_folder(tmp_path: Path) -> None:
-    with fake_service(lambda _method, path: healthy(path)) as url:
-        (tmp_path / client.RUNTIME_FILE).write_text(json.dumps({"url": f"{url}/", "token": "secret"}))
+    with fake_service(lambda _method, path: healthy(path)) as url, announced(tmp_path, f"{url}/", "secret"):
         status = client.find(client.ServiceAddress(data_dir=str(tmp_path))).status()
     assert (status.ready, status.models) == (True, ("pocket",))
     assert status.device == "Some GPU, 20 of 24 GB free"
@@ -68,9 +71,25 @@ def test_the_error_without_a_service_names_the_folder(tmp_path: Path) -> None:
     assert str(tmp_path) in caught.value.sentence
 
 
-def test_a_stale_runtime_file_means_unreachable(tmp_path: Path) -> None:
-    (tmp_path / client.RUNTIME_FILE).write_text(json.dumps({"url": "http://127.0.0.1:9", "token": "x"}))
-    with pytest.raises(wire.WireError) as caught:
+def test_a_program_at_the_address_of_a_crashed_service_gets_no_token(tmp_path: Path) -> None:
+    paths: list[str] = []
+
+    def listen(_method: str, path: str) -> tuple[int, str, bytes]:
+        paths.append(path)
+        return healthy(path)
+
+    address = client.ServiceAddress(data_dir=str(tmp_path))
+    with fake_service(listen) as url:
+        with announced(tmp_path, url, "secret"):
+            assert client.find(address).status().ready
+        paths.clear()
+        with pytest.raises(wire.WireError, match="not running") as caught:
+            client.find(address)
+    assert caught.value.code == "service-unreachable" and paths == []
+
+
+def test_a_service_that_is_locked_but_does_not_respond_is_unreachable(tmp_path: Path) -> None:
+    with announced(tmp_path, "http://127.0.0.1:9", "x"), pytest.raises(wire.WireError) as caught:
         client.find(client.ServiceAddress(data_dir=str(tmp_path))).status()
     assert caught.value.code == "service-unreachable"
 
@@ -78,8 +97,62 @@ def test_a_stale_runtime_file_means_unreachable(tmp_path: Path) -> None:
 def test_another_machine_needs_online_access() -> None:
     with pytest.raises(wire.WireError, match="Allow Online Access"):
         client.find(client.ServiceAddress(url="http://example.org:1"))
-    assert client.find(client.ServiceAddress(url="http://example.org:1", online=True)).url == "http://example.org:1"
+    assert client.find(client.ServiceAddress(url="https://example.org:1", online=True)).url == "https://example.org:1"
     assert client.find(client.ServiceAddress(url="localhost:1")).url == "http://localhost:1"
+
+
+def test_another_machine_without_encryption_needs_permission() -> None:
+    with pytest.raises(wire.WireError, match="Allow Unencrypted"):
+        client.find(client.ServiceAddress(url="http://example.org:1", online=True))
+    allowed = client.ServiceAddress(url="http://example.org:1", online=True, plain=True)
+    assert client.find(allowed).url == "http://example.org:1"
+
+
+def authorizations(address: client.ServiceAddress) -> dict[str, str]:
+    """The Authorization header that a client sends with each path of a service at `address`."""
+    found: dict[str, str] = {}
+
+    class Recorder(requests.adapters.BaseAdapter):
+        def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:
+            found[request.path_url] = request.headers.get("Authorization", "")
+            response = requests.Response()
+            response.status_code, response.request = 200, request
+            response._content = healthy(request.path_url)[2]
+            return response
+
+        def close(self) -> None:
+            pass
+
+    one = client.find(address)
+    for scheme in ("http://", "https://"):
+        one._session.mount(scheme, Recorder())
+    one.status()
+    return found
+
+
+def test_the_token_of_this_machine_is_sent_to_its_service_only(tmp_path: Path) -> None:
+    with announced(tmp_path, "http://127.0.0.1:7", "local"):
+        folder = str(tmp_path)
+        assert set(authorizations(client.ServiceAddress(folder)).values()) == {"", "Bearer local"}
+        other = client.ServiceAddress(folder, url="https://example.org", online=True)
+        assert set(authorizations(other).values()) == {""}
+        assert set(authorizations(client.ServiceAddress(folder, url="127.0.0.1:8")).values()) == {""}
+
+
+def test_the_token_of_another_machine_is_not_sent_to_this_one(tmp_path: Path) -> None:
+    with announced(tmp_path, "http://127.0.0.1:7", "local"):
+        assert "Bearer remote" not in authorizations(client.ServiceAddress(str(tmp_path), token="remote")).values()
+        other = client.ServiceAddress(str(tmp_path), url="https://example.org", token="remote", online=True)
+        assert set(authorizations(other).values()) == {"", "Bearer remote"}
+
+
+def test_the_token_is_sent_after_the_program_is_known_to_be_the_service(tmp_path: Path) -> None:
+    with announced(tmp_path, "http://127.0.0.1:7", "local"):
+        assert authorizations(client.ServiceAddress(str(tmp_path)))["/v1/health"] == ""
+
+
+def test_the_token_is_not_in_the_text_of_an_address() -> None:
+    assert "secret" not in repr(client.ServiceAddress(token="secret"))
 
 
 def test_no_proxy_is_used_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ def test_capabilities_list_kinds_parameters_models_and_limits(service: LiveServi
     names = [parameter["name"] for parameter in document["kinds"][0]["parameters"]]
     assert names == [parameter.name for parameter in wire.SYNTHESIZE.parameters]
     assert [model["name"] for model in document["models"]] == [m.name for m in models.available(service.data_dir)]
+    assert {"python", "torch"} <= set(document["packages"])
     assert document["limits"]["max_blob_bytes"] == wire.MAX_BLOB_BYTES
 
 
@@ -63,14 +64,22 @@ def test_openapi_matches_the_routes_and_the_contract(service: LiveService) -> No
         "/v1/health",
         "/v1/ready",
         "/v1/capabilities",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/models/{name}/cancel",
         "/v1/blobs/{sha}",
         "/v1/jobs/{job}",
         "/v1/jobs/{job}/events",
         "/v1/jobs/{job}/cancel",
         "/v1/jobs",
+        "/v1/storage",
+        "/v1/storage/prune",
     }
+    assert document["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    assert document["security"] == [{"token": []}] and document["paths"]["/v1/health"]["get"]["security"] == []
+    assert {"200", "206", "304"} <= set(document["paths"]["/v1/blobs/{sha}"]["get"]["responses"])
     body = document["paths"]["/v1/jobs/{job}"]["put"]["requestBody"]["content"]["application/json"]["schema"]
-    synthesize, restyle = (kind["properties"] for kind in body["oneOf"])
+    synthesize, restyle, *_ = (kind["properties"] for kind in body["oneOf"])
     width = synthesize["parameters"]["properties"]["width"]
     assert (width["minimum"], width["maximum"], width["multipleOf"], width["default"]) == (64, 16384, 8, 512)
     assert restyle["parameters"]["properties"]["width"]["default"] == 0
@@ -105,7 +114,9 @@ def test_a_range_of_a_blob_can_be_requested(service: LiveService) -> None:
     assert (response.status_code, response.content) == (206, b"234")
     assert response.headers["Content-Range"] == "bytes 2-4/10"
     assert service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=7-"}).content == b"789"
-    assert service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=20-"}).status_code == 416
+    beyond = service.get(f"/v1/blobs/{sha}", headers={"Range": "bytes=20-"})
+    assert is_problem(beyond, "invalid-range") and beyond.headers["Content-Range"] in ("bytes */10", "*/10")
+    assert is_problem(service.get(f"/v1/blobs/{sha}", headers={"Range": "pages=1"}), "invalid-request")
 
 
 def test_a_blob_with_a_known_etag_gets_304(service: LiveService) -> None:
@@ -211,13 +222,81 @@ def test_an_invalid_path_or_query_is_rejected(service: LiveService, path: str) -
 def test_unknown_routes_and_methods_are_problems(service: LiveService) -> None:
     assert is_problem(service.get("/v1/nothing"), "not-found")
     assert is_problem(service.get("/v1/jobs/", allow_redirects=False), "not-found")
-    assert is_problem(service.request("DELETE", "/v1/jobs"), "invalid-request")
+    response = service.request("DELETE", "/v1/jobs")
+    assert is_problem(response, "method-not-allowed") and response.headers["Allow"] == "GET"
+    response = service.request("PATCH", f"/v1/jobs/{NOWHERE}")
+    assert is_problem(response, "method-not-allowed") and response.headers["Allow"] == "DELETE, GET, PUT"
 
 
 def test_jobs_are_listed_newest_first(service: LiveService) -> None:
     jobs = [service.submit(seed=i) for i in range(3)]
     listed = [status["id"] for status in service.get("/v1/jobs", params={"limit": 3}).json()["jobs"]]
     assert listed == jobs[::-1]
+
+
+def test_active_jobs_are_listed_in_the_order_in_which_they_run(service: LiveService) -> None:
+    ended = service.submit()
+    service.wait_for_state(ended, "succeeded")
+    jobs = [service.submit(steps=1000, seed=i) for i in range(3)]
+    service.wait_for_state(jobs[0], "running")
+    listed = service.get("/v1/jobs", params={"active": True}).json()["jobs"]
+    assert [status["id"] for status in listed] == jobs
+    for job in jobs:
+        service.cancel(job)
+        service.wait_for_state(job, "canceled")
+
+
+def test_jobs_are_listed_in_pages(service: LiveService) -> None:
+    jobs = [service.submit(seed=100 + i) for i in range(5)][::-1]
+    first = service.get("/v1/jobs", params={"limit": 2}).json()
+    second = service.get("/v1/jobs", params={"limit": 2, "before": first["next"]}).json()
+    assert [job["id"] for page in (first, second) for job in page["jobs"]] == jobs[:4]
+    oldest = service.get("/v1/jobs", params={"limit": 200}).json()
+    assert oldest["next"] is None
+    assert is_problem(service.get("/v1/jobs", params={"before": NOWHERE}), "not-found")
+
+
+def test_a_deleted_job_is_gone_with_its_result(service: LiveService) -> None:
+    job = service.submit(b"only of this job", seed=11)
+    outputs = service.wait_for_state(job, "succeeded")["result"]["outputs"]
+    preview = service.status(job)["preview"]
+    assert service.request("DELETE", f"/v1/jobs/{job}").status_code == 204
+    assert is_problem(service.get(f"/v1/jobs/{job}"), "not-found")
+    assert is_problem(service.request("DELETE", f"/v1/jobs/{job}"), "not-found")
+    assert is_problem(service.get(f"/v1/blobs/{preview}"), "not-found")
+    assert service.get(f"/v1/blobs/{outputs['image']}").status_code == 200, "an input too, which was used just now"
+
+
+def test_a_job_that_is_not_finished_cannot_be_deleted(service: LiveService) -> None:
+    job = service.submit(steps=1000)
+    assert is_problem(service.request("DELETE", f"/v1/jobs/{job}"), "conflict")
+    service.cancel(job)
+    service.wait_for_state(job, "canceled")
+    assert service.request("DELETE", f"/v1/jobs/{job}").status_code == 204
+
+
+def test_the_use_of_the_disk_is_shown(service: LiveService) -> None:
+    service.put_blob(b"x" * 1000)
+    shown = service.get("/v1/storage").json()
+    assert shown["pictures"] >= 1 and 1000 <= shown["bytes"] < shown["limit"] <= 20 * 10**9
+    assert service.request("POST", "/v1/storage/prune").json()["bytes"] >= 1000, "too young to be removed"
+
+
+def test_a_blob_damaged_on_the_disk_is_not_sent(service: LiveService) -> None:
+    sha = service.put_blob(b"a result that the disk spoils")
+    (service.data_dir / "blobs" / sha[:2] / sha).write_bytes(b"A result that the disk spoils")
+    assert is_problem(service.get(f"/v1/blobs/{sha}"), "blob-missing")
+    assert is_problem(service.get(f"/v1/blobs/{sha}"), "not-found")
+    service.put_blob(b"a result that the disk spoils")
+    assert service.get(f"/v1/blobs/{sha}").status_code == 200
+
+
+def test_a_folder_with_the_name_of_a_blob_is_replaced(service: LiveService) -> None:
+    sha = sha_of(b"a picture")
+    (service.data_dir / "blobs" / sha[:2] / sha).mkdir(parents=True)
+    assert is_problem(service.get(f"/v1/blobs/{sha}"), "not-found")
+    service.put_blob(b"a picture")
+    assert service.get(f"/v1/blobs/{sha}").content == b"a picture"
 
 
 def test_a_long_poll_returns_after_its_time(service: LiveService) -> None:
@@ -278,6 +357,8 @@ def test_events_continue_after_the_last_event_id(service: LiveService) -> None:
     last = service.wait_for_state(job, "succeeded")["revision"]
     assert [revision for revision, _ in events(service, job, **{"Last-Event-ID": "1"})] == [last]
     assert events(service, job, **{"Last-Event-ID": str(last)}) == []
+    for other in ("x", "-1", "9" * 30):
+        assert [revision for revision, _ in events(service, job, **{"Last-Event-ID": other})] == [last]
 
 
 # ---------------------------------------------------------------------------------------------- the process

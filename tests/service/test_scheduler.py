@@ -168,7 +168,10 @@ def test_the_loss_of_an_earlier_process_does_not_end_the_job_of_the_present_one(
 
 def test_waiting_jobs_fail_only_when_no_worker_can_be_started(jobs: Jobs) -> None:
     submit(jobs, "a")
-    with running(jobs, "one", "two", timeouts=Timeouts(max_failed_starts=2)) as (scheduler, executor):
+    with running(jobs, "one", "two", timeouts=Timeouts(max_failed_starts=2, failing_seconds=0.0)) as (
+        scheduler,
+        executor,
+    ):
         executor.lose("one", None, failed_starts=2)
         executor.lose("two", None, failed_starts=1)
         wait_until(lambda: "two" in scheduler.status_message)
@@ -179,6 +182,17 @@ def test_waiting_jobs_fail_only_when_no_worker_can_be_started(jobs: Jobs) -> Non
         assert problem is not None and problem["type"] == "device-unavailable"
         assert problem["detail"] == "the worker ended with exit code 3 at 2 starts: no kernel image"
         assert problem["data"] == {"worker": "two", "failed_starts": 2}
+
+
+def test_waiting_jobs_stay_while_a_worker_has_failed_for_a_short_time_only(jobs: Jobs) -> None:
+    submit(jobs, "a")
+    with running(jobs, "one") as (scheduler, executor):
+        for count in range(1, 6):
+            executor.lose("one", None, failed_starts=count)
+        wait_until(lambda: scheduler._slots["one"].failed_starts == 5)
+        assert jobs.get("a").state == "queued"
+        executor.make_ready("one")
+        wait_until(lambda: executor.submitted == [("one", "a")])
 
 
 def test_the_device_is_that_of_the_first_ready_worker(jobs: Jobs) -> None:

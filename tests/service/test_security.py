@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -106,6 +107,25 @@ def test_only_the_owner_can_read_runtime_json(service: LiveService) -> None:
     assert os.name == "nt" or mode == 0o600
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_can_read_neither_the_record_nor_pictures_nor_logs(
+    start: Callable[..., LiveService], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    (folder / "blobs").mkdir(parents=True)  # as version 0.2.0 made them
+    for name in ("jobs.sqlite", "service.log", "worker.log.1", "start.log"):
+        (folder / name).touch(mode=0o644)
+    before = os.umask(0o022)
+    try:
+        live = start("echoes", data_dir=folder)
+        live.wait_for_state(live.submit(), "succeeded")
+    finally:
+        os.umask(before)
+    files = [path for path in folder.rglob("*") if path.name not in ("serve.out", "service.lock")]
+    assert {"jobs.sqlite-wal", "worker.log", "runtime.json"} <= {path.name for path in files}
+    assert {path.name for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077} == set()
+
+
 def test_each_start_has_a_new_long_token(start: Callable[..., LiveService], service: LiveService) -> None:
     other = start("echoes")
     assert other.token != service.token
@@ -128,3 +148,20 @@ def test_a_public_service_accepts_addresses_and_its_own_name_as_host_but_no_othe
     for host in ("evil.example:8000", "192.168.1.7:80", "192.168.1.7"):
         with pytest.raises(wire.WireError):
             guard._check_host(host)
+
+
+def test_wrong_tokens_are_answered_later_and_later() -> None:
+    guard = Guard(lambda scope, receive, send: None, "t" * 32, "127.0.0.1", 8000)  # type: ignore[arg-type, return-value]
+    delays = [guard._delay() for _ in range(40)]
+    assert delays[:10] == [0.0] * 10
+    assert delays[10] > 0 and delays == sorted(delays) and delays[-1] == pytest.approx(2.0)
+
+
+def test_refused_requests_are_logged_without_their_token(service: LiveService) -> None:
+    guess = "Bearer a-wrong-guess"
+    send(service, "/v1/jobs", Authorization=guess)
+    send(service, "/v1/jobs", Authorization=bearer(service), Origin="http://evil.example")
+    log = (service.data_dir / "service.log").read_text()
+    assert "Refused GET '/v1/jobs' from 127.0.0.1: the Authorization header" in log
+    assert "which web pages send" in log
+    assert "a-wrong-guess" not in log and service.token not in log

@@ -113,18 +113,26 @@ def test_storing_a_blob_again_replaces_a_damaged_one(store: BlobStore) -> None:
     assert store.read(sha) == b"bricks"
 
 
-def test_pruning_keeps_listed_and_recently_used_blobs(store: BlobStore) -> None:
-    listed, old, used = store.put(b"listed"), store.put(b"old"), store.put(b"used")
-    drafts = [store.folder / "incoming-of-0.1", store.folder / old[:2] / ".incoming-left-behind"]
-    others = [store.folder / "notes.txt", store.folder / old[:2] / "notes.txt"]
-    for path in drafts + others:
+def test_a_blob_is_found_on_a_disk_that_cannot_be_written(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha = store.put(b"bricks")
+
+    def read_only(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", read_only)
+    assert store.has(sha) and not store.has("0" * 64)
+    store.check(sha)
+    assert store.read(sha) == b"bricks"
+
+
+def test_only_drafts_that_nobody_writes_to_are_removed(store: BlobStore) -> None:
+    sha = store.put(b"bricks")
+    old = [store.folder / "incoming-of-0.1", store.folder / sha[:2] / ".incoming-left-behind"]
+    others = [store.folder / "notes.txt", store.path(sha)]
+    for path in old + others:
         path.touch()
-    for path in files(store):
         os.utime(path, (time.time() - 1000, time.time() - 1000))
-    store.has(used)
-    recent = store.folder / old[:2] / ".incoming-being-written"
+    recent = store.folder / sha[:2] / ".incoming-being-written"
     recent.touch()
-    assert store.prune({listed}, older_than=500) == 3
-    assert not any(path.exists() for path in drafts)
-    assert recent.exists() and all(path.exists() for path in others), "not a blob, or still being written"
-    assert [store.path(sha).exists() for sha in (listed, old, used)] == [True, False, True]
+    assert store.remove_drafts(500) == 2
+    assert not any(path.exists() for path in old) and recent.exists() and all(path.exists() for path in others)

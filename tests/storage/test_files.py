@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,15 +67,18 @@ def test_a_file_in_use_on_windows_is_kept_only_if_allowed(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_only_a_durable_file_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", synced.append)
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
     with atomic_writer(tmp_path / "cache"):
         pass
     assert synced == []
-    with atomic_writer(tmp_path / "result", durable=True):
+    with atomic_writer(tmp_path / "new" / "folder" / "result", durable=True):
         pass
-    assert len(synced) == 1
+    names = [path.relative_to(tmp_path) for path in synced]
+    assert names[0].name.startswith(".incoming-")
+    assert [str(name) for name in names[1:]] == ["new/folder", "new", "."], "each folder that has a new name in it"
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP])

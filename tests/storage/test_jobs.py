@@ -562,3 +562,76 @@ class JobsMachine(RuleBasedStateMachine):
 
 TestJobsMachine = JobsMachine.TestCase
 TestJobsMachine.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+def test_jobs_that_run_when_the_service_stops_keep_their_attempts(jobs: Jobs) -> None:
+    jobs.submit("a", request())
+    jobs.submit("b", request())
+    for _ in range(MAX_ATTEMPTS + 2):
+        jobs.claim("local-1")
+        jobs.suspend()
+        jobs = reopen(jobs)
+    assert (jobs.get("a").state, jobs.get("a").attempt) == ("queued", 1)
+    jobs.claim("local-1")
+    jobs.cancel("a")
+    jobs.suspend()
+    assert (jobs.get("a").state, jobs.get("b").state) == ("canceled", "queued")
+    jobs.close()
+
+
+@pytest.mark.parametrize("damage", ["request = '{}'", "request = '[]'", "result = '7'", "request = 'null'"])
+def test_a_damaged_job_is_an_error_that_names_the_file(jobs: Jobs, damage: str) -> None:
+    jobs.submit("a", request())
+    jobs._db.execute(f"UPDATE jobs SET {damage}")
+    jobs.close()
+    with pytest.raises(RuntimeError, match=r"jobs.sqlite cannot be used .*; make it writable, or move it away"):
+        Jobs(jobs.file)
+
+
+def test_the_file_shrinks_when_jobs_are_removed(jobs: Jobs) -> None:
+    problem = {**PROBLEM, "detail": "x" * 20_000}
+    for i in range(100):
+        jobs.submit(str(i), request())
+        jobs.claim("local-1")
+        jobs.fail(str(i), problem)
+    jobs.compact()
+    before = jobs.file.stat().st_size
+    assert jobs.forget(5) == 95
+    jobs.compact()
+    assert jobs.file.stat().st_size < before / 5
+    assert [status.id for status in jobs.newest()] == ["99", "98", "97", "96", "95"]
+
+
+def test_the_file_of_an_earlier_version_shrinks_too(version_1: Path) -> None:
+    jobs = Jobs(version_1)
+    assert jobs._db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2
+    jobs.close()
+
+
+def test_a_problem_with_half_characters_can_be_sent(jobs: Jobs) -> None:
+    jobs.submit("a", request())
+    jobs.claim("local-1")
+    jobs.fail("a", WireError("model-missing", "installed: caf\udce9").problem())
+    assert json.dumps(jobs.get("a").document(), ensure_ascii=False).encode()
+    problem = jobs.get("a").problem
+    assert problem is not None and problem["detail"] == "installed: caf?"
+
+
+def test_only_jobs_that_have_ended_are_deleted(jobs: Jobs) -> None:
+    jobs.submit("a", request())
+    with pytest.raises(WireError, match="a is queued") as caught:
+        jobs.delete("a")
+    assert caught.value.code == "conflict"
+    jobs.cancel("a")
+    assert jobs.delete("a").id == "a"
+    with pytest.raises(WireError) as caught:
+        jobs.get("a")
+    assert caught.value.code == "not-found"
+
+
+def test_pages_of_jobs_follow_each_other(jobs: Jobs) -> None:
+    for name in "abcde":
+        jobs.submit(name, request())
+    assert [status.id for status in jobs.newest(2)] == ["e", "d"]
+    assert [status.id for status in jobs.newest(2, before="d")] == ["c", "b"]
+    assert [status.id for status in jobs.newest(-1, before="b")] == ["a"]

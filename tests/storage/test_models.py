@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -23,6 +21,7 @@ from ad_service.storage import models
 from ad_service.storage.models import ModelCorrupt, ModelMissing
 from blender_addon.wire import WireError
 from tests.support import tiny_checkpoints as tiny_models
+from tests.support.fake_hub import fake_hub
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +139,59 @@ def test_pocket_is_listed_if_the_models_folder_is_unreadable(data_dir: Path, mon
     assert [model.name for model in models.available(data_dir)] == ["pocket"]
     (entry,) = models.unusable(data_dir)
     assert "models cannot be read (Permission denied)" in entry.reason
+
+
+def test_a_folder_whose_name_is_not_utf8_is_unusable_and_hides_no_other(data_dir: Path) -> None:
+    folder = os.fsencode(data_dir / "models") + b"/caf\xe9"
+    try:
+        os.mkdir(folder)  # noqa: PTH102  a Path cannot be made of bytes
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    assert {"pocket", "Realistic"} <= {model.name for model in models.available(data_dir)}
+    (entry,) = [entry for entry in models.unusable(data_dir) if entry.name == "caf?"]
+    assert "rename it" in entry.reason
+    with pytest.raises(ModelMissing) as caught:
+        models.find("missing", data_dir)
+    assert json.dumps(caught.value.problem(), ensure_ascii=False).encode()
+
+
+def test_texts_of_a_file_cannot_control_the_terminal(data_dir: Path, tiny: Path) -> None:
+    file = data_dir / "models" / "evil.safetensors"
+    metadata = {"modelspec.title": "\x1b[2Jgone \ud800" + "x" * 5000, "modelspec.license": "MIT\r\nok"}
+    data = (tiny / "sdxl.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps({**json.loads(data[8 : 8 + length]), "__metadata__": metadata}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    model = models.find("evil", data_dir)
+    assert model.title.startswith("?[2Jgone ?xxx") and len(model.title) == 200
+    assert model.license == "MIT??ok"
+
+
+def test_a_bad_header_is_read_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = data_dir / "models" / "large.safetensors"
+    header = b'{"a": "' + b"x" * 1_000_000
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    read, calls = models.checkpoints.read_header, []
+    monkeypatch.setattr(models.checkpoints, "read_header", lambda path: calls.append(path) or read(path))
+    for _ in range(3):
+        assert "large" in [entry.name for entry in models.unusable(data_dir)]
+    assert calls.count(file) == 1
+
+
+def test_a_header_that_takes_seconds_to_read_is_not_read(data_dir: Path) -> None:
+    file = data_dir / "models" / "large.safetensors"
+    with file.open("wb") as sparse:
+        sparse.write((97_000_000).to_bytes(8, "little") + b"{")
+        sparse.truncate(97_000_008)
+    (entry,) = [entry for entry in models.unusable(data_dir) if entry.name == "large"]
+    assert "not a safetensors file" in entry.reason
+
+
+def test_a_config_with_more_layers_than_tensors_is_rejected(data_dir: Path) -> None:
+    config = data_dir / "models" / "Realistic" / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "layers_per_block": 1_000_000}))
+    with pytest.raises(ModelCorrupt, match="layers_per_block 1000000, but the weights have"):
+        models.check(models.find("Realistic", data_dir))
 
 
 @pytest.mark.parametrize(("name", "words"), [("style", "is a LoRA"), ("old", "pickled"), ("old.ckpt", "pickled")])
@@ -336,60 +388,21 @@ def test_a_repository_without_a_unet_is_rejected(repository: Path, tmp_path: Pat
 
 @pytest.fixture
 def server(repository: Path) -> Iterator[str]:
-    """A local server with the part of the hub's API that the real client needs."""
-    commit = "c0ffee" * 6 + "c0ff"
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            route = self.path.split("?")[0].removeprefix("/api/models/someone/thing")
-            files = [path for path in sorted(repository.rglob("*")) if path.is_file()]
-            if route.startswith("/tree/"):
-                self._json([_entry(path, repository) for path in files])
-            elif route in ("", f"/revision/{commit}"):
-                siblings = [{"rfilename": _entry(p, repository)["path"], "size": p.stat().st_size} for p in files]
-                self._json({"id": "someone/thing", "sha": commit, "siblings": siblings})
-            elif route.startswith(f"/someone/thing/resolve/{commit}/"):
-                self._send((repository / route.split(commit + "/")[1]).read_bytes())
-            else:
-                self.send_response(404)
-                self.send_header("X-Error-Code", "RepoNotFound")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-        def _json(self, document: Any) -> None:
-            self._send(json.dumps(document).encode())
-
-        def _send(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", f'"{len(body)}"')
-            self.send_header("X-Repo-Commit", commit)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def _entry(path: Path, root: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    return {"type": "file", "path": path.relative_to(root).as_posix(), "size": size, "oid": str(size)}
+    with fake_hub(repository) as hub:
+        yield hub.url
 
 
 def test_the_real_client_fetches_a_complete_model(server: str, pocket: Path, tmp_path: Path) -> None:
     model = models.fetch("someone/thing", tmp_path, hub=models.HuggingFaceHub(server))
     assert (model.family, model.path) == ("sd15", models.models_dir(tmp_path) / "thing")
     assert not (model.path / ".cache").exists()
+
+
+def test_a_download_reports_how_much_has_arrived(repository: Path, pocket: Path, tmp_path: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    models.fetch("sd15", tmp_path, hub=FolderHub(repository), on_progress=lambda *report: reports.append(report))
+    assert reports[-1][1] > 0
+    assert all(received <= total for received, total in reports)
 
 
 def test_a_missing_repository_is_reported(server: str, tmp_path: Path) -> None:

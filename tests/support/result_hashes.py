@@ -62,6 +62,8 @@ def main() -> None:
         inputs(folder)
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     for name, arguments in jobs(folder).items():
+        if "--scale" not in arguments:
+            arguments += ["--scale", "1"]  # the default fits the swatch to the result
         out = folder / f"result-{name}.png"
         command = [
             sys.executable,

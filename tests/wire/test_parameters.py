@@ -10,7 +10,7 @@ import pytest
 
 from ad_service.cli import main
 from blender_addon import wire
-from blender_addon.wire import Choice, Integer, JobRequest, Number, Parameter, Rows, Text, WireError
+from blender_addon.wire import Choice, Corners, Crop, Integer, JobRequest, Number, Parameter, Rows, Text, WireError
 
 WEIGHTS = Parameter("adapters", Rows(0.0, 2.0), (), "Adapters and their weights")
 VALUES: list[tuple[Any, Any]] = [
@@ -18,6 +18,8 @@ VALUES: list[tuple[Any, Any]] = [
     (Integer(64, 512, 8), 128),
     (Text(), "mine"),
     (Choice(("none", "x")), "x"),
+    (Crop(32, 4096), "10,20,300,400"),
+    (Corners(4096), "10,10 90.25,12 95,80 8,90"),
     (Rows(0.0, 2.0), (("moss", 1.0), ("C:\\rust:old", 0.5))),
 ]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -63,7 +65,7 @@ def test_automatic_values_lie_outside_of_the_bounds_and_are_taken() -> None:
         ({"width": True}, ["width", "True"]),
         ({"width": math.inf}, ["width", "inf"]),
         ({"scale": math.nan}, ["scale", "nan"]),
-        ({"scale": 10**400}, ["scale", "0.25"]),
+        ({"scale": 10**400}, ["scale", "0.01"]),
         ({"seed": 2**31}, ["seed", "2147483648", "2147483647"]),
         ({"tile": "yx"}, ["tile", "'yx'", "none, x, y, xy"]),
         ({"tile": []}, ["tile", "[]"]),
@@ -71,6 +73,16 @@ def test_automatic_values_lie_outside_of_the_bounds_and_are_taken() -> None:
         ({"model": "a\0b"}, ["model"]),
         ({"model": "a\ud800"}, ["model", "Unicode"]),
         ({"widht": 512}, ["widht", "width"]),
+        ({"crop": "0,0,16,64"}, ["crop", "'0,0,16,64'", "at least 32"]),
+        ({"crop": "0,0,64"}, ["crop", "left,top,width,height"]),
+        ({"crop": "0.5,0,64,64"}, ["crop"]),
+        ({"crop": "16000,0,900,64"}, ["crop", "16384"]),
+        ({"crop": [0, 0, 64, 64]}, ["crop"]),
+        ({"corners": "0,0 9,0 9,9"}, ["corners", "x,y x,y x,y x,y"]),
+        ({"corners": "9,0 0,0 0,9 9,9"}, ["corners", "top left, top right"]),
+        ({"corners": "0,0 9,nan 9,9 0,9"}, ["corners"]),
+        ({"corners": "-5,0 9,0 9,9 0,9"}, ["corners", "16384"]),
+        ({"real_width": 0.0001}, ["real_width", "0.001"]),
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_value_and_its_bounds(parameters: dict[str, Any], words: list[str]) -> None:
@@ -187,11 +199,30 @@ def test_a_text_that_is_no_number_is_an_error_with_the_parameters_bounds() -> No
 
 
 def test_jobs_of_this_and_older_versions_are_read_and_others_are_refused() -> None:
-    assert JobRequest.parse(body()).document()["wire"] == wire.VERSION == 2
-    for version in (1, 2):
-        assert JobRequest.parse(body() | {"wire": version}) == JobRequest.parse(body())
-    for other in (0, 3, 99, True, "2", None, []):
+    assert JobRequest.parse(body()).document()["wire"] == wire.VERSION == 3
+    for version in (1, 2, 3):
+        assert JobRequest.parse(body(scale=1.0) | {"wire": version}) == JobRequest.parse(body(scale=1.0))
+    for other in (0, 4, 99, True, "2", None, []):
         assert refused(body() | {"wire": other}).code == "version-mismatch"
+
+
+def test_a_job_of_an_older_version_without_a_scale_keeps_the_scale_of_the_swatch() -> None:
+    for version, scale in ((1, 1.0), (2, 1.0), (3, 0.0)):
+        assert JobRequest.parse(body() | {"wire": version}).parameters["scale"] == scale
+    assert JobRequest.parse(body()).parameters["scale"] == 0.0
+
+
+def test_a_crop_and_corners_together_are_refused() -> None:
+    corners = "10,10 90,12 95,80 8,90"
+    error = refused(body(crop="0,0,64,64", corners=corners))
+    assert error.code == "invalid-parameter" and error.data["parameter"] == "crop"
+    assert "0,0,64,64" in error.detail and corners in error.detail
+    assert JobRequest.parse(body(crop="", corners=corners)).parameters["corners"] == corners
+
+
+def test_a_plan_survives_json_and_ignores_what_a_newer_service_adds() -> None:
+    plan = wire.Plan((0, 10, 200, 100), 0.5, 512, 256, "uses all", None, 3.5, None, ("one",))
+    assert wire.Plan.parse(json.loads(json.dumps(asdict(plan))) | {"later": 1}) == plan
 
 
 def test_a_problem_of_an_unknown_type_is_internal() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread, current_thread
 from typing import Any
 
@@ -115,13 +118,14 @@ def test_floats_above_one_are_clipped_with_a_note_and_nan_is_rejected() -> None:
     assert "contains NaN" in rejection(encoded(Image.fromarray(values), "TIFF"))
 
 
-def test_transparency_is_dropped_with_a_note_unless_the_picture_is_opaque() -> None:
+def test_a_transparent_picture_keeps_its_colors_and_a_mask_of_its_opaque_pixels() -> None:
     pixels = noise(channels=4)
     decoded = decode("swatch", encoded(pixels))
     assert np.array_equal(decoded.pixels, pixels[..., :3])
-    assert decoded.notes == ("the transparency of swatch is ignored",)
+    assert decoded.opaque is not None
+    assert np.array_equal(decoded.opaque, pixels[..., 3] >= 128)
     pixels[..., 3] = 255
-    assert decode("swatch", encoded(pixels)).notes == ()
+    assert decode("swatch", encoded(pixels)).opaque is None
 
 
 def test_a_palette_becomes_its_colors_even_with_a_transparent_one() -> None:
@@ -130,7 +134,8 @@ def test_a_palette_becomes_its_colors_even_with_a_transparent_one() -> None:
     assert np.array_equal(decode("swatch", encoded(image)).pixels, expected)
     transparent = decode("swatch", encoded(image, transparency=0))
     assert np.array_equal(transparent.pixels, expected)
-    assert transparent.notes == ("the transparency of swatch is ignored",)
+    assert transparent.opaque is not None
+    assert np.array_equal(transparent.opaque, np.asarray(image) != 0)
 
 
 def test_cmyk_becomes_rgb() -> None:
@@ -190,12 +195,50 @@ def test_a_header_with_too_many_pixels_is_rejected_before_decoding() -> None:
     detail = rejection(png_of_size(60_000, 60_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert detail == "swatch is 60000x60000 pixels; 268,435,456 pixels is the limit"
+    assert detail == "swatch is 60000x60000 pixels; 16384 pixels a side is the limit"
     assert peak < 10 * 2**20
 
 
 def test_a_picture_slightly_above_the_limit_is_rejected_with_its_size() -> None:
     assert "16385x16384" in rejection(png_of_size(16385, 16384))
+
+
+def test_a_strip_that_is_longer_than_the_limit_is_rejected_before_decoding() -> None:
+    assert "48x5242920" in rejection(png_of_size(48, 5_242_920))
+    assert "20000x32" in rejection(png_of_size(20_000, 32))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of the resident memory")
+@pytest.mark.parametrize("mode", ["I;16", "RGB", "RGBA", "1"])
+def test_decoding_takes_at_most_nine_bytes_a_pixel(mode: str, tmp_path: Path) -> None:
+    """Seven are the least: four of Pillow's image and three of the result. A gray of 16 bits took 29."""
+    side = 4096
+    array = np.zeros((side, side), np.uint16) if mode == "I;16" else None
+    image = Image.new(mode, (side, side)) if array is None else Image.fromarray(array)
+    image.save(tmp_path / "picture.png", compress_level=1)
+    code = """
+import resource, sys
+from ad_service.worker import image_files
+data = open(sys.argv[1], "rb").read()
+image_files.decode("swatch", open(sys.argv[2], "rb").read())
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+image_files.decode("swatch", data)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    Image.new(image.mode if mode != "I;16" else "RGB", (8, 8)).save(tmp_path / "small.png")
+    command = [sys.executable, "-c", code, str(tmp_path / "picture.png"), str(tmp_path / "small.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 1024 <= 9 * side * side
+
+
+def test_a_large_picture_is_converted_like_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gray = np.random.default_rng(0).integers(0, 65536, (40, 48)).astype(np.uint16)
+    for data in (encoded(noise(channels=4)), encoded(gray), encoded(noise())):
+        whole = decode("swatch", data)
+        monkeypatch.setattr(image_files, "BAND_PIXELS", 100)
+        bands = decode("swatch", data)
+        monkeypatch.undo()
+        assert (bands.pixels == whole.pixels).all() and bands.notes == whole.notes
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
@@ -209,12 +252,12 @@ def test_a_picture_between_the_limit_of_pillow_and_ours_is_read(kind: str, monke
 def test_pillows_limit_is_in_force_again_while_pixels_are_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = []
 
-    def record(name: str, image: Image.Image, notes: list[str]) -> Image.Image:
+    def record(*arguments: Any) -> Pixels:
         limits.append(Image.MAX_IMAGE_PIXELS)
-        return image
+        return np.zeros((40, 48, 3), np.uint8)
 
     limit = Image.MAX_IMAGE_PIXELS
-    monkeypatch.setattr(image_files, "_remove_alpha", record)
+    monkeypatch.setattr(image_files, "_rgb", record)
     decode("swatch", encoded(noise(channels=4)))
     assert limits == [limit]
 

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from ad_service.worker import protocol
 from ad_service.worker.engine import Step
 from ad_service.worker.worker import KEPT_PREVIEWS, Clock, Worker, load_engine
 from blender_addon import wire
-from blender_addon.wire import JobRequest
+from blender_addon.wire import JobRequest, WireError
 from tests.support import tiny_checkpoints
 from tests.support.live_service import ROOT, LiveService
 from tests.support.processes import children, is_alive, wait_until
@@ -47,7 +48,7 @@ def scheduled(folder: Path, engine: str) -> Iterator[Jobs]:
     jobs = Jobs(settings.jobs_file)
     jobs.submit("a", JobRequest.parse({"kind": "synthesize", "inputs": {"swatch": "0" * 64}}))
     executor = LocalExecutor(settings.worker_command, settings.worker_log, delays=RestartDelays(first=0.01))
-    scheduler = Scheduler(jobs, executor, Timeouts(terminate=0.2, kill=0.5))
+    scheduler = Scheduler(jobs, executor, Timeouts(terminate=0.2, kill=0.5, failing_seconds=0.0))
     scheduler.start()
     try:
         yield jobs
@@ -272,6 +273,34 @@ def test_only_the_newest_previews_are_kept(tmp_path: Path, monkeypatch: pytest.M
     previews = [event.preview for event in events if isinstance(event, protocol.Progress) and event.preview]
     assert len(set(previews)) == len(previews) == 30
     assert [store.has(sha) for sha in previews] == [False] * (30 - KEPT_PREVIEWS) + [True] * KEPT_PREVIEWS
+
+
+def test_a_preview_that_cannot_be_stored_does_not_fail_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put = BlobStore.put
+
+    def full(store: BlobStore, data: bytes) -> str:
+        if data.startswith(b"preview"):
+            raise WireError("disk-full", "no space is left")
+        return put(store, data)
+
+    monkeypatch.setattr(BlobStore, "put", full)
+    monkeypatch.setattr(Clock, "preview_is_due", lambda self: True)
+    _, events = run_job(tmp_path, "shows", steps=3)
+    assert isinstance(events[-1], protocol.Succeeded)
+    assert "A preview cannot be stored: no space is left" in capsys.readouterr().err
+
+
+def test_an_idle_worker_frees_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ad_service.worker.worker.IDLE_SECONDS", 0.05)
+    engine = load_engine("tests.support.engines:echoes", tmp_path)
+    worker = Worker(engine, BlobStore(tmp_path / "blobs"), io.StringIO(), io.StringIO())
+    worker._jobs.put(protocol.Run("a", {}))
+    assert worker._next_job().job == "a" and not (tmp_path / "released").exists()
+    waiting = threading.Timer(0.5, worker._jobs.put, (protocol.Run("b", {}),))
+    waiting.start()
+    assert worker._next_job().job == "b" and (tmp_path / "released").exists()
 
 
 def test_progress_and_previews_are_limited_in_rate(tmp_path: Path) -> None:

@@ -143,5 +143,7 @@ def _detrended(gray: Tensor) -> Tensor:
     y = torch.linspace(-1, 1, h, dtype=gray.dtype, device=gray.device)[:, None].expand(h, w)
     x = torch.linspace(-1, 1, w, dtype=gray.dtype, device=gray.device)[None, :].expand(h, w)
     basis = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y]).flatten(1)
-    weights: Tensor = torch.linalg.solve(basis @ basis.T, basis @ gray.flatten())
+    normal, moments = basis @ basis.T, basis @ gray.flatten()
+    # two rows or columns do not determine a quadratic
+    weights: Tensor = torch.linalg.solve(normal, moments) if min(h, w) > 2 else torch.linalg.pinv(normal) @ moments
     return gray - (weights @ basis).view(h, w)

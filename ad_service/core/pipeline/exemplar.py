@@ -76,12 +76,10 @@ def prepare(
     regions = None if maps is None else maps.regions
     if maps is not None:
         labels.check(maps.layout, maps.regions, maps.palette)
-    h, w = (max(smallest, round(side * request.scale)) for side in request.swatch.shape[1:])
-    transform = Transform((Scale(h, w),))
-    color = transform.apply(request.swatch, "color")
+    scale = scale_of(request.swatch, request.scale, smallest)
+    transform = Transform((scale,))
     regions = None if regions is None else transform.apply(regions, "labels")
-    if request.even_light:
-        color = lighting.flatten_lighting(color, request.even_light, regions, options.lighting)
+    color = scaled_and_lit(request.swatch, scale, request.even_light, regions, options)
     warp, periods = _fit_periods(color, request, options.periodicity) if fit_periods else (None, None)
     if warp is not None:
         warped = warp.apply(color, "color")
@@ -102,6 +100,20 @@ def prepare(
     labels.check(maps.layout, regions, maps.palette, since)
     layout = labels.resize(maps.layout, request.height, request.width)
     return replace(exemplar, maps=LabelMaps(layout, regions, maps.palette))
+
+
+def scale_of(swatch: Tensor, scale: float, smallest: int) -> Scale:
+    """To the scale of a swatch (3, h, w), with sides of at least `smallest` pixels."""
+    h, w = (max(smallest, round(side * scale)) for side in swatch.shape[1:])
+    return Scale(h, w)
+
+
+def scaled_and_lit(
+    swatch: Tensor, scale: Scale, even_light: float, regions: Tensor | None, options: PipelineOptions
+) -> Tensor:
+    """A swatch (3, h, w) after scaling and with its lighting flattened; `regions` are the scaled ones."""
+    color = scale.apply(swatch, "color")
+    return lighting.flatten_lighting(color, even_light, regions, options.lighting) if even_light else color
 
 
 def _fit_periods(color: Tensor, request: Request, options: PeriodicityOptions) -> tuple[Warp | None, Tensor | None]:

@@ -15,7 +15,7 @@ from ad_service.core.pictures.patch_statistics import match_patch_statistics
 from ad_service.core.pipeline.exemplar import Exemplar
 from ad_service.core.pipeline.request import Request, Result, Step
 from ad_service.core.pipeline.start import Start
-from ad_service.core.pipeline.task import Task, as_steps, step_of
+from ad_service.core.pipeline.task import Task, as_steps
 from ad_service.core.pipeline.transform import renormalize
 from ad_service.core.pixels import from_uint8, to_uint8
 
@@ -46,8 +46,7 @@ def deliver(
     """The result of a picture (H, W, 3) uint8, rolled back by `shift`, with its metrics and `more`."""
     image = image.roll((-shift[0], -shift[1]), (0, 1))
     source = None if start.source is None else replace(start.source, shift=shift)
-    yield step_of("measure", 0.0)
-    measured = measure(image, task.request, task.exemplar, content)
+    measured = yield from as_steps("measure", measure(image, task.request, task.exemplar, content))
     return Result({"color": image, **_follow(task, source)}, {**measured, **more}, source_map=source)
 
 
@@ -60,11 +59,15 @@ def plainest_shift(image: Tensor, tiles: tuple[bool, bool]) -> Shift:
     return y, x
 
 
-def measure(image: Tensor, request: Request, exemplar: Exemplar, content: Tensor | None = None) -> dict[str, float]:
+def measure(
+    image: Tensor, request: Request, exemplar: Exemplar, content: Tensor | None = None
+) -> Generator[float, None, dict[str, float]]:
     """Seams, patch distance, copies and repetition of an image (H, W, 3), and the exemplar's own: see `metrics`.
 
-    With a layout also how much of it is obeyed, with a content how much of its light and dark is kept.
+    With a layout also how much of it is obeyed, with a content how much of its light and dark is kept. Yields the
+    fraction done.
     """
+    yield 0.0
     picture, swatch = from_uint8(image), exemplar.color
     out: dict[str, float] = {}
     edges = metrics.seam(picture)
@@ -73,10 +76,13 @@ def measure(image: Tensor, request: Request, exemplar: Exemplar, content: Tensor
             out[f"seam_{axis}"] = edge.single.ratio
             out[f"seam_{axis}_rank"] = edge.single.rank
             out[f"seam_{axis}_band"] = edge.band.ratio
+    yield 0.2
     out["patch_distance"] = metrics.patch_distance(picture, swatch)
     out["swatch_halves_distance"] = metrics.halves_distance(swatch)
+    yield 0.5
     out["sharpness"] = metrics.sharpness(picture) / max(metrics.sharpness(swatch), 1e-9)
     out["copy_share"] = metrics.copy_share(picture, swatch)
+    yield 0.8
     out["repetition"] = metrics.repetition(picture).peak
     out["swatch_repetition"] = metrics.repetition(swatch).peak
     if exemplar.maps is not None:

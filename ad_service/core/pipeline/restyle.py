@@ -30,7 +30,7 @@ def restyle(
     as_quilt = family.start == "quilt" and not method.replaces_quilt
     if request.channels and not as_quilt:
         raise ValueError("channels follow a source map, and a restyling by this method has none")
-    task = begin(model, request, options or PipelineOptions())
+    task = yield from begin(model, request, options or PipelineOptions())
     content = resized(request.content, request.height, request.width, request.tiles)
     picture, shift = _on_canvas(task, content), _half_latent(task)
     own_steps = method.steps or family.steps * (1 if as_quilt else 2)

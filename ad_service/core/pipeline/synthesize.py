@@ -30,7 +30,7 @@ def synthesize(
     name = _start_name(request, family)
     if request.channels and name == "noise":
         raise ValueError("channels follow a source map, and a start from noise has none; use the start quilt or fill")
-    task = begin(model, request, options, fit_periods=name == "quilt", maps=request.maps)
+    task = yield from begin(model, request, options, fit_periods=name == "quilt", maps=request.maps)
     start = yield from as_steps("start", STARTS[name](task))
     plan = plan_of(
         request,

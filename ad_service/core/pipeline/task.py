@@ -21,7 +21,9 @@ from ad_service.core.steps import translate
 R = TypeVar("R")
 
 SPANS: dict[Phase, tuple[float, float]] = {
-    "start": (0.0, 0.15),
+    "prepare": (0.0, 0.03),
+    "encode": (0.03, 0.05),
+    "start": (0.05, 0.15),
     "denoise": (0.15, 0.8),
     "fit-decoder": (0.8, 0.84),
     "decode": (0.84, 0.86),
@@ -31,6 +33,8 @@ SPANS: dict[Phase, tuple[float, float]] = {
 """The part of a job's time that each phase takes, roughly, for the progress bar."""
 
 MESSAGES: dict[Phase, str] = {
+    "prepare": "preparing the swatch",
+    "encode": "encoding the swatch",
     "start": "preparing the start",
     "denoise": "denoising",
     "fit-decoder": "fitting the decoder",
@@ -65,9 +69,11 @@ def begin(
     *,
     fit_periods: bool = False,
     maps: LabelMaps | None = None,
-) -> Task:
+) -> Generator[Step, None, Task]:
     """Prepare the exemplar, encode it, and lay out the canvas. Raises LabelError."""
+    yield step_of("prepare", 0.0)
     exemplar = prepare(request, model.family, options, fit_periods=fit_periods, maps=maps)
+    yield step_of("encode", 0.0)
     latents = codec.encode(model, exemplar.color)
     constraints = constraints_of(request, model.family, exemplar, latents)
     generator = torch.Generator().manual_seed(request.seed)

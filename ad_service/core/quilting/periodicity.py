@@ -81,6 +81,8 @@ def find_periods(picture: Tensor, options: PeriodicityOptions = PeriodicityOptio
     Shape (2, 2) for a lattice, (1, 2) for a picture that only repeats in rows: the period across them.
     """
     shrink = -(-max(picture.shape[1:]) // options.largest_side)
+    if min(picture.shape[1:]) < shrink:  # a strip of which no pixel would be left
+        return None
     correlation = autocorrelation(F.avg_pool2d(picture[None], shrink)[0])
     lattice = _find_lattice(correlation, options)
     periods = _find_rows(correlation, options) if lattice is None else lattice
@@ -158,6 +160,8 @@ def _find_rows(correlation: Tensor, options: PeriodicityOptions) -> Tensor | Non
     A picture must show at least three rows.
     """
     nearest, side = options.nearest_lag, min(2 * correlation.shape[0], correlation.shape[1])
+    if side // 3 <= nearest:
+        return None
     unlike = (correlation < 0.5).nonzero() - torch.tensor([0, correlation.shape[1] // 2])
     if len(unlike) == 0:
         return None

@@ -6,6 +6,8 @@ Each slot has a thread that starts the process, reads its events, and starts it 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 MAX_LOG_BYTES = 4 * 1024 * 1024
 STOP_SECONDS = 3.0
 """A worker that has not ended this long after SIGTERM is killed."""
+START_SECONDS = 300.0
+"""A worker that is not ready this long after its start is killed; torch takes a minute from a slow disk."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class Slot:
         self._received = False
         """Whether the process has received `_job`."""
         self._failed_starts = 0
+        self._too_slow = False
+        """Whether the process was killed because it was not ready after START_SECONDS."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=worker, daemon=True)
 
@@ -142,7 +148,10 @@ class Slot:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                ended = describe_exit(self._run_process())
+                code = self._run_process()
+                ended = (
+                    f"since it was not ready after {START_SECONDS:g} seconds" if self._too_slow else describe_exit(code)
+                )
             except Exception as error:  # starting it can fail, for example because the disk of the log is full
                 logger.exception("%s is ended because of an error", self._worker)
                 ended = f"because of an error in the service ({type(error).__name__}: {error})"
@@ -153,14 +162,27 @@ class Slot:
     def _run_process(self) -> int:
         """Starts a process and passes its events on until it ends; returns its exit code."""
         process = self._start_process()
+        self._too_slow = False
         with self._lock:
             self._process = process
             if self._stopping.is_set():
                 process.terminate()
-        assert process.stdout
-        for line in process.stdout:
-            self._read_event(line)
-        return process.wait()
+        watchdog = threading.Timer(START_SECONDS, self._kill_if_not_ready, (process,))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                self._read_event(line)
+            return process.wait()
+        finally:
+            watchdog.cancel()
+
+    def _kill_if_not_ready(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            if self._process is process and self.device is None:
+                self._too_slow = True
+                process.kill()
 
     def _end_process(self, reason: str) -> None:
         """Ends the process if it still runs, and reports its loss."""
@@ -178,9 +200,18 @@ class Slot:
             if not self._stopping.is_set():
                 self._report_loss(reason)
 
+    def _rotate_log(self) -> None:
+        """Moves the contents of a large log to the file of the previous ones; the process goes on writing at its end.
+
+        A file that is open elsewhere cannot be shortened on Windows, and is tried again later.
+        """
+        with suppress(OSError):
+            if self._log.stat().st_size > MAX_LOG_BYTES:
+                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                os.truncate(self._log, 0)
+
     def _start_process(self) -> subprocess.Popen[str]:
-        if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
-            self._log.replace(self._log.with_suffix(".log.1"))
+        self._rotate_log()
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 self._command,
@@ -201,6 +232,7 @@ class Slot:
             return
         with self._lock:
             if isinstance(event, Ready):
+                self._rotate_log()
                 if self._job is not None:
                     error = WireError("internal", f"{self._worker} ended the job without a report that can be read")
                     self._on_event(JobReported(self._worker, protocol.Failed(self._job, error.problem())))

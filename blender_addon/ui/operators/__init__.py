@@ -20,11 +20,12 @@ All of them work from a script without a window, except painting:
 In a script, an operator that fails raises RuntimeError with the text that the panel would show.
 """
 
-from . import inputs, jobs, layout, parameters, regions, results, service
+from . import inputs, jobs, layout, parameters, regions, results, service, swatch_tools
 
 classes = (
     *service.classes,
     *inputs.classes,
+    *swatch_tools.classes,
     *regions.classes,
     *layout.classes,
     *parameters.classes,

@@ -1,11 +1,13 @@
-"""Operators that choose a job's pictures."""
+"""Operators that choose a picture: from a material, an editor, a file, the clipboard, an asset, or the example."""
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import BoolProperty, EnumProperty, StringProperty
-from bpy.types import Context, Event, Operator
+from bpy.types import Context, Event, FileHandler, Image, Operator
 
-from ...scene import materials, properties
-from .reports import Done
+from ... import wire
+from ...scene import assets, materials, painting, properties, swatch
+from .reports import Done, fail
 
 _PICTURE = EnumProperty(
     name="Picture",
@@ -28,14 +30,17 @@ class DISTILL_OT_picture_from_material(Operator):
     def poll(cls, _context: Context) -> bool:
         material = materials.active_material()
         if materials.base_color_image(material) is None:
-            what = f"The material “{material.name}”" if material else "The active object"
-            cls.poll_message_set(f"{what} has no {'image as its base color' if material else 'material'}")
+            text = (
+                tr("The material “{}” has no image as its base color")
+                if material
+                else tr("The active object has no material")
+            )
+            cls.poll_message_set(text.format(material.name if material else ""))
             return False
         return True
 
     def execute(self, context: Context) -> Done:
-        setattr(context.scene.distill, f"image_{self.picture}", materials.base_color_image(materials.active_material()))
-        return {"FINISHED"}
+        return _use(context, self.picture, materials.base_color_image(materials.active_material()))
 
 
 class DISTILL_OT_picture_from_editor(Operator):
@@ -55,8 +60,7 @@ class DISTILL_OT_picture_from_editor(Operator):
         return True
 
     def execute(self, context: Context) -> Done:
-        setattr(context.scene.distill, f"image_{self.picture}", context.area.spaces.active.image)
-        return {"FINISHED"}
+        return _use(context, self.picture, context.area.spaces.active.image)
 
 
 class DISTILL_OT_picture_from_file(Operator):
@@ -67,7 +71,7 @@ class DISTILL_OT_picture_from_file(Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     picture: _PICTURE
-    filepath: StringProperty(subtype="FILE_PATH")
+    filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
     filter_image: BoolProperty(default=True, options={"HIDDEN"})
     filter_folder: BoolProperty(default=True, options={"HIDDEN"})
 
@@ -76,13 +80,127 @@ class DISTILL_OT_picture_from_file(Operator):
         return {"RUNNING_MODAL"}
 
     def execute(self, context: Context) -> Done:
-        try:
-            image = bpy.data.images.load(self.filepath, check_existing=True)
-        except RuntimeError:
-            self.report({"ERROR"}, f"{self.filepath} cannot be opened as an image")
+        return _use_file(self, context, self.picture)
+
+
+class DISTILL_OT_drop_swatch(Operator):
+    """Use the image file that was dropped"""
+
+    bl_idname = "distill.drop_swatch"
+    bl_label = "Use as Swatch"  # shown in the menu beside Blender's own uses of the file
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
+
+    def execute(self, context: Context) -> Done:
+        return _use_file(self, context, "swatch")
+
+
+class DISTILL_FH_swatch(FileHandler):
+    """An image file that is dropped on the 3D View or the Image Editor"""
+
+    bl_idname = "DISTILL_FH_swatch"
+    bl_label = "Use as Swatch"
+    bl_import_operator = "distill.drop_swatch"
+    bl_file_extensions = ";".join(sorted(bpy.path.extensions_image))
+
+    @classmethod
+    def poll_drop(cls, context: Context) -> bool:
+        return context.area is not None and context.area.type in {"VIEW_3D", "IMAGE_EDITOR"}
+
+
+class DISTILL_OT_picture_paste(Operator):
+    """Use the image in the clipboard"""
+
+    bl_idname = "distill.picture_paste"
+    bl_label = "Paste"
+    bl_options = {"REGISTER", "UNDO"}
+
+    picture: _PICTURE
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if context.area is None:
+            cls.poll_message_set("Pasting needs a window")
+            return False
+        return True
+
+    def execute(self, context: Context) -> Done:
+        image = painting.paste_image(context)
+        if image is None:
+            self.report({"ERROR"}, "There is no image in the clipboard; copy one in another program first")
             return {"CANCELLED"}
-        setattr(context.scene.distill, f"image_{self.picture}", image)
+        return _use(context, self.picture, image)
+
+
+class DISTILL_OT_picture_from_asset(Operator):
+    """Use this asset, an image or the base color image of a material, as the swatch"""
+
+    bl_idname = "distill.picture_from_asset"
+    bl_label = "Use as Swatch"
+    bl_options = {"REGISTER", "UNDO"}
+
+    picture: _PICTURE
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        asset = getattr(context, "asset", None)
+        if asset is None or asset.id_type not in assets.TYPES:
+            cls.poll_message_set("Choose an image or a material in an Asset Browser")
+            return False
+        return True
+
+    def execute(self, context: Context) -> Done:
+        try:
+            image = assets.image_of(context.asset)
+        except wire.WireError as error:
+            return fail(self, error)
+        return _use(context, self.picture, image)
+
+
+class DISTILL_OT_example(Operator):
+    """Load the example: a swatch of cobbles and moss, its two regions, and a painted layout"""
+
+    bl_idname = "distill.example"
+    bl_label = "Try the Example"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: Context) -> Done:
+        swatch.use_example(context.scene)
         return {"FINISHED"}
 
 
-classes = (DISTILL_OT_picture_from_material, DISTILL_OT_picture_from_editor, DISTILL_OT_picture_from_file)
+def _use_file(operator: Operator, context: Context, picture: str) -> Done:
+    """Opens the operator's file as a picture, and shows it where it was dropped."""
+    try:
+        image = bpy.data.images.load(operator.filepath, check_existing=True)
+    except RuntimeError:
+        operator.report({"ERROR"}, tr("{} cannot be opened as an image").format(operator.filepath))
+        return {"CANCELLED"}
+    if not min(image.size):
+        bpy.data.images.remove(image)
+        operator.report({"ERROR"}, tr("{} cannot be read as an image").format(operator.filepath))
+        return {"CANCELLED"}
+    if context.area is not None and context.area.type == "IMAGE_EDITOR":
+        context.area.spaces.active.image = image
+    return _use(context, picture, image)
+
+
+def _use(context: Context, picture: str, image: Image) -> Done:
+    if picture == "swatch":
+        swatch.use(context.scene, image)
+    else:
+        setattr(context.scene.distill, f"image_{picture}", image)
+    return {"FINISHED"}
+
+
+classes = (
+    DISTILL_OT_picture_from_material,
+    DISTILL_OT_picture_from_editor,
+    DISTILL_OT_picture_from_file,
+    DISTILL_OT_drop_swatch,
+    DISTILL_FH_swatch,
+    DISTILL_OT_picture_paste,
+    DISTILL_OT_picture_from_asset,
+    DISTILL_OT_example,
+)

@@ -1,12 +1,12 @@
-"""The tab “Distill” in the sidebars of the 3D View and the Image Editor, one module for each section."""
+"""The tab “Distill” in the sidebars of the 3D View, the Image Editor and the Shader Editor, one module a section."""
 
 from . import inputs, layout, parameters, results, run, service
 
 classes = (
-    *service.classes,
+    *run.classes,
     *inputs.classes,
     *layout.classes,
     *parameters.classes,
-    *run.classes,
     *results.classes,
+    *service.classes,
 )

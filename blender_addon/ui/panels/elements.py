@@ -2,44 +2,83 @@
 
 from __future__ import annotations
 
-import textwrap
+import re
 from typing import Any
 
+import blf
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Panel, UILayout
 
 from ... import wire
 from ...link import background, client
 from ...scene import preferences
 
-SPACES = ("VIEW_3D", "IMAGE_EDITOR")
+SPACES = ("VIEW_3D", "IMAGE_EDITOR", "NODE_EDITOR")
+MARGIN = 62
+"""Pixels at interface scale 1 that a sidebar, a panel and a box take from the width of a label."""
+ICON = 22
+"""Pixels at interface scale 1 that an icon beside a label takes."""
 SERVICE_ERRORS = (*background.SERVICE_ERRORS, "device-unavailable")
-"""Errors that the section Service shows; Run shows the others."""
+"""Errors of the service, whose remedy is the service's or the preferences' and not another parameter."""
 
 
 def in_both_editors(section: type[Any], parent: type[Any] | None = None) -> tuple[type[Any], ...]:
-    """A section, a class with a label and a draw method, as a panel of each editor."""
+    """A section, a class with a label and a draw method, as a panel of each editor of SPACES."""
     return tuple(
         type(_panel_id(section, space), (section, Panel), _members(section, parent, space)) for space in SPACES
     )
 
 
 def _members(section: type[Any], parent: type[Any] | None, space: str) -> dict[str, Any]:
-    members = {"bl_idname": _panel_id(section, space), "bl_space_type": space, "bl_region_type": "UI"}
+    members: dict[str, Any] = {"bl_idname": _panel_id(section, space), "bl_space_type": space, "bl_region_type": "UI"}
+    if space == "NODE_EDITOR":
+        members["poll"] = classmethod(lambda cls, context: _is_shader_editor(context) and _polls(section, context))
     return members | {"bl_category": "Distill"} | ({"bl_parent_id": _panel_id(parent, space)} if parent else {})
+
+
+def _is_shader_editor(context: Context) -> bool:
+    return context.space_data.tree_type == "ShaderNodeTree"
+
+
+def _polls(section: type[Any], context: Context) -> bool:
+    return not hasattr(section, "poll") or section.poll(context)
 
 
 def _panel_id(section: type[Any], space: str) -> str:
     return f"DISTILL_PT_{section.__name__.lower()}_{space.lower()}"
 
 
-def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE") -> None:
-    """Text in as many lines as it needs: Blender's labels do not wrap."""
-    letters = max(20, int(context.region.width / (6.6 * context.preferences.system.ui_scale)) - 9)
+def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0) -> None:
+    """Text in the interface's language, in as many lines as it needs: Blender's labels do not wrap.
+
+    `buttons` is the number of icons beside the text.
+    """
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for line in textwrap.wrap(capitalize(text), letters):
-        column.label(text=line, icon=icon)
+    for line in wrap(capitalize(tr(text)), context, buttons + (icon != "NONE")):
+        column.label(text=line, icon=icon, translate=False)
         icon = "BLANK1" if icon != "NONE" else "NONE"
+
+
+def wrap(text: str, context: Context, icons: int = 0) -> list[str]:
+    """The lines of a text in a box of the sidebar, measured in the interface's font. Blender cuts longer labels."""
+    scale = context.preferences.system.ui_scale
+    style = context.preferences.ui_styles[0].widget
+    blf.size(0, style.points * scale)
+    room = context.region.width - (MARGIN + ICON * icons) * scale
+    lines = [""]
+    for word in _words(text):
+        longer = f"{lines[-1]}{word}"
+        if lines[-1] and blf.dimensions(0, longer.rstrip())[0] > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [line.rstrip() for line in lines]
+
+
+def _words(text: str) -> list[str]:
+    """The pieces between which a line may break: words with the space behind them, and each Chinese character."""
+    return re.findall(r"[\u2e80-\u9fff\uff00-\uffef]|[^\s\u2e80-\u9fff\uff00-\uffef]+\s*|\s+", text)
 
 
 def capitalize(text: str) -> str:
@@ -52,11 +91,15 @@ def draw_error(layout: UILayout, context: Context, error: wire.WireError) -> Non
     box = layout.box()
     draw_text(box, error.sentence, context, "ERROR")
     row = box.row(align=True)
-    for operator, text, settings in remedies(error):
+    buttons = remedies(error)
+    for operator, text, settings in buttons:
         button = row.operator(operator, text=text)
         for name, value in settings.items():
             setattr(button, name, value)
-    row.operator("distill.dismiss_error", text="Dismiss")
+    if buttons:  # room for their words
+        row.operator("distill.dismiss_error", text="", icon="X")
+    else:
+        row.operator("distill.dismiss_error", text="Dismiss")
 
 
 def remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
@@ -64,7 +107,7 @@ def remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:
     if error.code in SERVICE_ERRORS:
         address = preferences.service_address()
         if error.code != "service-unreachable" or address.url:
-            return [("distill.connect", "Reconnect", {})]
+            return [("distill.connect", "Reconnect", {}), ("distill.preferences", "Preferences", {})]
         if client.executable_of(address):
             return [("distill.connect", "Start Service", {})]
         return [("distill.preferences", "Preferences", {})]

@@ -1,17 +1,24 @@
-"""The section Input: the kind of job and its pictures. Label maps are in the section Regions and Layout."""
+"""The section Input: the kind of job, its pictures without label maps, and what of the swatch is used."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bpy.types import Context
+from bpy.app.translations import pgettext_iface as tr
+from bpy.types import Context, PropertyGroup, UILayout
 
-from ...scene import properties
-from .elements import draw_image, in_both_editors
+from ... import wire
+from ...scene import properties, session, swatch
+from ..operators import swatch_tools
+from .elements import draw_image, draw_text, in_both_editors
+from .parameters import draw_parameter
+
+NARROW = 230
+"""Width of the sidebar in pixels, at an interface scale of 1, below which buttons are stacked."""
 
 
 class Input:
-    """The kind of job and its pictures."""
+    """The kind of job, its pictures, and what of the swatch is used."""
 
     bl_label = "Input"
     layout: Any
@@ -20,18 +27,84 @@ class Input:
         settings = context.scene.distill
         self.layout.row().prop(settings, "kind", expand=True)
         for picture in properties.kind_of(settings).pictures:
-            if picture.role == "labels":
-                continue
-            column = self.layout.column(align=True)
-            column.label(text=properties.label(picture.name))
-            column.template_ID(settings, f"image_{picture.name}", open="image.open")
-            row = column.row(align=True)
-            row.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
-            if context.area.type == "IMAGE_EDITOR":
-                row.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
-            if (image := getattr(settings, f"image_{picture.name}")) is not None:
-                unsaved = ["Unsaved changes"] if image.is_dirty else []
-                draw_image(self.layout, image, [f"{image.size[0]} x {image.size[1]}", *unsaved])
+            if picture.role != "labels":
+                _draw_picture(self.layout, context, picture)
+        if settings.image_swatch is not None:
+            _draw_swatch(self.layout, context, settings)
+
+
+def _draw_picture(layout: UILayout, context: Context, picture: wire.Picture) -> None:
+    """A picture: the choice of an image, and how to get one if there is none."""
+    settings = context.scene.distill
+    image = getattr(settings, f"image_{picture.name}")
+    column = layout.column(align=True)
+    column.label(text=properties.label(picture.name))
+    column.template_ID(settings, f"image_{picture.name}", open="image.open")
+    if image is not None:
+        row = column.row(align=True)
+        row.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
+        if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image not in (None, image):
+            row.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
+        unsaved = [tr("Unsaved changes")] if image.is_dirty else []
+        draw_image(layout, image, [f"{image.size[0]} x {image.size[1]}", *unsaved])
+        return
+    if picture.name == "swatch":
+        text = tr("Open a photograph or a scan of a material, or drop its file into the view")
+        draw_text(layout, text, context, "INFO")
+    buttons = _side_by_side(layout, context)
+    buttons.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
+    buttons.operator("distill.picture_paste", icon="PASTEDOWN").picture = picture.name
+    if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image is not None:
+        layout.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
+    if picture.name == "swatch":
+        layout.operator("distill.example", icon="OUTLINER_OB_LIGHT")
+
+
+def _draw_swatch(layout: UILayout, context: Context, settings: PropertyGroup) -> None:
+    """What of the swatch is used, and at which size."""
+    group = properties.parameters_of(settings)
+    _draw_plan(layout, context)
+    buttons = _side_by_side(layout, context)
+    buttons.operator("distill.crop_swatch", text="Crop", icon="SELECT_SET", depress=bool(group.crop))
+    buttons.operator("distill.straighten_swatch", text="Straighten", icon="MOD_LATTICE", depress=bool(group.corners))
+    if swatch_tools.is_running(context):
+        draw_text(layout, tr("In the Image Editor, Enter applies and Escape cancels"), context, "INFO")
+    elif group.crop or group.corners or group.lens:
+        layout.operator("distill.whole_swatch", icon="LOOP_BACK")
+    column = layout.column()
+    column.use_property_split, column.use_property_decorate = True, False
+    kind = properties.kind_of(settings)
+    straightening = swatch_tools.is_running(context, (swatch_tools.DISTILL_OT_straighten_swatch,))
+    if group.corners or group.lens or straightening:
+        draw_parameter(column, settings, kind.parameter("lens"))
+    for name in ("scale", "real_width"):
+        draw_parameter(column, settings, kind.parameter(name))
+    draw_parameter(column, settings, kind.parameter("even_light"))
+    if group.even_light > 0:
+        split = column.split(factor=0.4)
+        split.label()
+        split.operator("distill.compare_swatch", text="Compare", icon="SPLIT_HORIZONTAL")
+
+
+def _draw_plan(layout: UILayout, context: Context) -> None:
+    """What a job would use, its time and memory, and what the artist should know; gray while it is out of date."""
+    if session.current().status is None:
+        return
+    current, last = swatch.plan(context.scene), swatch.last_plan()
+    column = layout.column()
+    column.active = current is not None
+    if (shown := current or last) is not None:
+        draw_text(column, shown.sentence, context)
+        if text := swatch.estimate(shown):
+            draw_text(column, text, context, "TIME")
+    for note in swatch.plan_notes(context.scene):
+        draw_text(layout, note, context, "INFO")
+
+
+def _side_by_side(layout: UILayout, context: Context) -> UILayout:
+    """A row for buttons, or a column if the sidebar is narrow."""
+    is_narrow = context.region.width < NARROW * context.preferences.system.ui_scale
+    return layout.column(align=True) if is_narrow else layout.row(align=True)
 
 
 classes = in_both_editors(Input)

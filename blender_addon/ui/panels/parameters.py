@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Menu, PropertyGroup, UILayout
 
 from ... import wire
-from ...scene import properties, session
+from ...scene import properties, session, swatch
 from .elements import in_both_editors
 
 SIZES = (512, 1024, 2048, 4096)
@@ -36,14 +37,18 @@ class Advanced:
 
 
 class DISTILL_MT_models(Menu):
-    """The models that the service has."""
+    """The models that the service has, and those that it can download."""
 
     bl_label = "Models"
 
     def draw(self, _context: Context) -> None:
-        status = session.current().status
-        for name in status.models if status else ():
-            self.layout.operator("distill.choose_model", text=name).name = name
+        models = session.current().models
+        for model in [model for model in models if model.state == "installed"]:
+            self.layout.operator("distill.choose_model", text=model.name, translate=False).name = model.name
+        self.layout.separator()
+        for model in [model for model in models if model.state == "available"]:
+            text = tr("Download {}").format(model.title)
+            self.layout.operator("distill.fetch_model", text=text, icon="IMPORT", translate=False).name = model.name
 
 
 def _draw_parameters(layout: UILayout, context: Context, advanced: bool) -> None:
@@ -52,9 +57,14 @@ def _draw_parameters(layout: UILayout, context: Context, advanced: bool) -> None
     column.use_property_split = True
     column.use_property_decorate = False
     for parameter in properties.kind_of(settings).parameters:
-        if parameter.advanced == advanced:
-            draw = _SPECIAL.get(parameter.name) or (_draw_value if parameter.automatic is None else _draw_automatic)
-            draw(column, settings, parameter)
+        if parameter.advanced == advanced and parameter.name not in swatch.PARAMETERS:  # those are in Input
+            draw_parameter(column, settings, parameter)
+
+
+def draw_parameter(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
+    """A parameter of the chosen job kind; with a button if its value is automatic."""
+    draw = _SPECIAL.get(parameter.name) or (_draw_value if parameter.automatic is None else _draw_automatic)
+    draw(column, settings, parameter)
 
 
 def _draw_value(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
@@ -69,7 +79,8 @@ def _draw_automatic(column: UILayout, settings: PropertyGroup, parameter: wire.P
         label = split.row()
         label.alignment = "RIGHT"
         label.label(text=properties.label(parameter.name))
-        split.operator("distill.toggle_automatic").name = parameter.name
+        text = properties.AUTOMATIC_LABELS.get(parameter.name, "Automatic")
+        split.operator("distill.toggle_automatic", text=text).name = parameter.name
     else:
         row = column.row(align=True)
         row.prop(group, parameter.name)
@@ -90,9 +101,9 @@ def _draw_size(column: UILayout, settings: PropertyGroup, parameter: wire.Parame
         row.use_property_split = False
         row.prop(group, "width")
         row.prop(group, "height")
-    if parameter.automatic in (group.width, group.height):
-        width, height = properties.output_size(settings)
-        block.label(text=f"Size of the texture: {width} x {height}")
+    width, height = properties.output_size(settings)
+    if (group.width, group.height) != (width, height):  # automatic, or not a multiple of what the job makes
+        block.label(text=tr("Size of the texture: {} x {}").format(width, height), translate=False)
 
 
 def _draw_nothing(_column: UILayout, _settings: PropertyGroup, _parameter: wire.Parameter) -> None:
@@ -102,7 +113,7 @@ def _draw_nothing(_column: UILayout, _settings: PropertyGroup, _parameter: wire.
 def _draw_model(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
     row = column.row(align=True)
     _draw_value(row, settings, parameter)
-    if session.current().status is not None:
+    if session.current().models:
         row.menu("DISTILL_MT_models", text="", icon="DOWNARROW_HLT")
 
 

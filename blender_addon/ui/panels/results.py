@@ -23,7 +23,7 @@ class Results:
     def draw(self, context: Context) -> None:
         layout = self.layout
         current = session.current()
-        ended = [r for r in current.of_this_file() if not r.active and r.job not in current.downloaded]
+        ended = [r for r in current.of_this_file() if r.state == "succeeded" and r.job not in current.downloaded]
         material = materials.active_material()
         if material is not None and materials.PREVIOUS in material:
             layout.operator("distill.restore_previous", icon="LOOP_BACK")

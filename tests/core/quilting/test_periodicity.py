@@ -140,3 +140,8 @@ def test_the_options_decide_what_counts_as_a_period_and_how_far_it_is_stretched(
     options = periodicity.PeriodicityOptions(peak_correlation=1.0, row_correlation=1.0, max_change=0.0)
     assert periodicity.find_periods(paving(256, 320, 40.0, 40.0), options) is None
     assert periodicity.fit_periods(torch.tensor([[41.5, 0.0]]), 512, 512, (True, True), options) is None
+
+
+@pytest.mark.parametrize("size", [(32, 16384), (16384, 32), (8, 16384), (16384, 8)])
+def test_a_strip_that_shrinking_leaves_no_room_has_no_periods(size: tuple[int, int]) -> None:
+    assert periodicity.find_periods(grain(*size)) is None
