@@ -167,14 +167,13 @@ def connected(labels: np.ndarray, row: int, column: int, tiles: tuple[bool, bool
     begins = np.ones(labels.shape, bool)
     begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
     run = (np.cumsum(begins, dtype=np.int32) - 1).reshape(labels.shape)
-    touching = [(begins[:-1] | begins[1:]) & (labels[:-1] == labels[1:])]
-    first, second = [run[:-1][touching[0]]], [run[1:][touching[0]]]
-    for tile, ends in zip(tiles, ((0, slice(None)), (slice(None), 0)), strict=True):
-        opposite = tuple(-1 if end == 0 else end for end in ends)
+    touching = (begins[:-1] | begins[1:]) & (labels[:-1] == labels[1:])
+    first, second = [run[:-1][touching]], [run[1:][touching]]
+    opposite = ((run[0], run[-1], labels[0] == labels[-1]), (run[:, 0], run[:, -1], labels[:, 0] == labels[:, -1]))
+    for tile, (begin, end, same) in zip(tiles, opposite, strict=True):
         if tile:
-            same = labels[ends] == labels[opposite]
-            first.append(run[ends][same])
-            second.append(run[opposite][same])
+            first.append(begin[same])
+            second.append(end[same])
     a, b = np.concatenate(first), np.concatenate(second)
     lowest = np.arange(int(run[-1, -1]) + 1)
     while (lowest[a] != lowest[b]).any():
@@ -241,8 +240,9 @@ def _cheapest_path(cost: np.ndarray, closed: bool) -> np.ndarray:
     if start is not None:
         total[np.arange(len(total)) != start] = np.inf
     steps = np.empty(cost.shape, np.int8)
+    near = np.full((3, cost.shape[1]), np.inf)
     for row in range(len(cost)):
-        near = np.stack([np.pad(total, (1, 0), constant_values=np.inf)[:-1], total, np.append(total[1:], np.inf)])
+        near[0, 1:], near[1], near[2, :-1] = total[:-1], total, total[1:]
         if row:
             choice = near.argmin(0)
             total = near[choice, np.arange(len(total))] + cost[row]
