@@ -27,13 +27,15 @@ class State:
     Attributes:
         steps: a function of steps that gets to the state, in a window with the editors.
         sections: labels of the sections that are open.
-        editors: the kinds of the areas, from the right to the left; the first one fills the window.
+        editors: the kinds of the areas, from the right to the left; the first one is the 3D View.
+        tab: the kind of the area that shows the tab.
         theme, language, scale: of Blender's interface.
     """
 
     steps: Callable[[], Steps]
     sections: tuple[str, ...]
     editors: tuple[str, ...] = ("VIEW_3D",)
+    tab: str = "VIEW_3D"
     theme: str = "dark"
     language: str = "en_US"
     scale: float = 1.0
@@ -56,20 +58,32 @@ def plane() -> None:
     view.region_3d.view_distance = 7.0
 
 
-def photograph(width: int = 2000, height: int = 1500) -> Any:
-    """A picture of a wall of the example's cobbles as a phone would see it from the side; made here, so CC0."""
+CORNERS = "120,60,1840,330,1840,1290,120,1440"
+"""Where a rectangle of the wall lies in the photograph: x and y from the top left, clockwise from there."""
+
+
+def photograph() -> Any:
+    """The example's cobbles as a phone would see them from the side, 2000 x 1500 pixels. Made here, so CC0."""
     bpy.ops.distill.example()
-    wall = image_io.pixels_of(bpy.context.scene.distill.image_swatch, "swatch")[:200, :, :3]
-    wall = np.concatenate([wall, wall[:, ::-1]], 1)
-    wall = np.tile(np.concatenate([wall, wall[::-1]], 0), (3, 2, 1))
-    y, x = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1)
-    depth = 1 / (1.35 - 0.7 * x)
-    u, v = 1.35 * x * depth * 0.48, 0.5 + (y - 0.5) * depth
-    shade = (1.1 - 0.35 * x)[..., None]
-    pixels = wall[(v * 1100).astype(int) % len(wall), (u * 1400).astype(int) % wall.shape[1]] * shade
-    image = image_io.new_image("wall.png", image_io.encode_png(pixels.clip(0, 255).astype(np.uint8)))
-    bpy.context.scene.distill.image_swatch = image
-    return image
+    settings = bpy.context.scene.distill
+    wall = image_io.pixels_of(settings.image_swatch, "swatch")[..., :3].astype(np.float32)
+    corners = np.array(CORNERS.split(","), float).reshape(4, 2)
+    square = np.array([(30, 30), (418, 30), (418, 300), (30, 300)], float)
+    rows = []
+    for (x, y), (u, v) in zip(corners, square, strict=True):  # the homography from the photograph to the wall
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+    matrix = np.append(np.linalg.solve(np.array(rows), square.ravel()), 1).reshape(3, 3)
+    y, x = np.mgrid[:1500, :2000]
+    places = np.stack([x, y, np.ones_like(x)], -1) @ matrix.T
+    places = np.clip(places[..., :2] / places[..., 2:], 0, 446.99)
+    left, part = places.astype(int), (places % 1).astype(np.float32)[..., None]
+    u, v = left[..., 0], left[..., 1]
+    top = wall[v, u] * (1 - part[:, :, 0]) + wall[v, u + 1] * part[:, :, 0]
+    low = wall[v + 1, u] * (1 - part[:, :, 0]) + wall[v + 1, u + 1] * part[:, :, 0]
+    pixels = (top * (1 - part[:, :, 1]) + low * part[:, :, 1]) * np.linspace(1.1, 0.75, 2000)[:, None]
+    settings.use_layout = False
+    settings.image_swatch = image_io.new_image("wall.png", image_io.encode_png(pixels.clip(0, 255).astype(np.uint8)))
+    return settings.image_swatch
 
 
 def shown_in_editor(image: Any) -> Steps:
@@ -99,9 +113,20 @@ def first_run() -> Steps:
 
 
 def example() -> Steps:
+    yield from connected()
     plane()
     operate("distill.example", area("VIEW_3D"))
-    yield 2.0
+    yield from shown_in_editor(bpy.context.scene.distill.image_swatch)
+    yield 4.0
+
+
+def shader_editor() -> Steps:
+    yield from connected()
+    plane()
+    operate("distill.example", area("NODE_EDITOR"))
+    with within(area("NODE_EDITOR")):
+        bpy.ops.node.view_all()
+    yield 4.0
 
 
 def fitted() -> Steps:
@@ -113,16 +138,11 @@ def fitted() -> Steps:
 def straightening() -> Steps:
     """The tool runs, with its corners on the wall."""
     yield from connected()
-    image = photograph()
-    yield from shown_in_editor(image)
-    operate_modal("distill.straighten_swatch", area("IMAGE_EDITOR"))
-    yield 1.0
-
-
-def operate_modal(name: str, place: Any) -> None:
-    module, function = name.split(".")
-    with within(place):
-        getattr(getattr(bpy.ops, module), function)("INVOKE_DEFAULT")
+    yield from shown_in_editor(photograph())
+    bpy.context.scene.distill.parameters_synthesize.corners = CORNERS
+    with within(area("IMAGE_EDITOR")):
+        bpy.ops.distill.straighten_swatch("INVOKE_DEFAULT")
+    yield 2.0
 
 
 def painting_the_layout() -> Steps:
@@ -172,12 +192,12 @@ TWO = ("VIEW_3D", "IMAGE_EDITOR")
 STATES = {
     "first_run": State(first_run, ("Input", "Output", "Run", "Results", "Service")),
     "example": State(example, ("Input", "Regions and Layout", "Run"), TWO),
-    "fitted": State(fitted, ("Input", "Output", "Run"), TWO),
-    "straightening": State(straightening, ("Input", "Run"), TWO),
+    "fitted": State(fitted, ("Input", "Output", "Run"), TWO, "IMAGE_EDITOR"),
+    "straightening": State(straightening, ("Input", "Run"), TWO, "IMAGE_EDITOR"),
     "painting": State(painting_the_layout, ("Regions and Layout", "Run"), TWO),
     "running": State(running, ("Input", "Run", "Results"), TWO),
     "result": State(result, ("Input", "Run", "Results"), TWO),
-    "shader_editor": State(example, ("Input", "Run", "Results"), ("VIEW_3D", "NODE_EDITOR")),
+    "shader_editor": State(shader_editor, ("Input", "Run", "Results"), ("VIEW_3D", "NODE_EDITOR"), "NODE_EDITOR"),
     "preferences": State(preferences, ("Input",)),
     "painting_light": State(painting_the_layout, ("Regions and Layout", "Run"), TWO, theme="light"),
     "first_run_german": State(first_run, ("Input", "Output", "Run", "Results"), language="de_DE"),
@@ -197,9 +217,10 @@ def take(name: str) -> Steps:
     yield 0.5
     for number, kind in enumerate(state.editors[1:]):
         interface.split(area("VIEW_3D"), kind, 1 / (len(state.editors) - number))
+    place = area(state.tab)
+    yield from show_tab(place)
+    yield from widen(place, SIDEBAR)
     for place in window().screen.areas:
-        yield from show_tab(place)
-        yield from widen(place, SIDEBAR)
         place.spaces.active.show_region_toolbar = False
     view.ui_scale = state.scale
     yield from state.steps()
