@@ -39,7 +39,8 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
         else:
             parser.add_argument(f"--{picture.name}", type=Path, metavar="PNG", help=picture.help)
     parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
-    if {"width", "height"} <= {p.name for p in kind.parameters}:
+    parameters = {p.name for p in kind.parameters}
+    if {"width", "height"} <= parameters:
         parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
     for parameter in kind.parameters:
         parser.add_argument(
@@ -49,7 +50,11 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
             metavar="|".join(parameter.document().choices) or parameter.value.kind.upper(),
             help=f"{parameter.help} (default: {parameter.default})".replace("%", "%%"),
         )
-    parser.set_defaults(command=run_kind, kind=kind, size=None)
+    if "scale" in parameters:
+        parser.add_argument(
+            "--fit", action="store_true", help="the scale that shows about a dozen of the swatch's parts (the default)"
+        )
+    parser.set_defaults(command=run_kind, kind=kind, size=None, fit=False)
 
 
 def _argument_type(parameter: wire.Parameter) -> Callable[[str], Any]:
@@ -67,6 +72,10 @@ def run_kind(options: argparse.Namespace) -> int:
     kind: wire.JobKind = options.kind
     given = {p.name: getattr(options, p.name) for p in kind.parameters}
     parameters = {name: value for name, value in given.items() if value is not None}
+    if options.fit:
+        if "scale" in parameters:
+            raise WireError("invalid-parameter", "--fit is given together with --scale; give one of them")
+        parameters["scale"] = kind.parameter("scale").automatic
     if options.size is not None:
         if {"width", "height"} & set(parameters):
             raise WireError("invalid-parameter", "--size is given together with --width or --height; one is enough")

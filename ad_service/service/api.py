@@ -32,6 +32,7 @@ from ad_service.service.openapi import (
     BYTES_BODY,
     JOB_BODY,
     LONGEST_WAIT,
+    PLAN_BODY,
     PROBLEM_RESPONSE,
     Capabilities,
     Health,
@@ -41,6 +42,7 @@ from ad_service.service.openapi import (
     ModelList,
     with_token,
 )
+from ad_service.service.planning import SIMILAR_AMONG, Planner
 from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
 from ad_service.storage import models
@@ -50,7 +52,7 @@ from ad_service.storage.jobs import Jobs
 from ad_service.storage.settings import Settings
 from ad_service.worker import protocol
 from blender_addon import wire
-from blender_addon.wire import JobRequest, JobStatus, WireError
+from blender_addon.wire import JobRequest, JobStatus, Plan, WireError
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class Service:
     store: BlobStore
     jobs: Jobs
     scheduler: Scheduler
+    planner: Planner
     downloads: Downloads
 
 
@@ -87,7 +90,8 @@ def open_service(settings: Settings) -> Service:
     jobs.recover()
     clean(store, jobs, settings.storage_limit)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
-    return Service(settings, store, jobs, Scheduler(jobs, executor), Downloads(settings.data_dir))
+    planner = Planner(settings.plan_command)
+    return Service(settings, store, jobs, Scheduler(jobs, executor), planner, Downloads(settings.data_dir))
 
 
 def create_app(service: Service, port: int) -> FastAPI:
@@ -184,6 +188,13 @@ def create_app(service: Service, port: int) -> FastAPI:
         status, new = await run_in_threadpool(jobs.submit, str(job), job_request)
         response.status_code = 202 if new else 200
         return status
+
+    @app.post("/v1/plan", openapi_extra=PLAN_BODY)
+    async def make_plan(request: Request) -> Plan:
+        body = await _json_body(request)
+        if not isinstance(body, dict):
+            raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
+        return await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
 
     @app.get("/v1/jobs/{job}")
     async def get_job(

@@ -67,7 +67,8 @@ class ModelList:
     models: tuple[ModelEntry, ...]
 
 
-def _job_schema(kind: JobKind) -> dict[str, Any]:
+def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:
+    """The body of a job; with `any_size` its sides need not be multiples."""
     sha = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     return {
         "title": kind.name,
@@ -80,7 +81,12 @@ def _job_schema(kind: JobKind) -> dict[str, Any]:
             "parameters": {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": {p.name: p.schema() for p in kind.parameters},
+                "properties": {
+                    p.name: {"type": "number", "description": p.help}
+                    if any_size and p.name in ("width", "height")
+                    else p.schema()
+                    for p in kind.parameters
+                },
             },
             "inputs": {
                 "type": "object",
@@ -120,12 +126,19 @@ BYTES_BODY = {
         "content": _BYTES,
     }
 }
-JOB_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"oneOf": [_job_schema(kind) for kind in wire.KINDS.values()]}}},
+JOB_BODY, PLAN_BODY = (
+    {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"oneOf": [_job_schema(kind, any_size=any_size) for kind in wire.KINDS.values()]}
+                }
+            },
+        }
     }
-}
+    for any_size in (False, True)
+)
 
 
 def with_token(app: FastAPI) -> None:

@@ -76,6 +76,10 @@ class Settings:
         command = (sys.executable, "-m", "ad_service.worker", "--data-dir", str(self.data_dir))
         return (*command, "--engine", self.engine) if self.engine else command
 
+    @property
+    def plan_command(self) -> tuple[str, ...]:
+        return sys.executable, "-m", "ad_service.worker.plan", "--data-dir", str(self.data_dir)
+
 
 def default_data_dir() -> Path:
     """The data folder: AD_SERVICE_DATA if set, else the platform's folder for a user's data."""

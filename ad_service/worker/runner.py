@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections import OrderedDict
@@ -137,6 +138,13 @@ class Runner:
             "precision": str(model.dtype).removeprefix("torch."),
         }
         return _Made(result.color.numpy(), result.metrics, model.notes + result.notes + of_device, made_with)
+
+    def release(self) -> None:
+        """Frees the loaded models and their memory on the device."""
+        self._loaded.clear()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
         """Retries without deterministic algorithms if an operation has no deterministic kernel on this device."""

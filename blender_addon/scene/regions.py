@@ -7,6 +7,7 @@ gray; pixels that stay gray belong to the first region.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -78,6 +79,31 @@ def add_region(scene: Scene, name: str = "", color: Color | None = None) -> int:
     region.color = [c / 255 for c in color]
     scene.distill.region_index = len(scene.distill.regions) - 1
     return scene.distill.region_index
+
+
+def remove_region(scene: Scene) -> None:
+    """Removes the active region."""
+    settings = scene.distill
+    settings.regions.remove(settings.region_index)
+    settings.region_index = max(0, min(settings.region_index, len(settings.regions) - 1))
+
+
+def set_up(scene: Scene, width: int, height: int) -> None:
+    """Adds what is missing to paint a layout: two regions, the region map by color, the layout of a texture's size."""
+    settings = scene.distill
+    while len(settings.regions) < 2:
+        add_region(scene)
+    if settings.image_regions is None and settings.image_swatch is not None:
+        map_by_color(scene)
+    if settings.image_layout is None:
+        settings.region_index = 0
+        new_layout(scene, width, height)
+        settings.region_index = 1  # the layout is filled with the first
+
+
+def is_default_name(name: str) -> bool:
+    """Whether a region still has the name that `add_region` gave it."""
+    return re.fullmatch(r"Region \d+", name) is not None
 
 
 def _unused_color(used: Sequence[Color]) -> Color:

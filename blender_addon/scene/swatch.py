@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Image, PropertyGroup, Scene
 
 from .. import wire
@@ -151,6 +152,7 @@ class _Planning:
     changed: float = 0.0
     requested: object = None
     answered: object = None
+    is_pending: bool = False
     plan: wire.Plan | None = None
     error: wire.WireError | None = None
     source_stamps: tuple[object, ...] = ()
@@ -173,6 +175,7 @@ def update_plan(thread: background.BackgroundThread, connected: bool) -> None:
     key = _key(scene)
     if key != state.seen:
         state.seen, state.changed = key, now
+    state.is_pending = connected and key is not None and key != state.answered
     if not connected:
         state.requested = state.answered
     elif key is not None and key != state.requested and now - state.changed >= OPTIONS.delay:
@@ -191,8 +194,8 @@ def update_plan(thread: background.BackgroundThread, connected: bool) -> None:
 
 
 def is_plan_pending() -> bool:
-    """Whether the settings have changed since the last request, or its answer has not come."""
-    return _planning.seen is not None and _planning.seen != _planning.answered
+    """Whether a plan of the present settings will come."""
+    return _planning.is_pending
 
 
 def on_plan(event: background.PlanReceived) -> None:
@@ -217,14 +220,14 @@ def plan_notes(scene: Scene) -> tuple[str, ...]:
         return ()
     if _planning.error is not None:
         return (_planning.error.sentence,)
-    return (NO_PLAN,) if _planning.plan is None else _planning.plan.notes
+    return (tr(NO_PLAN),) if _planning.plan is None else _planning.plan.notes
 
 
 def estimate(found: wire.Plan) -> str:
     """Time and memory of a plan in words; empty if neither is known."""
-    parts = [f"about {duration(found.seconds)}"] if found.seconds is not None else []
+    parts = [tr("About {}").format(duration(found.seconds))] if found.seconds is not None else []
     if found.memory_bytes is not None:
-        parts.append(f"{max(found.memory_bytes / 1e9, 0.1):.1f} GB of memory")
+        parts.append(tr("{:.1f} GB of memory").format(max(found.memory_bytes / 1e9, 0.1)))
     return ", ".join(parts)
 
 

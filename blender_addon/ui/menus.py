@@ -6,7 +6,10 @@ import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Menu
 
-from ..scene import session
+from ..scene import assets, session
+
+STATUS_UNITS = 16
+"""Width of the progress in the status bar, in Blender's units of about 20 pixels."""
 
 
 class DISTILL_MT_main(Menu):
@@ -40,6 +43,13 @@ class DISTILL_MT_input(Menu):
         layout.operator("distill.picture_from_material", text="Swatch from Material")
         if context.area.type == "IMAGE_EDITOR":
             layout.operator("distill.picture_from_editor", text="Swatch from Editor")
+        layout.operator("distill.picture_paste", text="Paste Swatch")
+        layout.operator("distill.example")
+        layout.separator()
+        layout.operator("distill.crop_swatch")
+        layout.operator("distill.straighten_swatch")
+        layout.operator("distill.whole_swatch")
+        layout.operator("distill.compare_swatch")
 
 
 class DISTILL_MT_layout(Menu):
@@ -97,6 +107,12 @@ def _draw_in_object_menu(self: Any, _context: Context) -> None:
     self.layout.menu("DISTILL_MT_main", icon="TEXTURE")
 
 
+def _draw_in_asset_browser(self: Any, context: Context) -> None:
+    if getattr(context, "asset", None) is not None and context.asset.id_type in assets.TYPES:
+        self.layout.separator()
+        self.layout.operator("distill.picture_from_asset")
+
+
 def _draw_in_status_bar(self: Any, _context: Context) -> None:
     """The progress of the running job and how many wait; after the end, whether it succeeded."""
     current = session.current()
@@ -105,16 +121,19 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
     downloading = next((model for model in current.models if model.state == "downloading"), None)
     if running is not None:
         row = self.layout.row(align=True)
+        row.ui_units_x = STATUS_UNITS
         text = f"{running.title}: {running.progress_text()}"
         if len(active) > 1:
             text = tr("{} ({} more)").format(text, len(active) - 1)
         row.progress(factor=running.fraction, type="BAR", text=text)
         row.operator("distill.cancel", text="", icon="X").job = running.job
     elif active:
-        self.layout.label(text=f"{active[-1].title}: {active[-1].progress_text()}", icon="SORTTIME", translate=False)
+        self.layout.label(text=tr("{} waits").format(active[-1].title), icon="SORTTIME", translate=False)
     elif downloading is not None:
         text = tr("Downloading {}").format(downloading.title)
-        self.layout.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
+        row = self.layout.row()
+        row.ui_units_x = STATUS_UNITS
+        row.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
     elif current.notice.current:
         self.layout.label(text=current.notice.text, icon=current.notice.icon, translate=False)
 
@@ -126,6 +145,7 @@ def _hooks() -> tuple[tuple[Any, Any], ...]:
         (bpy.types.VIEW3D_MT_editor_menus, _draw_in_texture_paint),
         (bpy.types.IMAGE_MT_editor_menus, _draw_in_header),
         (bpy.types.NODE_MT_editor_menus, _draw_in_shader_editor),
+        (bpy.types.ASSETBROWSER_MT_context_menu, _draw_in_asset_browser),
         (bpy.types.STATUSBAR_HT_header, _draw_in_status_bar),
     )
 

@@ -18,6 +18,8 @@ from blender_addon import wire
 class Tiles:
     """Repeats the swatch over the canvas, tinted by the layout or the content where one is given.
 
+    A job of the kind `prepare` makes the swatch darker by half of `even_light`.
+
     `pause` is the time of each step.
     """
 
@@ -29,6 +31,10 @@ class Tiles:
 
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         p = request.parameters
+        if request.kind == "prepare":
+            picture = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
+            yield Step(0.5, "Preparing")
+            return Outcome({"image": _png((picture * (1 - p["even_light"] / 2)).astype(np.uint8))}, {}, ())
         swatch = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
         over = [Image.open(io.BytesIO(read(request.inputs[n]))) for n in ("layout", "content") if n in request.inputs]
         width, height = p["width"] or over[0].width, p["height"] or over[0].height

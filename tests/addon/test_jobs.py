@@ -212,6 +212,16 @@ def test_a_size_out_of_bounds_is_clamped(blender: Any) -> None:
     assert (group.width, group.height) == (wire.MAX_PICTURE_SIDE, 64)
 
 
+def test_the_fields_show_the_size_that_is_made(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.small_output(500, 300)
+    settings = blender.context.scene.distill
+    assert properties.output_size(settings) == (496, 304)
+    image = scenes.make()
+    group = settings.parameters_synthesize
+    assert (group.width, group.height) == (496, 304) == tuple(image.size)
+
+
 def test_small_numbers_are_shown_with_four_digits(blender: Any) -> None:
     shown = blender.context.scene.distill.parameters_synthesize.bl_rna.properties
     assert (shown["even_light"].precision, shown["scale"].precision, shown["learning_rate"].precision) == (2, 2, 4)
@@ -312,7 +322,7 @@ def test_a_job_fails_if_the_service_stays_unreachable(start: Start, blender: Any
     pump_until(lambda: scenes.newest().state == "running")
     live.stop(signal.SIGKILL)
     pump_until(lambda: "does not respond" in scenes.newest().message)
-    assert "does not respond" in error_of(blender.ops.distill.wait, timeout=30)
+    assert "is not running" in error_of(blender.ops.distill.wait, timeout=30)
     assert scenes.newest().code == "service-unreachable"
 
 

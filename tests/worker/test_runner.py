@@ -395,6 +395,15 @@ def test_a_model_is_loaded_once_for_many_jobs(core: StubCore, memory: Callable[[
     assert core.loaded == [("pocket", "auto"), ("mine", "auto")]
 
 
+def test_a_released_model_is_loaded_again(core: StubCore, memory: Callable[[float], None]) -> None:
+    memory(0.9)
+    engine = Runner(Path())
+    run(engine=engine)
+    engine.release()
+    run(engine=engine)
+    assert core.loaded == [("pocket", "auto")] * 2
+
+
 def test_the_model_used_longest_ago_makes_room(core: StubCore, memory: Callable[[float], None]) -> None:
     memory(0.9)
     engine = Runner(Path())

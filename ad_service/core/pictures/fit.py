@@ -44,7 +44,7 @@ class FitOptions:
     broad: float = 2.5
     least_part: float = 24.0
     budget: float = 3.0
-    least_side: float = 0.5
+    least_side: float = 0.75
     sharp_detail: float = 4.0
     positions: int = 17
     least_label: float = 0.25

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from bpy.props import EnumProperty, StringProperty
+from bpy.props import EnumProperty, IntProperty, StringProperty
 from bpy.types import Context, Operator
 
-from ...scene import regions
+from ... import wire
+from ...scene import regions, session, suggestion
 from .label_maps import change, has_regions, map_property
-from .reports import Done
+from .reports import Done, fail
 
 
 class DISTILL_OT_region_add(Operator):
@@ -20,8 +21,7 @@ class DISTILL_OT_region_add(Operator):
     name: StringProperty(name="Name", options={"SKIP_SAVE"})
 
     def execute(self, context: Context) -> Done:
-        regions.add_region(context.scene, self.name)
-        return {"FINISHED"}
+        return change(self, regions.add_region, context.scene, self.name)
 
 
 class DISTILL_OT_region_remove(Operator):
@@ -36,10 +36,7 @@ class DISTILL_OT_region_remove(Operator):
         return has_regions(cls, context)
 
     def execute(self, context: Context) -> Done:
-        settings = context.scene.distill
-        settings.regions.remove(settings.region_index)
-        settings.region_index = max(0, min(settings.region_index, len(settings.regions) - 1))
-        return {"FINISHED"}
+        return change(self, regions.remove_region, context.scene)
 
 
 class DISTILL_OT_region_map_new(Operator):
@@ -80,6 +77,31 @@ class DISTILL_OT_region_map_new(Operator):
         return done
 
 
+class DISTILL_OT_suggest_regions(Operator):
+    """Divide the swatch into parts by color and texture. The service does it, in a second or two"""
+
+    bl_idname = "distill.suggest_regions"
+    bl_label = "Suggest Regions"
+
+    parts: IntProperty(name="Parts", description="Number of parts. 0: as set in the panel", default=0, min=0, max=8)
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if context.scene.distill.image_swatch is None:
+            cls.poll_message_set("Choose the swatch first")
+            return False
+        return True
+
+    def execute(self, context: Context) -> Done:
+        parts = max(2, self.parts or context.window_manager.distill_parts)
+        session.current().error = None
+        try:
+            suggestion.submit(session.current().thread, context.scene, parts)
+        except wire.WireError as error:
+            return fail(self, error)
+        return {"FINISHED"}
+
+
 class DISTILL_OT_regions_from_map(Operator):
     """Replace the list of regions by the flat colors of the region map, or of the layout if there is no region map"""
 
@@ -105,4 +127,10 @@ class DISTILL_OT_regions_from_map(Operator):
         return done
 
 
-classes = (DISTILL_OT_region_add, DISTILL_OT_region_remove, DISTILL_OT_region_map_new, DISTILL_OT_regions_from_map)
+classes = (
+    DISTILL_OT_region_add,
+    DISTILL_OT_region_remove,
+    DISTILL_OT_region_map_new,
+    DISTILL_OT_suggest_regions,
+    DISTILL_OT_regions_from_map,
+)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import StringProperty
 from bpy.types import Operator
 
@@ -35,5 +36,7 @@ def find_record(operator: Operator, state: str = "") -> JobRecord | None:
     else:
         found = next((r for r in session.current().of_this_file() if state in ("", r.state)), None)
     if found is None:
-        operator.report({"WARNING"}, f"There is no job {operator.job}" if operator.job else "There is no job yet")
+        operator.report(
+            {"WARNING"}, tr("There is no job {}").format(operator.job) if operator.job else tr("There is no job yet")
+        )
     return found

@@ -7,6 +7,7 @@ and the other editors can be used. What is dragged is in `scene/frames.py`, what
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import FloatProperty, FloatVectorProperty, IntVectorProperty
 from bpy.types import Area, Context, Event, Operator, Region, SpaceImageEditor
 
@@ -73,6 +74,7 @@ class _ImageTool(Operator):
     """A modal operator in the Image Editor. Subclasses say what the mouse does and what is drawn."""
 
     operator_name = ""
+    ending = "Enter: apply    Esc, Right Mouse: cancel"
     overlay: _Overlay
     timer: Any = None
 
@@ -188,8 +190,8 @@ class _ImageTool(Operator):
     def describe(self, context: Context) -> None:
         header, keys = self.status()
         context.area.header_text_set(header)
-        keys = f"{keys}    Middle Mouse, Wheel: move and zoom    Enter: apply    Esc, Right Mouse: cancel"
-        context.workspace.status_text_set(keys)
+        view = tr("Middle Mouse, Wheel: move and zoom")
+        context.workspace.status_text_set(f"{keys}    {view}    {tr(self.ending)}")
 
     def _finish(self, context: Context) -> Done:
         if problem := self.apply(context):
@@ -247,6 +249,7 @@ class _FrameTool(_ImageTool):
             factor = PRECISE if event.shift else 1.0
             frame.move((point[0] - self.last[0]) * factor, (point[1] - self.last[1]) * factor)
         self.overlay.hover = self.hover(point, reach)
+        self.overlay.pointer = float(event.mouse_region_x), float(event.mouse_region_y)
         self.last = point
 
     def hover(self, point: tuple[float, float], reach: float) -> Any:
@@ -303,8 +306,9 @@ class DISTILL_OT_crop_swatch(_FrameTool):
     def status(self) -> tuple[str, str]:
         left, top, width, height = self._box_of(self.overlay.frame)
         whole_width, whole_height = self.overlay.frame.size
-        header = f"Crop: {width} x {height} of {whole_width} x {whole_height}, left {left}, top {top}"
-        return header, "Drag: new rectangle, its handles, or move it    Shift: precise    Backspace: whole picture"
+        text = tr("Crop: {} x {} of {} x {}, left {}, top {}")
+        header = text.format(width, height, whole_width, whole_height, left, top)
+        return header, tr("Drag: new rectangle, its handles, or move it    Shift: precise    Backspace: whole picture")
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:
@@ -383,18 +387,19 @@ class DISTILL_OT_straighten_swatch(_FrameTool):
         frame = self.overlay.frame
         lens = properties.parameters_of(bpy.context.scene.distill).lens
         if problem := frame.problem(lens):
-            header = problem
+            header = tr(problem)
         else:
             found = geometry.straighten(frame.corners, frame.size, lens)
-            header = f"Straighten: {found.width} x {found.height}, lens {lens:+.2f} (change it in the sidebar)"
-        return header, "Drag: a corner, the middle of a side, or all    Shift: precise    Backspace: start again"
+            text = tr("Straighten: {} x {}, lens distortion {:+.2f} (change it in the sidebar)")
+            header = text.format(found.width, found.height, lens)
+        return header, tr("Drag: a corner, the middle of a side, or all    Shift: precise    Backspace: start again")
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:
         settings = bpy.context.scene.distill
         lens = properties.parameters_of(settings).lens
         overlays.draw_corners(view, overlay.frame, lens, overlay.hover or ())
-        overlays.draw_straightened(view, settings.image_swatch, overlay.frame, lens)
+        overlays.draw_straightened(view, settings.image_swatch, overlay.frame, lens, overlay.pointer)
 
 
 class DISTILL_OT_compare_swatch(_ImageTool):
@@ -402,6 +407,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
 
     bl_idname = "distill.compare_swatch"
     operator_name = "compare_swatch"
+    ending = "Enter, Esc, Right Mouse: back"
     bl_label = "Compare Swatch"
 
     def show(self, context: Context, area: Area) -> None:
@@ -441,14 +447,16 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         comparison.stop(session.current().thread)
         space = context.space_data
         if space is not None and space.type == "IMAGE_EDITOR":
-            space.image = bpy.data.images.get(self.shown)
+            space.image = bpy.data.images.get(self.shown) or context.scene.distill.image_swatch
+            if space.image is not None and context.region is not None and context.region.type == "WINDOW":
+                _fit_view(context)
         comparison.remove()
 
     def status(self) -> tuple[str, str]:
         light = properties.parameters_of(bpy.context.scene.distill).even_light
         ready = comparison.image("after") is not None and not comparison.is_pending()
-        header = f"Even Lighting {light:.2f}: before | after" if ready else "Preparing the swatch"
-        return header, "Mouse: where the picture is split"
+        header = tr("Even lighting {:.2f}: before | after").format(light) if ready else tr("Preparing the swatch")
+        return header, tr("Mouse: where the picture is split")
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, PropertyGroup, UILayout
 
 from ... import wire
@@ -43,18 +44,17 @@ def _draw_picture(layout: UILayout, context: Context, picture: wire.Picture) -> 
         row.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
         if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image not in (None, image):
             row.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
-        unsaved = ["Unsaved changes"] if image.is_dirty else []
+        unsaved = [tr("Unsaved changes")] if image.is_dirty else []
         draw_image(layout, image, [f"{image.size[0]} x {image.size[1]}", *unsaved])
         return
     if picture.name == "swatch":
-        draw_text(layout, "Choose a photograph or a scan of a material, or drop its file here", context, "INFO")
+        text = tr("Open a photograph or a scan of a material, or drop its file into the view")
+        draw_text(layout, text, context, "INFO")
     buttons = _side_by_side(layout, context)
-    buttons.operator("distill.picture_from_file", icon="FILE_FOLDER").picture = picture.name
     buttons.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
-    buttons = _side_by_side(layout, context)
     buttons.operator("distill.picture_paste", icon="PASTEDOWN").picture = picture.name
-    if context.area.type == "IMAGE_EDITOR":
-        buttons.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
+    if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image is not None:
+        layout.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
     if picture.name == "swatch":
         layout.operator("distill.example", icon="OUTLINER_OB_LIGHT")
 
@@ -75,11 +75,11 @@ def _draw_swatch(layout: UILayout, context: Context, settings: PropertyGroup) ->
         draw_parameter(column, settings, kind.parameter("lens"))
     for name in ("scale", "real_width"):
         draw_parameter(column, settings, kind.parameter(name))
-    row = column.row(align=True)
-    draw_parameter(row, settings, kind.parameter("even_light"))
-    part = row.row(align=True)
-    part.active = group.even_light > 0
-    part.operator("distill.compare_swatch", text="", icon="SPLIT_HORIZONTAL")
+    draw_parameter(column, settings, kind.parameter("even_light"))
+    if group.even_light > 0:
+        split = column.split(factor=0.4)
+        split.label()
+        split.operator("distill.compare_swatch", text="Compare", icon="SPLIT_HORIZONTAL")
 
 
 def _draw_plan(layout: UILayout, context: Context) -> None:

@@ -1,0 +1,84 @@
+"""Plans of jobs: the pictures are measured by a process of the worker, the time is estimated from finished jobs."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from blender_addon.wire import JobStatus, Plan, WireError
+
+MAX_PROCESSES = 2
+"""Plans that are made at the same time; others wait."""
+PLAN_SECONDS = 50.0
+"""Seconds after which a plan's process is ended."""
+SIMILAR_AMONG = 200
+"""Newest jobs that are looked at for the time."""
+LIKE_JOBS = 5
+"""Finished jobs, those most alike, from which the time of a job is estimated."""
+STEP_FACTORS = {"draft": 0.5, "standard": 1.0, "fine": 2.0}
+"""Steps of a preset relative to standard."""
+
+
+class Planner:
+    """Makes plans, a few at a time, in processes that a command starts."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        self._free = threading.Semaphore(MAX_PROCESSES)
+
+    def plan(self, body: Any, jobs: Iterable[JobStatus]) -> Plan:
+        """The plan of a job's body; blocks. `jobs` are finished ones, for the time. Raises: WireError."""
+        with self._free:
+            try:
+                done = subprocess.run(
+                    self._command,
+                    input=json.dumps(body).encode(),
+                    capture_output=True,
+                    timeout=PLAN_SECONDS,
+                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                )
+                answer = json.loads(done.stdout)
+            except subprocess.TimeoutExpired as error:
+                raise WireError("internal", f"the plan was not ready within {PLAN_SECONDS:.0f} seconds") from error
+            except (OSError, ValueError) as error:
+                raise WireError("internal", f"the process of the plan failed: {error}") from error
+        if "problem" in answer:
+            raise WireError.from_problem(answer["problem"])
+        plan = Plan.parse(answer["plan"])
+        return replace(plan, seconds=estimate_seconds(body, plan, jobs))
+
+
+def estimate_seconds(body: Mapping[str, Any], plan: Plan, jobs: Iterable[JobStatus]) -> float | None:
+    """Seconds that a job will take, from finished ones of the same kind and model; None if there are none.
+
+    The time is taken to grow with pixels times steps: the median over the jobs that are most alike in that product.
+    """
+    parameters = body.get("parameters", {})
+    work = _work(parameters, plan.width, plan.height)
+    found: list[tuple[float, float]] = []
+    for job in jobs:
+        other = job.request["parameters"]
+        same = job.request["kind"] == body.get("kind") and all(
+            other.get(name, default) == parameters.get(name, default)
+            for name, default in (("model", "pocket"), ("method", "auto"))
+        )
+        width, height = other.get("width", 0), other.get("height", 0)
+        if same and job.result is not None and job.result.seconds > 0 and width and height:
+            done = _work(other, width, height)
+            found.append((abs(math.log(done / work)), job.result.seconds * work / done))
+    if not found:
+        return None
+    return round(median(seconds for _, seconds in sorted(found)[:LIKE_JOBS]), 1)
+
+
+def _work(parameters: Mapping[str, Any], width: int, height: int) -> float:
+    """Pixels times steps relative to the preset standard; own steps count relative to each other only."""
+    steps = parameters.get("steps") or 0
+    factor = float(steps) if steps else STEP_FACTORS.get(parameters.get("preset", "standard"), 1.0)
+    return width * height * factor
