@@ -125,8 +125,7 @@ def _tiles(places: np.ndarray) -> np.ndarray:
     height, width = places.shape
     padded = np.zeros((-(-height // TILE) * TILE, -(-width // TILE) * TILE), bool)
     padded[-height:, :width] = places
-    tiles: np.ndarray = padded.reshape(len(padded) // TILE, TILE, -1, TILE).any((1, 3))
-    return tiles
+    return np.asarray(padded.reshape(len(padded) // TILE, TILE, -1, TILE).any((1, 3)))
 
 
 _history = History()
