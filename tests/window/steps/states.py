@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_addon.scene import image_io, session
+from blender_addon.scene import image_io, painting, session
 from tests.window import interface
 from tests.window.interface import Steps, area, operate, screenshot, show_tab, stroke, until, window, within
 from tests.window.steps.jobs import until_imported
@@ -44,21 +44,20 @@ class State:
 # ---------------------------------------------------------------------------------------------- what is shown
 
 
-def plane() -> None:
-    """A plane in the place of the cube, seen from the front and above."""
+def plane(repeats: int = 2) -> None:
+    """A plane in the place of the cube, on which a texture repeats, seen from the front and above."""
     bpy.ops.object.select_all(action="SELECT")
     bpy.ops.object.delete()
     bpy.ops.mesh.primitive_plane_add(size=4)
-    plane = bpy.context.active_object
-    plane.data.materials.append(bpy.data.materials["Material"])
-    for layer in plane.data.uv_layers[0].data:
-        layer.uv *= 2
+    bpy.context.active_object.data.materials.append(bpy.data.materials["Material"])
+    for layer in bpy.context.active_object.data.uv_layers[0].data:
+        layer.uv *= repeats
     view = area("VIEW_3D").spaces.active
     view.overlay.show_floor = view.overlay.show_axis_x = view.overlay.show_axis_y = False
     view.region_3d.view_distance = 7.0
 
 
-CORNERS = "120,60,1840,330,1840,1290,120,1440"
+CORNERS = "120,60 1840,330 1840,1290 120,1440"
 """Where a rectangle of the wall lies in the photograph: x and y from the top left, clockwise from there."""
 
 
@@ -67,7 +66,7 @@ def photograph() -> Any:
     bpy.ops.distill.example()
     settings = bpy.context.scene.distill
     wall = image_io.pixels_of(settings.image_swatch, "swatch")[..., :3].astype(np.float32)
-    corners = np.array(CORNERS.split(","), float).reshape(4, 2)
+    corners = np.array([corner.split(",") for corner in CORNERS.split()], float)
     square = np.array([(30, 30), (418, 30), (418, 300), (30, 300)], float)
     rows = []
     for (x, y), (u, v) in zip(corners, square, strict=True):  # the homography from the photograph to the wall
@@ -97,12 +96,6 @@ def shown_in_editor(image: Any) -> Steps:
 def connected() -> Steps:
     """The service answers."""
     yield from until(lambda: session.current().status is not None)
-
-
-def small(side: int = 256, **parameters: Any) -> None:
-    group = bpy.context.scene.distill.parameters_synthesize
-    for name, value in {"width": side, "height": side, **parameters}.items():
-        setattr(group, name, value)
 
 
 # ---------------------------------------------------------------------------------------------- states
@@ -146,23 +139,27 @@ def straightening() -> Steps:
 
 
 def painting_the_layout() -> Steps:
+    """A stroke in the Image Editor and one on the model, with the layout over the material."""
     yield from connected()
-    plane()
+    plane(1)
     operate("distill.example", area("VIEW_3D"))
-    small(512)
+    settings = bpy.context.scene.distill
+    settings.parameters_synthesize.width = settings.parameters_synthesize.height = 512
+    bpy.context.window_manager.distill_overlay = True
     yield from paint("layout", "EDITOR", 1)
-    yield from shown_in_editor(bpy.context.scene.distill.image_layout)
-    yield from stroke(area("IMAGE_EDITOR"), 120, up=60)
-    yield from paint("layout", "MODEL", 1)
-    yield from stroke(area("VIEW_3D"), 120)
+    yield from shown_in_editor(settings.image_layout)
+    painting.unified_settings(bpy.context).size = 25
+    yield from stroke(area("IMAGE_EDITOR"), 150, up=60)
+    yield from paint("layout", "MODEL", 0)
+    yield from stroke(area("VIEW_3D"), 150, up=-60)
 
 
 def running() -> Steps:
     yield from connected()
     plane()
     operate("distill.example", area("VIEW_3D"))
-    small(512, preset="standard")
     bpy.context.scene.distill.variations = 2
+    yield from shown_in_editor(bpy.context.scene.distill.image_layout)
     operate("distill.run", area("VIEW_3D"))
     current = session.current()
     yield from until(lambda: any(current.preview_icon(r.job) and r.fraction > 0.3 for r in current.of_this_file()), 200)
@@ -173,7 +170,6 @@ def result() -> Steps:
     yield from connected()
     plane()
     operate("distill.example", area("VIEW_3D"))
-    small(512)
     operate("distill.run", area("VIEW_3D"))
     yield from until_imported(250.0)
     area("VIEW_3D").spaces.active.shading.type = "MATERIAL"
@@ -183,9 +179,13 @@ def result() -> Steps:
 
 
 def preferences() -> Steps:
+    """The preferences of the add-on, in an area of the window."""
     yield from connected()
-    operate("distill.preferences", area("VIEW_3D"))
-    yield 2.0
+    interface.split(area("VIEW_3D"), "PREFERENCES", 0.55)
+    bpy.context.preferences.active_section = "ADDONS"
+    bpy.context.window_manager.addon_search = "Texture"
+    bpy.ops.preferences.addon_expand(module="blender_addon")
+    yield 3.0
 
 
 TWO = ("VIEW_3D", "IMAGE_EDITOR")
