@@ -3,6 +3,7 @@
 import bpy
 from bpy.app.handlers import persistent
 
+from .. import wire
 from . import map_watch, painting, properties, regions
 
 _owner = object()
@@ -16,8 +17,9 @@ def _subscribe(*_args: object) -> None:
     bpy.msgbus.clear_by_owner(_owner)
     for key in ((properties.DistillSettings, "region_index"), (properties.DistillRegion, "color")):
         bpy.msgbus.subscribe_rna(key=key, owner=_owner, args=(), notify=_update_brush)
-    for group in properties.GROUPS.values():
-        bpy.msgbus.subscribe_rna(key=(group, "tile"), owner=_owner, args=(), notify=_update_wrapping)
+    for kind, group in properties.GROUPS.items():
+        if any(parameter.name == "tile" for parameter in wire.KINDS[kind].parameters):
+            bpy.msgbus.subscribe_rna(key=(group, "tile"), owner=_owner, args=(), notify=_update_wrapping)
 
 
 def _update_brush() -> None:

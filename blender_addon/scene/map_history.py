@@ -125,7 +125,8 @@ def _tiles(places: np.ndarray) -> np.ndarray:
     height, width = places.shape
     padded = np.zeros((-(-height // TILE) * TILE, -(-width // TILE) * TILE), bool)
     padded[-height:, :width] = places
-    return np.asarray(padded.reshape(len(padded) // TILE, TILE, -1, TILE).any((1, 3)))
+    tiles: np.ndarray = np.any(padded.reshape(len(padded) // TILE, TILE, -1, TILE), axis=(1, 3))
+    return tiles
 
 
 _history = History()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 from bpy.app.handlers import persistent
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Depsgraph, Image, Scene
 
 from ..wire.errors import LocalError
@@ -111,7 +112,7 @@ def differing_edges(scene: Scene) -> list[str]:
     if found is None:
         return []
     tiles = properties.tiles(scene.distill)
-    names = ("top and bottom", "left and right")
+    names = (tr("top and bottom"), tr("left and right"))
     return [name for name, tile, share in zip(names, tiles, found.edges, strict=True) if tile and share > VISIBLE_EDGE]
 
 

@@ -221,8 +221,9 @@ def tiles(settings: DistillSettings) -> tuple[bool, bool]:
 
 
 def automatic_parameters(settings: DistillSettings) -> dict[str, wire.Parameter]:
-    """The parameters of the chosen kind that have an automatic value, by name."""
-    return {p.name: p for p in kind_of(settings).parameters if p.automatic is not None}
+    """The numbers among the chosen kind's parameters that have an automatic value, by name."""
+    numbers = [p for p in kind_of(settings).parameters if isinstance(p.value, wire.Integer | wire.Number)]
+    return {p.name: p for p in numbers if p.automatic is not None}
 
 
 def toggle_automatic(settings: DistillSettings, name: str) -> None:

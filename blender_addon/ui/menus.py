@@ -21,9 +21,9 @@ class DISTILL_MT_main(Menu):
         layout = self.layout
         layout.operator("distill.run", icon="RENDER_STILL")
         layout.operator("distill.cancel", text="Cancel All Jobs", icon="X")
-        layout.menu("DISTILL_MT_input")
-        layout.menu("DISTILL_MT_layout")
-        layout.menu("DISTILL_MT_results")
+        layout.menu("DISTILL_MT_main_input")
+        layout.menu("DISTILL_MT_main_layout")
+        layout.menu("DISTILL_MT_main_results")
         layout.separator()
         layout.operator("distill.random_seed")
         layout.operator("distill.connect")
@@ -32,7 +32,7 @@ class DISTILL_MT_main(Menu):
         layout.operator("distill.bug_report")
 
 
-class DISTILL_MT_input(Menu):
+class DISTILL_MT_main_input(Menu):
     """The pictures of a job"""
 
     bl_label = "Input"
@@ -52,13 +52,15 @@ class DISTILL_MT_input(Menu):
         layout.operator("distill.compare_swatch")
 
 
-class DISTILL_MT_layout(Menu):
+class DISTILL_MT_main_layout(Menu):
     """Regions of the swatch, and the layout of the texture"""
 
     bl_label = "Regions and Layout"
 
     def draw(self, _context: Context) -> None:
         layout = self.layout
+        layout.operator("distill.use_layout", text="Use Layout or Not")
+        layout.operator("distill.suggest_regions")
         layout.operator("distill.region_add")
         layout.operator("distill.region_remove")
         layout.operator("distill.regions_from_map")
@@ -69,11 +71,19 @@ class DISTILL_MT_layout(Menu):
         paint.picture, paint.where = "layout", "EDITOR"
         paint = layout.operator("distill.paint", text="Paint Layout on Model")
         paint.picture, paint.where = "layout", "MODEL"
-        layout.operator("distill.clean", text="Clean Up Layout").picture = "layout"
+        layout.operator("distill.layout_from_object")
+        layout.separator()
         layout.operator("distill.fill")
+        layout.operator("distill.fill_area")
+        layout.operator("distill.fill_selected")
+        layout.operator("distill.fill_mask")
+        layout.operator("distill.pick_region")
+        layout.operator("distill.swap_regions")
+        layout.operator("distill.meet_edges")
+        layout.operator("distill.clean", text="Clean Up Layout").picture = "layout"
 
 
-class DISTILL_MT_results(Menu):
+class DISTILL_MT_main_results(Menu):
     """The results of this file"""
 
     bl_label = "Results"
@@ -160,4 +170,4 @@ def remove() -> None:
         menu.remove(draw)
 
 
-classes = (DISTILL_MT_main, DISTILL_MT_input, DISTILL_MT_layout, DISTILL_MT_results)
+classes = (DISTILL_MT_main, DISTILL_MT_main_input, DISTILL_MT_main_layout, DISTILL_MT_main_results)

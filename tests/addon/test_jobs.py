@@ -228,14 +228,16 @@ def test_small_numbers_are_shown_with_four_digits(blender: Any) -> None:
 
 
 def test_an_automatic_value_is_switched_to_a_value_and_back(blender: Any) -> None:
-    group = blender.context.scene.distill.parameters_synthesize
-    for parameter in wire.SYNTHESIZE.parameters:
-        if parameter.automatic is not None:
-            blender.ops.distill.toggle_automatic(name=parameter.name)
-            value = getattr(group, parameter.name)
-            assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
-            blender.ops.distill.toggle_automatic(name=parameter.name)
-            assert getattr(group, parameter.name) == parameter.automatic
+    settings = blender.context.scene.distill
+    group = settings.parameters_synthesize
+    parameters = properties.automatic_parameters(settings)
+    assert {"scale", "real_width", "strength", "content_weight"} <= set(parameters)
+    for parameter in parameters.values():
+        blender.ops.distill.toggle_automatic(name=parameter.name)
+        value = getattr(group, parameter.name)
+        assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
+        blender.ops.distill.toggle_automatic(name=parameter.name)
+        assert getattr(group, parameter.name) == parameter.automatic
 
 
 def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> None:
@@ -245,7 +247,7 @@ def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> No
         shown = operator.description(blender.context, SimpleNamespace(name=name))
         assert shown == "Choose the value of this parameter, or reset it to automatic"
         error = error_of(blender.ops.distill.toggle_automatic, name=name)
-        assert f"No parameter “{name}” can be automatic; choose one of strength, steps" in error
+        assert f"No parameter “{name}” can be automatic; choose one of real_width, scale, strength" in error
     assert settings.parameters_synthesize.seed == 0
 
 

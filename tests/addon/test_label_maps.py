@@ -9,10 +9,20 @@ import bpy
 import numpy as np
 import pytest
 
-from blender_addon.scene import image_io, label_arrays, map_watch, painting, rasterize, regions
+from blender_addon.scene import (
+    image_io,
+    label_arrays,
+    map_watch,
+    mesh_layout,
+    painting,
+    rasterize,
+    regions,
+    session,
+    suggestion,
+)
 from blender_addon.wire.colors import region_of_color
 from tests.addon import scenes
-from tests.addon.conftest import error_of
+from tests.addon.conftest import LiveService, error_of
 
 
 def decoded(png: bytes) -> np.ndarray:
@@ -525,3 +535,46 @@ def test_a_triangle_covers_its_pixels() -> None:
     inside = (x + 0.5) / 100 + 1 - (y + 0.5) / 200 <= 1
     assert (found[inside] == 0).all()
     assert (found == 0).sum() < inside.sum() + 12 * 300
+
+
+def test_faces_selected_in_the_uv_editor_are_found(blender: Any) -> None:
+    thing = blender.context.active_object
+    blender.ops.object.mode_set(mode="EDIT")
+    blender.ops.mesh.select_all(action="SELECT")
+    edited = mesh_layout.bmesh.from_edit_mesh(thing.data)
+    uv = edited.loops.layers.uv.active
+    for face in edited.faces:
+        for loop in face.loops:
+            if bpy.app.version >= (5, 0, 0):
+                loop.uv_select_vert = face.index in (1, 4)
+            else:
+                loop[uv].select = face.index in (1, 4)
+    found = mesh_layout._selected_in_uv_editor(thing, uv.name)
+    assert found.tolist() == [i in (1, 4) for i in range(6)]
+    blender.ops.object.mode_set(mode="OBJECT")
+
+
+# ---------------------------------------------------------------------------------------------- suggested regions
+
+
+def test_suggested_parts_become_the_region_map_with_the_largest_first(blender: Any, service: LiveService) -> None:
+    assert "Choose the swatch first" in error_of(blender.ops.distill.suggest_regions)
+    scenes.swatch()
+    scenes.two_regions()
+    blender.ops.distill.suggest_regions(parts=3)
+    assert suggestion.is_pending()
+    assert blender.ops.distill.wait(timeout=30.0) == {"FINISHED"}
+    assert not suggestion.is_pending()
+    assert [r.name for r in blender.context.scene.distill.regions] == ["Brick", "Moss", "Region 1"]
+    found = labels("regions")
+    assert (found[:, 20:44] == 0).all()
+    assert set(np.unique(found)) == {0, 1, 2}
+    assert session.current().of_this_file() == []
+
+
+def test_an_error_of_a_suggestion_is_shown(blender: Any, start: Any) -> None:
+    start("fails")
+    scenes.swatch()
+    blender.ops.distill.suggest_regions(parts=2)
+    assert "does not fit into 1 GB" in error_of(blender.ops.distill.wait, timeout=30.0)
+    assert not suggestion.is_pending()

@@ -281,6 +281,29 @@ def test_no_plan_is_requested_for_a_large_unsaved_swatch(blender: Any, monkeypat
     assert len(thread.keys) == 1
 
 
+def test_the_service_plans_what_the_panel_shows(service: LiveService, blender: Any) -> None:
+    blender.ops.distill.example()
+    blender.ops.distill.connect()
+    settings(blender).parameters_synthesize.scale = 0.5
+    pump_until(lambda: swatch.plan(blender.context.scene))
+    found = swatch.plan(blender.context.scene)
+    assert (found.width, found.height, found.scale) == (512, 512, 0.5)
+    assert "448 x 448" in found.sentence
+    assert session.current().of_this_file() == []
+
+
+def test_the_label_maps_are_part_of_the_plan_unless_they_are_large(
+    blender: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = Requests()
+    blender.ops.distill.example()
+    rest(thread)
+    assert set(thread.pictures[0]) == {"swatch", "regions", "layout"}
+    monkeypatch.setattr(swatch, "OPTIONS", swatch.PlanOptions(delay=0.0, max_map_pixels=100))
+    rest(thread)
+    assert set(thread.pictures[1]) == {"swatch"}
+
+
 # ---------------------------------------------------------------------------------------------- the comparison
 
 

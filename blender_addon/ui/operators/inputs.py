@@ -1,6 +1,7 @@
 """Operators that choose a picture: from a material, an editor, a file, the clipboard, an asset, or the example."""
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 from bpy.types import Context, Event, FileHandler, Image, Operator
 
@@ -29,8 +30,12 @@ class DISTILL_OT_picture_from_material(Operator):
     def poll(cls, _context: Context) -> bool:
         material = materials.active_material()
         if materials.base_color_image(material) is None:
-            what = f"The material “{material.name}”" if material else "The active object"
-            cls.poll_message_set(f"{what} has no {'image as its base color' if material else 'material'}")
+            text = (
+                tr("The material “{}” has no image as its base color")
+                if material
+                else tr("The active object has no material")
+            )
+            cls.poll_message_set(text.format(material.name if material else ""))
             return False
         return True
 
@@ -170,11 +175,11 @@ def _use_file(operator: Operator, context: Context, picture: str) -> Done:
     try:
         image = bpy.data.images.load(operator.filepath, check_existing=True)
     except RuntimeError:
-        operator.report({"ERROR"}, f"{operator.filepath} cannot be opened as an image")
+        operator.report({"ERROR"}, tr("{} cannot be opened as an image").format(operator.filepath))
         return {"CANCELLED"}
     if not min(image.size):
         bpy.data.images.remove(image)
-        operator.report({"ERROR"}, f"{operator.filepath} cannot be read as an image")
+        operator.report({"ERROR"}, tr("{} cannot be read as an image").format(operator.filepath))
         return {"CANCELLED"}
     if context.area is not None and context.area.type == "IMAGE_EDITOR":
         context.area.spaces.active.image = image

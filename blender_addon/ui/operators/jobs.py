@@ -6,7 +6,7 @@ from bpy.types import Context, Event, Operator
 
 from ... import wire
 from ...scene import materials, properties, requests, session
-from .reports import Done, fail, find_record, job_property
+from .reports import Done, busy_cursor, fail, find_record, job_property
 
 
 class DISTILL_OT_run(Operator):
@@ -31,7 +31,8 @@ class DISTILL_OT_run(Operator):
         current.error = None
         properties.show_used_values(context.scene.distill)
         try:
-            drafts = requests.drafts(context.scene)
+            with busy_cursor(context):  # Blender copies 8192 x 8192 unsaved pixels in seconds
+                drafts = requests.drafts(context.scene)
         except wire.WireError as error:
             return fail(self, error)
         material = materials.active_material()

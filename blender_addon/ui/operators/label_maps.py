@@ -22,7 +22,7 @@ def map_property(default: str) -> Any:
 def has_regions(cls: type[Operator], context: Context, count: int = 1) -> bool:
     """Whether there are `count` regions; sets the poll message otherwise."""
     if len(context.scene.distill.regions) < count:
-        cls.poll_message_set(f"Add {'a region' if count == 1 else 'two regions'} first")
+        cls.poll_message_set("Add a region first" if count == 1 else "Add two regions first")
         return False
     return True
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import EnumProperty, FloatProperty, FloatVectorProperty, IntProperty, StringProperty
 from bpy.types import Context, Event, Operator
 
@@ -71,7 +72,7 @@ class DISTILL_OT_layout_from_object(Operator):
         size = properties.output_size(context.scene.distill)
         done = change(self, mesh_layout.layout_from_object, context.scene, context.active_object, self.source, size)
         if done == {"FINISHED"}:
-            self.report({"INFO"}, f"The layout has {len(context.scene.distill.regions)} regions")
+            self.report({"INFO"}, tr("The layout has {} regions").format(len(context.scene.distill.regions)))
         return done
 
 
@@ -125,7 +126,7 @@ class DISTILL_OT_fill_mask(Operator):
     def execute(self, context: Context) -> Done:
         mask, settings = bpy.data.images.get(self.image), context.scene.distill
         if mask is None:
-            self.report({"ERROR"}, f"There is no image “{self.image}”; choose the mask")
+            self.report({"ERROR"}, tr("There is no image “{}”; choose the mask").format(self.image))
             return {"CANCELLED"}
         size = properties.output_size(settings)
         return change(self, mesh_layout.fill_mask, context.scene, mask, self.threshold, settings.region_index, size)
@@ -154,13 +155,13 @@ class DISTILL_OT_paint(Operator):
     @classmethod
     def description(cls, _context: Context, properties: Any) -> str:
         if properties.where == "MODEL":
-            return "Paint the layout on the active object through its UV map, in the color of the active region"
-        return "Paint in the Image Editor with a hard brush, in the color of the active region"
+            return tr("Paint the layout on the active object through its UV map, in the color of the active region")
+        return tr("Paint in the Image Editor with a hard brush, in the color of the active region")
 
     def execute(self, context: Context) -> Done:
         settings = context.scene.distill
         if getattr(settings, f"image_{self.picture}") is None:
-            self.report({"ERROR"}, f"There is no {regions.TITLES[self.picture]} yet; create one")
+            self.report({"ERROR"}, tr("There is no {} yet; create one").format(tr(regions.TITLES[self.picture])))
             return {"CANCELLED"}
         try:
             image = regions.update_colors(context.scene, self.picture)
@@ -204,8 +205,8 @@ class DISTILL_OT_fill(Operator):
         region = settings.region_index if self.region < 0 else self.region
         if region >= len(settings.regions):
             last = len(settings.regions) - 1
-            choices = f"choose 0 to {last}, or -1 for the active one"
-            self.report({"ERROR"}, f"Region {region} does not exist; {choices}")
+            text = tr("Region {} does not exist; choose 0 to {}, or -1 for the active one")
+            self.report({"ERROR"}, text.format(region, last))
             return {"CANCELLED"}
         return change(self, regions.fill, context.scene, self.picture, region, self.box)
 
@@ -330,7 +331,7 @@ def _at_mouse(operator: Any, context: Context, event: Event) -> Done:
         if context.area is not None and context.area.type == "IMAGE_EDITOR" and context.space_data.image == image:
             operator.picture = picture
     if getattr(context.scene.distill, f"image_{operator.picture}") is None:
-        operator.report({"WARNING"}, f"There is no {regions.TITLES[operator.picture]} yet; create one")
+        operator.report({"WARNING"}, tr("There is no {} yet; create one").format(tr(regions.TITLES[operator.picture])))
         return {"CANCELLED"}
     point = painting.place_under(context, event, operator.picture)
     if point is None:

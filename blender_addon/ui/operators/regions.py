@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import EnumProperty, IntProperty, StringProperty
 from bpy.types import Context, Operator
 
@@ -73,7 +74,9 @@ class DISTILL_OT_region_map_new(Operator):
         done = change(self, regions.map_by_color if by_color else regions.map_over_swatch, context.scene)
         if by_color and done == {"FINISHED"}:
             largest = context.scene.distill.regions[0].name
-            self.report({"INFO"}, f"The largest part is now “{largest}”. Rename the regions if they are swapped")
+            self.report(
+                {"INFO"}, tr("The largest part is now “{}”. Rename the regions if they are swapped").format(largest)
+            )
         return done
 
 
@@ -123,7 +126,7 @@ class DISTILL_OT_regions_from_map(Operator):
         chosen = self.properties.is_property_set("picture") or context.scene.distill.image_regions is not None
         done = change(self, regions.regions_from_map, context.scene, self.picture if chosen else "layout")
         if done == {"FINISHED"}:
-            self.report({"INFO"}, f"Found {len(context.scene.distill.regions)} regions")
+            self.report({"INFO"}, tr("Found {} regions").format(len(context.scene.distill.regions)))
         return done
 
 

@@ -4,6 +4,7 @@ A tool runs until Enter, Escape or the right mouse button. Meanwhile the view ca
 and the other editors can be used. What is dragged is in `scene/frames.py`, what is drawn in `ui/overlays.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import bpy
@@ -120,6 +121,9 @@ class _ImageTool(Operator):
     def modal(self, context: Context, event: Event) -> Done:
         if context.area is None or context.area.type != "IMAGE_EDITOR" or not self.is_shown(context):
             return self._end(context, {"CANCELLED"})
+        if self.fits:  # not earlier: a new editor has no size yet
+            self.fits = False
+            _fit_view(context)
         if event.type == "TIMER":
             return self.tick(context)
         inside = _is_inside(context.region, context.area, event)
@@ -143,7 +147,8 @@ class _ImageTool(Operator):
         self._end(context, {"CANCELLED"})
 
     def tick(self, context: Context) -> Done:
-        """Called by the timer."""
+        """Called by the timer, which tools without more to wait for need once: to show the whole picture."""
+        self.stop_timer(context)
         return {"PASS_THROUGH"}
 
     def stop_timer(self, context: Context) -> None:
@@ -221,13 +226,6 @@ class _FrameTool(_ImageTool):
     def is_shown(self, context: Context) -> bool:
         image = context.scene.distill.image_swatch
         return image is not None and image == context.space_data.image and tuple(image.size) == self.overlay.frame.size
-
-    def tick(self, context: Context) -> Done:
-        """Shows the whole picture once the editor has its final size."""
-        self.stop_timer(context)
-        if self.fits:
-            _fit_view(context)
-        return {"PASS_THROUGH"}
 
     def is_holding(self) -> bool:
         frame = self.overlay.frame
@@ -414,6 +412,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         self.shown = area.spaces.active.image.name if area.spaces.active.image is not None else ""
 
     def begin(self, context: Context) -> bool:
+        self.fits = False
         session.pump()
         try:
             comparison.start(context.scene, session.current().thread)
@@ -483,9 +482,9 @@ class DISTILL_OT_whole_swatch(Operator):
 TOOLS = (DISTILL_OT_crop_swatch, DISTILL_OT_straighten_swatch, DISTILL_OT_compare_swatch)
 
 
-def is_running(context: Context) -> bool:
+def is_running(context: Context, tools: Sequence[type[Operator]] = TOOLS) -> bool:
     """Whether one of the tools runs in a window."""
-    names = {tool.__name__ for tool in TOOLS}
+    names = {tool.__name__ for tool in tools}
     return any(o.bl_idname in names for w in context.window_manager.windows for o in w.modal_operators)
 
 

@@ -9,6 +9,7 @@ from bpy.types import Context, PropertyGroup, UILayout
 
 from ... import wire
 from ...scene import properties, session, swatch
+from ..operators import swatch_tools
 from .elements import draw_image, draw_text, in_both_editors
 from .parameters import draw_parameter
 
@@ -66,12 +67,15 @@ def _draw_swatch(layout: UILayout, context: Context, settings: PropertyGroup) ->
     buttons = _side_by_side(layout, context)
     buttons.operator("distill.crop_swatch", text="Crop", icon="SELECT_SET", depress=bool(group.crop))
     buttons.operator("distill.straighten_swatch", text="Straighten", icon="MOD_LATTICE", depress=bool(group.corners))
-    if group.crop or group.corners or group.lens:
+    if swatch_tools.is_running(context):
+        draw_text(layout, tr("In the Image Editor, Enter applies and Escape cancels"), context, "INFO")
+    elif group.crop or group.corners or group.lens:
         layout.operator("distill.whole_swatch", icon="LOOP_BACK")
     column = layout.column()
     column.use_property_split, column.use_property_decorate = True, False
     kind = properties.kind_of(settings)
-    if group.corners or group.lens:
+    straightening = swatch_tools.is_running(context, (swatch_tools.DISTILL_OT_straighten_swatch,))
+    if group.corners or group.lens or straightening:
         draw_parameter(column, settings, kind.parameter("lens"))
     for name in ("scale", "real_width"):
         draw_parameter(column, settings, kind.parameter(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Menu, PropertyGroup, UILayout, UIList
 
 from ...scene import label_arrays, map_watch, materials, mesh_layout, properties, regions, suggestion
@@ -46,7 +47,7 @@ class DISTILL_MT_regions(Menu):
         layout.operator("distill.clean", icon="BRUSH_DATA").picture = "regions"
 
 
-class DISTILL_MT_layout(Menu):
+class DISTILL_MT_layout_sources(Menu):
     """Where a layout can come from, and what corrects it."""
 
     bl_label = "Layout"
@@ -56,7 +57,7 @@ class DISTILL_MT_layout(Menu):
         layout.operator("distill.layout_new", icon="FILE_NEW")
         layout.separator()
         for source, icon in zip(mesh_layout.SOURCES, ("MATERIAL", "GROUP_VERTEX", "FACE_MAPS"), strict=True):
-            text = f"From {mesh_layout.SOURCES[source][0]}"
+            text = tr("From {}").format(tr(mesh_layout.SOURCES[source][0]))
             layout.operator("distill.layout_from_object", text=text, icon=icon).source = source
         layout.separator()
         layout.operator("distill.fill_selected", icon="FACESEL")
@@ -132,13 +133,13 @@ def _draw_region_map(box: UILayout, context: Context) -> None:
     _draw_paint(column, "regions", "EDITOR", "Paint")
     if lacking := map_watch.unmapped_regions(context.scene):
         names = ", ".join(f"“{name}”" for name in lacking)
-        draw_text(box, f"Paint {names} here too: the swatch has no such part yet", context, "ERROR")
+        draw_text(box, tr("Paint {} here too: the swatch has no such part yet").format(names), context, "ERROR")
 
 
 def _draw_layout(box: UILayout, context: Context) -> None:
     """The map of the texture: its picture, where to paint it, and what is wrong with it."""
     settings = context.scene.distill
-    _draw_title(box, "Where It Appears on the Texture", "DISTILL_MT_layout")
+    _draw_title(box, "Where It Appears on the Texture", "DISTILL_MT_layout_sources")
     box.template_ID(settings, "image_layout", open="image.open")
     image = settings.image_layout
     if image is None:
@@ -152,13 +153,13 @@ def _draw_layout(box: UILayout, context: Context) -> None:
     if facts is not None and len(facts.shares) > 1 and max(facts.shares) == 1.0:
         names = [region.name for region in settings.regions]
         filled = names[facts.shares.index(1.0)] if 1.0 in facts.shares[: len(names)] else ""
-        draw_text(box, f"All of it is “{filled}”. Choose another region above and paint", context, "INFO")
+        draw_text(box, tr("All of it is “{}”. Choose another region above and paint").format(filled), context, "INFO")
     if edges := map_watch.differing_edges(context.scene):
-        text = f"The {' and the '.join(edges)} edges of the layout differ, which makes a straight cut in the texture"
-        draw_text(box, text, context, "ERROR")
+        text = tr("Opposite edges of the layout differ ({}), which makes a straight cut in the texture")
+        draw_text(box, text.format(", ".join(edges)), context, "ERROR")
         box.operator("distill.meet_edges", icon="UV_EDGESEL")
     if facts is not None and facts.other > label_arrays.DEFAULTS.max_other_share:
-        draw_text(box, f"{facts.other:.1%} of the pixels have the color of no region", context, "ERROR")
+        draw_text(box, tr("{:.1%} of the pixels have the color of no region").format(facts.other), context, "ERROR")
         box.operator("distill.clean", icon="BRUSH_DATA").picture = "layout"
     if regions.is_stretched(image, *properties.output_size(settings)):
         draw_text(box, "The layout has another aspect ratio than the texture and will be stretched", context, "INFO")
@@ -187,4 +188,4 @@ def _draw_paint(column: UILayout, picture: str, where: str, text: str) -> None:
     button.picture, button.where = picture, where
 
 
-classes = (DISTILL_UL_regions, DISTILL_MT_regions, DISTILL_MT_layout, *in_both_editors(Layout))
+classes = (DISTILL_UL_regions, DISTILL_MT_regions, DISTILL_MT_layout_sources, *in_both_editors(Layout))
