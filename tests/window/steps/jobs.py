@@ -97,10 +97,10 @@ def result_during_a_stroke() -> Steps:
     with within(view):
         first, second, _ = maps()
     yield from paint("layout", "MODEL", 1)
-    submit()
     current = session.current()
 
     def hold() -> Steps:
+        submit()
         yield from until_job(lambda _: current.downloaded)
         yield 0.5
         assert not newest().imported, "the result was imported during the stroke"
