@@ -17,13 +17,18 @@ def _classes() -> tuple[Any, ...]:
 def register() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, map_overlay, map_watch, properties, session
+    from .translations import tables
     from .ui import help, keymaps, menus
 
+    bpy.app.translations.register(__package__, tables())
     for cls in _classes():
         bpy.utils.register_class(cls)
     properties.add_to_blender()
     active_region.start()
+    map_history.start()
+    map_watch.start()
+    map_overlay.start()
     session.start()
     menus.add()
     keymaps.add()
@@ -33,14 +38,18 @@ def register() -> None:
 def unregister() -> None:
     import bpy
 
-    from .scene import active_region, properties, session
+    from .scene import active_region, map_history, map_overlay, map_watch, properties, session
     from .ui import help, keymaps, menus
 
     help.remove()
     keymaps.remove()
     menus.remove()
     session.stop()
+    map_overlay.stop()
+    map_watch.stop()
+    map_history.stop()
     active_region.stop()
     properties.remove_from_blender()
     for cls in reversed(_classes()):
         bpy.utils.unregister_class(cls)
+    bpy.app.translations.unregister(__package__)

@@ -33,17 +33,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ad_service/pocket": {"ad_service.core", "numpy", "PIL", "safetensors", *HEAVY},
     "blender_addon/wire": set(),
     "blender_addon/link": {"wire", "requests"},
-    "blender_addon/scene": {"wire", "blender_addon.link", "bpy", "mathutils", "numpy"},
-    "blender_addon/ui": {
-        "wire",
-        "blender_addon.link",
-        "blender_addon.scene",
-        "bpy",
-        "blf",
-        "gpu",
-        "gpu_extras",
-        "rna_keymap_ui",
+    "blender_addon/scene": {
+        *("wire", "blender_addon.link", "numpy"),
+        *("bpy", "bmesh", "bpy_extras", "gpu", "gpu_extras", "mathutils"),
     },
+    "blender_addon/ui": {
+        *("wire", "blender_addon.link", "blender_addon.scene"),
+        *("bpy", "blf", "gpu", "gpu_extras", "rna_keymap_ui"),
+    },
+    "blender_addon/translations": set(),
     "blender_addon/examples": {"blender_addon", "bpy", "bpy_extras", "mathutils", "numpy", "addon_utils"},
 }
 """For each folder, beside itself and the standard library: other folders and packages. `wire` is the contract."""

@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ad_service.storage.blobs import BlobStore
 from ad_service.worker.image_files import job_document
+from blender_addon import wire
 from blender_addon.wire import SHA256, JobRequest, WireError
 
 
@@ -29,8 +30,8 @@ class JobFile:
 def load(path: Path, store: BlobStore) -> JobFile:
     """The job in a .json file or in a result's .png.
 
-    An input is a path relative to the job file, or a sha256: of a blob in the store, or of the file next to the job
-    whose name `files` gives.
+    An input is a path inside the folder of the job file, or a sha256: of a blob in the store, or of the file next to
+    the job whose name `files` gives. A job file may come from anyone, so that no other file is read.
 
     Raises: WireError.
     """
@@ -75,14 +76,37 @@ def read_file(path: Path, what: str) -> bytes:
         raise WireError("invalid-request", f"{what} {str(path)!r} cannot be read: {error}") from error
 
 
+def _read_inside(folder: Path, named: str, what: str) -> bytes:
+    """The bytes of an ordinary file in a folder or below it; `what` describes it in the error.
+
+    Raises: WireError `invalid-request`, `too-large`.
+    """
+    path = folder / named
+    anchored = PurePosixPath(named).anchor or PureWindowsPath(named).anchor  # looking at \\\\host\\share would connect
+    try:
+        inside = not anchored and path.resolve().is_relative_to(folder.resolve())
+        if inside and path.exists() and not path.is_file():
+            raise WireError("invalid-request", f"{what} {path} is not an ordinary file")
+        size = path.stat().st_size if inside and path.exists() else 0
+    except (OSError, ValueError, RuntimeError) as error:
+        raise WireError("invalid-request", f"{what} {named!r} cannot be read: {error}") from error
+    if not inside:
+        raise WireError(
+            "invalid-request", f"{what} {named!r} is outside of {folder}, the folder of the job file; copy it there"
+        )
+    if size > wire.MAX_BLOB_BYTES:
+        raise WireError("too-large", f"{what} {path} has {size:,} bytes; {wire.MAX_BLOB_BYTES:,} is the limit")
+    return read_file(path, what)
+
+
 def _read_input(picture: str, named: str, name: str, folder: Path, store: BlobStore) -> tuple[str, bytes]:
     if not SHA256.fullmatch(named):
-        return Path(named).name, read_file(folder / named, f"the picture {picture}")
+        return Path(named).name, _read_inside(folder, named, f"the picture {picture}")
     if store.has(named):
         return name, store.read(named)
     neighbor = folder / Path(name).name
     if name and neighbor.is_file():
-        data = neighbor.read_bytes()
+        data = _read_inside(folder, neighbor.name, f"the picture {picture}")
         if hashlib.sha256(data).hexdigest() == named:
             return name, data
         raise WireError(

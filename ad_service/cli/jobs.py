@@ -24,7 +24,8 @@ from blender_addon.wire import WireError
 
 def add_commands(commands: Commands, common: Parser) -> None:
     for kind in wire.KINDS.values():
-        _add_kind(commands.add_parser(kind.name, parents=[common], help=kind.help, description=kind.help), kind)
+        name = kind.name.replace("_", "-")
+        _add_kind(commands.add_parser(name, parents=[common], help=kind.help, description=kind.help), kind)
     run = commands.add_parser("run", parents=[common], help="run a job file, or the job in a result's PNG")
     run.add_argument("job", type=Path, metavar="JOB.json|RESULT.png")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
@@ -38,7 +39,9 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
         else:
             parser.add_argument(f"--{picture.name}", type=Path, metavar="PNG", help=picture.help)
     parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
-    parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
+    parameters = {p.name for p in kind.parameters}
+    if {"width", "height"} <= parameters:
+        parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
     for parameter in kind.parameters:
         parser.add_argument(
             "--" + parameter.name.replace("_", "-"),
@@ -47,10 +50,11 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
             metavar="|".join(parameter.document().choices) or parameter.value.kind.upper(),
             help=f"{parameter.help} (default: {parameter.default})".replace("%", "%%"),
         )
-    parser.add_argument(
-        "--fit", action="store_true", help="the scale that shows about a dozen of the swatch's parts (the default)"
-    )
-    parser.set_defaults(command=run_kind, kind=kind)
+    if "scale" in parameters:
+        parser.add_argument(
+            "--fit", action="store_true", help="the scale that shows about a dozen of the swatch's parts (the default)"
+        )
+    parser.set_defaults(command=run_kind, kind=kind, size=None, fit=False)
 
 
 def _argument_type(parameter: wire.Parameter) -> Callable[[str], Any]:

@@ -79,3 +79,6 @@ class Engine(Protocol):
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         """The steps of a job, which return its outcome. `read` returns the bytes of an input."""
         ...
+
+    def release(self) -> None:
+        """Frees what is kept for a next job, such as loaded models."""

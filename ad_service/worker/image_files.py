@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from ad_service.core.steps import checkpoint
 from blender_addon import wire
 from blender_addon.wire import WireError
 
@@ -178,6 +179,7 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     width, height = image.size
     rows = max(1, BAND_PIXELS // width)
     for y in range(0, height, rows):
+        checkpoint()
         yield y, image.crop((0, y, width, min(y + rows, height)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from ad_service.core import Step as CoreStep
 from ad_service.core.backbone import devices, loading
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
+from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job
@@ -31,7 +34,7 @@ from ad_service.storage import models
 from ad_service.worker import protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
-from ad_service.worker.image_files import Decoded, Pixels, decode, encode_png, encode_preview
+from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, encode_png, encode_preview
 from ad_service.worker.inputs import picture_notes, result_size, size_of_content, swatch_notes
 from ad_service.worker.swatch import PreparedSwatch, prepare_swatch
 from blender_addon import wire
@@ -86,23 +89,35 @@ class Runner:
             for name, sha in request.inputs.items():
                 yield Step(0.0, f"Reading the {name}", phase="read")
                 decoded[name] = _decode(kind.picture(name), read(sha))
-            yield Step(0.0, "Measuring the swatch", phase="fit")
-            size = result_size(request.parameters, size_of_content(decoded))
-            regions = decoded["regions"].pixels if "regions" in decoded else None
-            swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions)
-            if request.kind == wire.PREPARE.name:
-                yield Step(0.5, "Preparing the swatch", phase="prepare")
-                made = _Made(_lit_and_scaled(swatch, request.parameters["even_light"]))
+            if request.kind == wire.SUGGEST_REGIONS.name:
+                yield Step(0.1, "Dividing the swatch", phase="start")
+                swatch, made = None, _Made(_parts(decoded["swatch"].pixels, request.parameters["parts"]))
             else:
-                made = yield from self._texture(request, size, swatch, decoded)
+                swatch, made = yield from self._from_prepared(request, decoded)
             yield Step(1.0, "Writing the picture", phase="write")
             metrics = {name: float(value) for name, value in made.metrics.items() if math.isfinite(value)}
-            metrics["scale"] = swatch.scale
-            if swatch.pixels_per_meter is not None:
-                metrics["pixels_per_meter"] = swatch.pixels_per_meter
-            notes = picture_notes(decoded, request.parameters) + swatch_notes(swatch) + made.notes
+            notes = picture_notes(decoded, request.parameters)
+            if swatch is not None:
+                metrics["scale"] = swatch.scale
+                if swatch.pixels_per_meter is not None:
+                    metrics["pixels_per_meter"] = swatch.pixels_per_meter
+                notes += swatch_notes(swatch)
             document = _document(request, made, swatch, metrics, files or {})
-            return Outcome({"image": encode_png(made.pixels, document, swatch.pixels_per_meter)}, metrics, notes)
+            resolution = None if swatch is None else swatch.pixels_per_meter
+            return Outcome({"image": encode_png(made.pixels, document, resolution)}, metrics, notes + made.notes)
+
+    def _from_prepared(
+        self, request: JobRequest, decoded: Mapping[str, Decoded]
+    ) -> Generator[Step, None, tuple[PreparedSwatch, _Made]]:
+        """Fits the swatch to the result and makes the picture from it."""
+        yield Step(0.0, "Measuring the swatch", phase="fit")
+        size = result_size(request.parameters, size_of_content(decoded))
+        regions = decoded["regions"].pixels if "regions" in decoded else None
+        swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions)
+        if request.kind == wire.PREPARE.name:
+            yield Step(0.5, "Preparing the swatch", phase="prepare")
+            return swatch, _Made(_lit_and_scaled(swatch, request.parameters["even_light"]))
+        return swatch, (yield from self._texture(request, size, swatch, decoded))
 
     def _texture(
         self, request: JobRequest, size: tuple[int, int], swatch: PreparedSwatch, decoded: Mapping[str, Decoded]
@@ -123,6 +138,13 @@ class Runner:
             "precision": str(model.dtype).removeprefix("torch."),
         }
         return _Made(result.color.numpy(), result.metrics, model.notes + result.notes + of_device, made_with)
+
+    def release(self) -> None:
+        """Frees the loaded models and their memory on the device."""
+        self._loaded.clear()
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
         """Retries without deterministic algorithms if an operation has no deterministic kernel on this device."""
@@ -198,6 +220,13 @@ RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {"synthesize": _
 """For each job kind that makes a texture: its request from the contract's parameters and pictures, and its recipe."""
 
 
+def _parts(swatch: Pixels, count: int) -> Pixels:
+    """The region map (h, w, 3) of a swatch with `count` parts."""
+    check_size("swatch", swatch, wire.MIN_PICTURE_SIDE)
+    image: Pixels = np.array(parts.PALETTE, np.uint8)[parts.parts(swatch, count).numpy()]
+    return image
+
+
 def _common(inputs: _Inputs) -> dict[str, Any]:
     """The fields that all requests have."""
     parameters = inputs.parameters
@@ -252,15 +281,16 @@ def _encoded(preview: Callable[[], Tensor] | None) -> Callable[[], bytes] | None
 def _document(
     request: JobRequest,
     made: _Made,
-    swatch: PreparedSwatch,
+    swatch: PreparedSwatch | None,
     metrics: Mapping[str, float],
     files: Mapping[str, str],
 ) -> dict[str, Any]:
     """What is stored in the result's PNG: the job, which `run` repeats, what it used, and what it was made with."""
+    used = swatch and {"crop": list(swatch.used), "scale": swatch.scale, "sentence": swatch.sentence}
     return {
         **request.document(),
         "files": dict(files),
-        "used": {"crop": list(swatch.used), "scale": swatch.scale, "sentence": swatch.sentence},
+        **({"used": used} if used else {}),
         "made_with": {wire.SERVICE_NAME: __version__, **made.made_with},
         "metrics": dict(metrics),
     }

@@ -37,11 +37,14 @@ PREVIEW_EVERY = 0.5
 KEPT_PREVIEWS = 8
 """Newest previews of a job that are kept, for clients that are slow to fetch them; long jobs make thousands."""
 
+IDLE_SECONDS = 600.0
+"""Without a job for this long, the worker frees the models, which a render or another program may need room for."""
+
 _PR_SET_PDEATHSIG = 1
 
 
-class CanceledError(Exception):
-    """The job was canceled."""
+class CanceledError(BaseException):
+    """The job was canceled. Not an Exception, so that no handler of errors inside of the job takes it for one."""
 
 
 class Worker:
@@ -60,8 +63,16 @@ class Worker:
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         self._send(self._engine.ready())
         while True:
-            self._run_job(self._jobs.get())
+            self._run_job(self._next_job())
             self._send(self._engine.ready())
+
+    def _next_job(self) -> protocol.Run:
+        """Waits for the next job; after IDLE_SECONDS the engine frees its memory for other programs."""
+        try:
+            return self._jobs.get(timeout=IDLE_SECONDS)
+        except queue.Empty:
+            self._engine.release()
+            return self._jobs.get()
 
     def _listen(self) -> None:
         for line in self._commands:
@@ -100,7 +111,7 @@ class Worker:
             self._canceled.discard(command.job)
 
     def _run_steps(self, job: str, steps: Steps) -> Outcome:
-        """Runs an engine's steps, sends progress and stores previews. Raises: CanceledError between two steps."""
+        """Runs an engine's steps, sends progress and stores previews. Raises: CanceledError soon after a cancel."""
         clock = Clock()
         previews: deque[str] = deque()
 
@@ -122,7 +133,7 @@ class Worker:
             check_canceled()
 
         check_canceled()
-        return run_steps(steps, on_step)
+        return run_steps(steps, on_step, check_canceled)
 
 
 @contextmanager

@@ -207,7 +207,7 @@ class BackgroundThread:
     def plan(
         self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
     ) -> None:
-        """Request the plan of a job, if a service is connected. A later call replaces one that has not begun."""
+        """Request the plan of a job from the service, which is not started. A later call replaces one that waits."""
         self._plan_wanted = key
         self._queue(lambda: self._plan(key, kind, parameters, pictures))
 
@@ -405,12 +405,13 @@ class BackgroundThread:
     def _plan(
         self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
     ) -> None:
-        if self._client is None or key != self._plan_wanted:
+        if key != self._plan_wanted:
             return
         try:
-            inputs = {name: self._client.upload(source()) for name, source in pictures.items()}
+            service = self._service()
+            inputs = {name: service.upload(source()) for name, source in pictures.items()}
             request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
-            self._send(PlanReceived(key, self._client.plan(request)))
+            self._send(PlanReceived(key, service.plan(request)))
         except wire.WireError as error:
             if error.code in SERVICE_ERRORS:
                 raise

@@ -9,7 +9,7 @@ import functools
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import bpy
@@ -26,20 +26,46 @@ _ROTATED = (
     re.compile(rb"\x01\x12\0\x03\0\0\0\x01\0[\x02-\x08]"),
 )
 """The Exif entry of a photograph to be rotated, in both byte orders. The service rotates it, Blender does not."""
+BLOCK_ROWS = 128
+"""Rows of a PNG that are compressed at once; 8192 x 128 pixels take 0.1 s."""
 JPEG_HEAD = 1 << 17
 """Bytes of a JPEG in which its Exif block lies: it comes first and has at most 64 KB."""
 
 
+ROWS_AT_ONCE = 16
+"""Rows of pixels that are converted together."""
+
+
 def encode_png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 pixels (height, width, 3 or 4)."""
+    """A PNG file of uint8 pixels (height, width, 3 or 4).
+
+    It is made of blocks of rows, so that a thread that encodes a large picture does not hold Python's lock for long.
+    """
     height, width, channels = pixels.shape
-    rows = np.zeros((height, 1 + width * channels), np.uint8)  # each row starts with its filter type, 0: none
-    rows[:, 1:] = pixels.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 2)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
+    return _png(pixels.reshape(height, -1), width, {3: 2, 4: 6}[channels])
+
+
+def encode_labels(labels: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> bytes:
+    """A PNG file with a palette of at most 256 colors, of labels (height, width): a quarter of the bytes."""
+    palette = _chunk(b"PLTE", np.array(colors, np.uint8).tobytes())
+    return _png(labels.astype(np.uint8), labels.shape[1], 3, palette)
+
+
+def _png(rows: np.ndarray, width: int, color_type: int, palette: tuple[bytes, ...] = ()) -> bytes:
+    """A PNG file of rows of bytes."""
+    header = struct.pack(">IIBBBBB", width, len(rows), 8, color_type, 0, 0, 0)
+    deflate = zlib.compressobj(1 if palette else 2)
+    parts = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header), *palette]
+    for first in range(0, len(rows), BLOCK_ROWS):
+        block = rows[first : first + BLOCK_ROWS]
+        filtered = np.zeros((len(block), 1 + rows.shape[1]), np.uint8)  # a row starts with its filter type, 0: none
+        filtered[:, 1:] = block
+        parts += _chunk(b"IDAT", deflate.compress(filtered.tobytes()))
+    return b"".join([*parts, *_chunk(b"IDAT", deflate.flush()), *_chunk(b"IEND", b"")])
+
+
+def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+    return struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def check_usable(image: Image | None, what: str) -> Image:
@@ -108,41 +134,58 @@ def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
         if data.startswith(_SIGNATURES) and not _is_rotated(data):
             return lambda: data
     convert = _copy_pixels(image)
-    return functools.cache(lambda: encode_png(convert()[..., :3]))  # all variations use the same bytes
+    return functools.cache(lambda: encode_png(_without_unused_alpha(convert())))  # all variations use the same bytes
 
 
-def pixels_of(image: Image | None, what: str) -> np.ndarray:
-    """The pixels as the artist sees them: uint8 (height, width, 4), top row first, sRGB."""
-    return _copy_pixels(check_usable(image, what))()
+def _without_unused_alpha(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (height, width, 4), without alpha (height, width, 3) if all of them are opaque."""
+    return pixels if (pixels[..., 3] < 255).any() else pixels[..., :3]
 
 
-def _copy_pixels(image: Image) -> Callable[[], np.ndarray]:
-    """Copies the pixels, and returns a function that converts them to uint8 sRGB: on any thread, but only once."""
+def pixels_of(image: Image | None, what: str, every: int = 1) -> np.ndarray:
+    """The pixels as the artist sees them: uint8 (height, width, 4), top row first, sRGB; only each `every`th one."""
+    return _copy_pixels(check_usable(image, what), every)()
+
+
+def _copy_pixels(image: Image, every: int = 1) -> Callable[[], np.ndarray]:
+    """Copies the pixels, and returns a function that converts them to uint8 sRGB: on any thread."""
     width, height = image.size
     channels = image.channels
-    values = np.empty(width * height * channels, np.float32)
-    image.pixels.foreach_get(values)
-    linear = (
-        image.is_float and not image.colorspace_settings.is_data
-    )  # Blender converts them to linear when it loads them
+    copied = np.empty(width * height * channels, np.float32)
+    image.pixels.foreach_get(copied)
+    values = copied.reshape(height, width, channels)[::-1][::every, ::every]
+    is_float = image.is_float
+    linear = is_float and not image.colorspace_settings.is_data  # Blender converts them to linear when it loads them
 
     def convert() -> np.ndarray:
-        if linear:
-            rgb = values.reshape(-1, channels)[:, :3]
-            rgb[:] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 0) ** (1 / 2.4) - 0.055)
-        np.multiply(values, 255, out=values)
-        np.add(values, 0.5, out=values)
-        np.clip(values, 0, 255, out=values)
-        levels = values.astype(np.uint8).reshape(height, width, channels)[::-1]
+        levels = np.empty(values.shape, np.uint8)
+        for row in range(0, len(values), ROWS_AT_ONCE):  # a few rows fit into the processor's cache
+            band = values[row : row + ROWS_AT_ONCE].copy()
+            if linear:
+                rgb = band[..., :3]
+                rgb[:] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 0) ** (1 / 2.4) - 0.055)
+            np.multiply(band, 255, out=band)
+            np.add(band, 0.5, out=band)
+            if is_float:
+                np.clip(band, 0, 255, out=band)
+            levels[row : row + ROWS_AT_ONCE] = band
         if channels == 4:
             return levels
-        rgba = np.full((height, width, 4), 255, np.uint8)
+        rgba = np.full((*levels.shape[:2], 4), 255, np.uint8)
         rgba[..., :3] = levels[..., :3] if channels == 3 else levels[..., :1]
         if channels == 2:
             rgba[..., 3] = levels[..., 1]
         return rgba
 
     return convert
+
+
+def write_packed(image: Image, packed: np.ndarray) -> None:
+    """Writes packed colors with alpha (height, width), top row first, into an 8-bit image of that size."""
+    values = np.empty((packed.shape[0], packed.shape[1] * 4), np.float32)
+    np.divide(np.ascontiguousarray(packed[::-1]).view(np.uint8), np.float32(255), out=values)
+    image.pixels.foreach_set(values.ravel())
+    image.update()
 
 
 def new_image(name: str, png: bytes, data: bool = False) -> Image:
@@ -153,20 +196,6 @@ def new_image(name: str, png: bytes, data: bool = False) -> Image:
     if data:
         image.colorspace_settings.name = "Non-Color"
     return image
-
-
-def replace_pixels(image: Image, pixels: np.ndarray) -> Image:
-    """Replaces an image by a new one with its name, properties and users.
-
-    Blender's undo restores a replaced datablock, but not pixels that were overwritten from Python.
-    """
-    name = image.name
-    image.name = f"{name} (before)"
-    replacement = new_image(name, encode_png(pixels))
-    for key in image.keys():  # noqa: SIM118 - an ID has keys, but it is not a mapping
-        replacement[key] = image[key]
-    image.user_remap(replacement)
-    return replacement
 
 
 def _unusable(sentence: str) -> LocalError:

@@ -86,10 +86,11 @@ def _ensure_tree(material: Material) -> None:
         material.use_nodes = True
 
 
-def add_result(material: Material, job: str, title: str, images: Mapping[str, Image]) -> Node:
+def add_result(material: Material, job: str, title: str, images: Mapping[str, Image], painted: bool = False) -> Node:
     """A frame with an image node for each picture, not connected to the shader; the existing one if there is one.
 
-    Raises LocalError if the material is linked from another file, since it would not be saved with this one.
+    A result whose layout was `painted` through the UV map lies there, beside the material's own Mapping node. Raises
+    LocalError if the material is linked from another file, since it would not be saved with this one.
     """
     if material.library is not None:
         raise _unusable(material, "is linked from another file; make it local, then apply the result")
@@ -104,7 +105,7 @@ def add_result(material: Material, job: str, title: str, images: Mapping[str, Im
     frame = tree.nodes.new("NodeFrame")
     frame.label, frame.name = f"Distill: {title}", f"Distill {job[:8]}"
     frame[JOB], frame.select = job, False
-    coordinates = _coordinates(material)
+    coordinates = None if painted else _coordinates(material)  # without a link an image lies on the UV map
     for row, (output, image) in enumerate(images.items()):
         node = tree.nodes.new("ShaderNodeTexImage")
         node.image, node.label, node.parent = image, output.title() if output != "image" else "Base Color", frame
@@ -292,6 +293,18 @@ def _coordinates(material: Material) -> NodeSocket | None:
     node = _upstream(shader.inputs["Base Color"], "TEX_IMAGE") if shader else None
     links = node.inputs["Vector"].links if node is not None else ()
     return links[0].from_socket if links else None
+
+
+def is_mapped(material: Material | None) -> bool:
+    """Whether the material's base color image goes through a Mapping node that moves, turns or scales it."""
+    shader = surface_shader(material)
+    node = _upstream(shader.inputs["Base Color"], "TEX_IMAGE") if shader else None
+    mapping = _upstream(node.inputs["Vector"], "MAPPING") if node is not None else None
+    if mapping is None:
+        return False
+    plain = {"Location": (0.0, 0.0, 0.0), "Rotation": (0.0, 0.0, 0.0), "Scale": (1.0, 1.0, 1.0)}
+    inputs = [(mapping.inputs[name], value) for name, value in plain.items() if name in mapping.inputs]
+    return any(socket.links or tuple(socket.default_value) != value for socket, value in inputs)
 
 
 def _upstream(socket: NodeSocket, kind: str) -> Node | None:

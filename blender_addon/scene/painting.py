@@ -9,10 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import bpy
-from bpy.types import Area, Brush, Context, Image, Object
-from mathutils import Color
+import numpy as np
+from bpy.types import Area, Brush, Context, Event, Image, Object, Space
+from bpy_extras import view3d_utils
+from mathutils import Color, Vector
+from mathutils.geometry import barycentric_transform, intersect_point_tri
 
-from ..wire.errors import LocalError
+from . import mesh_layout, properties
+from .regions import PALETTE
 
 BRUSH = "Distill Region"
 
@@ -23,9 +27,18 @@ def prepare(context: Context, color: Sequence[float]) -> None:
     paint.dither = 0.0
     paint.interpolation = "CLOSEST"
     paint.use_normal_falloff = False
+    wrap_strokes(context)
     _ensure_brush()
     _activate(context)
     set_color(context, color)
+
+
+def wrap_strokes(context: Context) -> None:
+    """Lets strokes in the Image Editor continue at the opposite edge of the layout along axes that tile."""
+    settings, paint = context.scene.distill, context.tool_settings.image_paint
+    shown = [editor.image for editor in _editors(context) if editor.ui_mode == "PAINT"]
+    is_layout = settings.image_layout in shown and settings.image_regions not in shown
+    paint.tile_y, paint.tile_x = (is_layout and tile for tile in properties.tiles(settings))
 
 
 def set_color(context: Context, color: Sequence[float]) -> None:
@@ -55,9 +68,24 @@ def _ensure_brush() -> Brush:
     """The add-on's brush in this file; a new one if there is none."""
     brush = bpy.data.brushes.get(BRUSH) or bpy.data.brushes.new(BRUSH, mode="TEXTURE_PAINT")
     harden(brush)
+    if not bpy.app.background and brush.preview is None:
+        _draw_preview(brush)
     if brush.asset_data is None:
         brush.asset_mark()  # since 4.3 only an asset can become the active brush
     return brush
+
+
+def _draw_preview(brush: Brush) -> None:
+    """Gives the brush a picture in the asset shelf: a disc in the colors of two regions."""
+    side = 128
+    y, x = np.mgrid[:side, :side] / (side - 1) * 2 - 1
+    pixels = np.zeros((side, side, 4), np.float32)
+    pixels[..., :3] = np.where((x + y < 0)[..., None], *(np.array(c) / 255 for c in PALETTE[:2]))
+    pixels[..., 3] = ((0.9 - np.hypot(x, y)) * side / 2).clip(0, 1)
+    pixels[..., :3] *= pixels[..., 3:]
+    preview = brush.preview_ensure()
+    preview.image_size = side, side
+    preview.image_pixels_float.foreach_set(pixels.ravel())
 
 
 def harden(brush: Brush) -> None:
@@ -147,10 +175,15 @@ def replace_canvas(context: Context, old: Image, new: Image) -> None:
     paint = context.tool_settings.image_paint
     if paint.canvas == old:
         paint.canvas = new
-    for window in context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type == "IMAGE_EDITOR" and area.spaces.active.image == old:
-                area.spaces.active.image = new
+    for editor in _editors(context):
+        if editor.image == old:
+            editor.image = new
+
+
+def _editors(context: Context) -> list[Space]:
+    """The Image Editors of all windows."""
+    areas = [area for window in context.window_manager.windows for area in window.screen.areas]
+    return [area.spaces.active for area in areas if area.type == "IMAGE_EDITOR"]
 
 
 def image_editor(context: Context) -> Area | None:
@@ -176,18 +209,57 @@ def image_editor(context: Context) -> Area | None:
 def on_model(context: Context, image: Image) -> None:
     """Starts Texture Paint on the active object with the image as canvas; raises LocalError if it has no UV map."""
     thing: Object | None = context.active_object
-    if thing is None or thing.type != "MESH":
-        raise LocalError("invalid-labels", "Painting on the model needs a mesh as the active object")
-    if not thing.data.uv_layers:
-        raise LocalError("invalid-labels", f"The object “{thing.name}” has no UV map; unwrap it")
+    mesh_layout.uv_layer(thing).active = True  # strokes go through the active UV map, materials through this one
     paint = context.tool_settings.image_paint
     paint.mode = "IMAGE"
     paint.canvas = image
-    if thing.mode != "TEXTURE_PAINT":
+    if thing is not None and thing.mode != "TEXTURE_PAINT":
         bpy.ops.object.mode_set(mode="TEXTURE_PAINT")
+    has_result = context.scene.distill.last_result in bpy.data.images
     here = [context.area] if context.area is not None and context.area.type == "VIEW_3D" else []
     for area in here or [a for a in (context.screen.areas if context.screen else ()) if a.type == "VIEW_3D"]:
-        area.spaces.active.shading.type = "SOLID"  # shows the canvas instead of the material
+        # Solid shows the canvas, Material Preview shows the texture under the overlay of the layout
+        overlaid = has_result and context.window_manager.distill_overlay
+        area.spaces.active.shading.type = "MATERIAL" if overlaid else "SOLID"
+
+
+def place_under(context: Context, event: Event, picture: str) -> tuple[float, float] | None:
+    """The point (u, v) in [0, 1) of a map under the mouse in an Image Editor or on the active object, or None."""
+    at = Vector((event.mouse_region_x, event.mouse_region_y))
+    if context.area is None or context.region is None:
+        return None
+    if context.area.type == "IMAGE_EDITOR":
+        if context.space_data.image != getattr(context.scene.distill, f"image_{picture}"):
+            return None
+        u, v = context.region.view2d.region_to_view(*at)
+        return (u % 1, v % 1)
+    thing = context.active_object
+    if context.area.type != "VIEW_3D" or thing is None or thing.type != "MESH":
+        return None
+    found = _uv_under(context, thing, at)
+    return None if found is None else (found[0] % 1, found[1] % 1)
+
+
+def _uv_under(context: Context, thing: Object, at: Vector) -> Vector | None:
+    """The UV coordinates of the object at a position of the region, or None beside it."""
+    evaluated = thing.evaluated_get(context.evaluated_depsgraph_get())
+    inverse = evaluated.matrix_world.inverted()
+    origin = view3d_utils.region_2d_to_origin_3d(context.region, context.region_data, at)
+    direction = view3d_utils.region_2d_to_vector_3d(context.region, context.region_data, at)
+    start = inverse @ origin
+    hit, point, _, face = evaluated.ray_cast(start, (inverse @ (origin + direction) - start).normalized())
+    layer = next((layer for layer in evaluated.data.uv_layers if layer.active_render), None)
+    if not hit or layer is None:
+        return None
+    mesh = evaluated.data
+    mesh.calc_loop_triangles()
+    for triangle in mesh.loop_triangles:
+        if triangle.polygon_index == face:
+            corners = [mesh.vertices[v].co for v in triangle.vertices]
+            if intersect_point_tri(point, *corners) is not None:
+                uvs = [layer.uv[loop].vector.to_3d() for loop in triangle.loops]
+                return barycentric_transform(point, *corners, *uvs).to_2d()
+    return None
 
 
 def paste_image(context: Context) -> Image | None:

@@ -1,5 +1,6 @@
 """The scene's settings: pictures, regions, and the parameters of every job kind, made from the contract."""
 
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -104,7 +105,8 @@ def property_of(parameter: wire.Parameter) -> Any:
     if isinstance(value, wire.Integer):
         return IntProperty(step=value.multiple, **bounds, **common)
     unit = {"subtype": "FACTOR"} if (value.minimum, value.maximum) == (0.0, 1.0) else {}
-    return FloatProperty(precision=4 if 0 < value.minimum < 0.01 else 2, **bounds, **common, **unit)
+    decimals = max(2, math.ceil(-math.log10(value.minimum))) if value.minimum > 0 else 2
+    return FloatProperty(precision=decimals, **bounds, **common, **unit)
 
 
 def group_of(kind: wire.JobKind) -> type[PropertyGroup]:
@@ -212,9 +214,16 @@ def takes_layout(settings: DistillSettings) -> bool:
     return any(p.role == "labels" for p in kind_of(settings).pictures)
 
 
+def tiles(settings: DistillSettings) -> tuple[bool, bool]:
+    """Whether the texture tiles along y and x."""
+    tile = getattr(parameters_of(settings), "tile", "none")
+    return "y" in tile, "x" in tile
+
+
 def automatic_parameters(settings: DistillSettings) -> dict[str, wire.Parameter]:
-    """The parameters of the chosen kind that have an automatic value, by name."""
-    return {p.name: p for p in kind_of(settings).parameters if p.automatic is not None}
+    """The numbers among the chosen kind's parameters that have an automatic value, by name."""
+    numbers = [p for p in kind_of(settings).parameters if isinstance(p.value, wire.Integer | wire.Number)]
+    return {p.name: p for p in numbers if p.automatic is not None}
 
 
 def toggle_automatic(settings: DistillSettings, name: str) -> None:
@@ -222,6 +231,17 @@ def toggle_automatic(settings: DistillSettings, name: str) -> None:
     group, parameter = parameters_of(settings), kind_of(settings).parameter(name)
     first = parameter.value.nearest(FIRST_VALUES.get(name, parameter.automatic))
     setattr(group, name, first if getattr(group, name) == parameter.automatic else parameter.automatic)
+
+
+def show_used_values(settings: DistillSettings) -> None:
+    """Sets numbers of the chosen kind to the values that a job uses: 500 pixels to 496, the nearest multiple of 8."""
+    group = parameters_of(settings)
+    for parameter in kind_of(settings).parameters:
+        shown = getattr(group, parameter.name)
+        if isinstance(parameter.value, wire.Integer) and parameter.given(shown) is not None:
+            used = parameter.value.nearest(shown)
+            if used != shown:
+                setattr(group, parameter.name, used)
 
 
 def output_size(settings: DistillSettings) -> tuple[int, int]:
@@ -237,15 +257,20 @@ def output_size(settings: DistillSettings) -> tuple[int, int]:
     return sides["width"], sides["height"]
 
 
-_groups = {kind.name: group_of(kind) for kind in wire.TEXTURE_KINDS.values()}
-for _name, _group in _groups.items():
+GROUPS = {kind.name: group_of(kind) for kind in wire.TEXTURE_KINDS.values()}
+"""The property group of each kind's parameters."""
+for _name, _group in GROUPS.items():
     DistillSettings.__annotations__[f"parameters_{_name}"] = PointerProperty(type=_group)
 for _picture in PICTURES.values():
     DistillSettings.__annotations__[f"image_{_picture.name}"] = PointerProperty(
         type=Image, name=label(_picture.name), description=_picture.help
     )
+for _map in LABEL_MAPS:
+    DistillSettings.__annotations__[f"step_{_map}"] = StringProperty(
+        options={"HIDDEN"}, description="Which change of this map by the add-on the scene is in, for undo"
+    )
 
-classes = (DistillRegion, *_groups.values(), DistillSettings)
+classes = (DistillRegion, *GROUPS.values(), DistillSettings)
 
 
 def add_to_blender() -> None:
@@ -254,8 +279,27 @@ def add_to_blender() -> None:
     bpy.types.WindowManager.distill_show_metrics = BoolProperty(
         name="Measurements", description="Show how good each result is, compared with the swatch"
     )
+    bpy.types.WindowManager.distill_overlay = BoolProperty(
+        name="Overlay",
+        description="Show the layout on the model, and the swatch through its region map. It is not rendered",
+        default=True,
+    )
+    bpy.types.WindowManager.distill_overlay_strength = FloatProperty(
+        name="Strength",
+        description="How strongly the maps cover the model and the swatch",
+        subtype="FACTOR",
+        default=0.5,
+        min=0.0,
+        max=1.0,
+    )
+    bpy.types.WindowManager.distill_parts = IntProperty(
+        name="Parts", description="Number of parts to divide the swatch into", default=2, min=2, max=8
+    )
 
 
 def remove_from_blender() -> None:
+    del bpy.types.WindowManager.distill_parts
+    del bpy.types.WindowManager.distill_overlay_strength
+    del bpy.types.WindowManager.distill_overlay
     del bpy.types.WindowManager.distill_show_metrics
     del bpy.types.Scene.distill

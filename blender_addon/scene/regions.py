@@ -1,20 +1,24 @@
-"""Label maps: which pixels of the swatch and of the layout belong to which region.
+"""Label maps of a scene: which pixels of the swatch and of the layout belong to which region.
 
 A map is an image painted in the flat colors of the regions. A map to be painted over the swatch starts as the swatch in
-gray; pixels that stay gray belong to the first region. Functions on arrays come first, then functions on scenes.
+gray; pixels that stay gray belong to the first region.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import bpy
 import numpy as np
 from bpy.types import Image, Scene
 
 from ..wire.colors import MAX_COLOR_DISTANCE
 from ..wire.errors import LocalError
-from . import image_io
+from . import image_io, label_arrays, map_history
+from .label_arrays import Color
 
 PALETTE = (
     (230, 60, 50),
@@ -34,96 +38,24 @@ ROUNDING_DISTANCE = 3.5
 """RGB distance by which rounding moves a color: two levels in each channel."""
 GRAY_SWATCH = "distill_underlay"
 """Custom property of a map that started as the gray swatch."""
-MAX_CLUSTER_SIDE = 1024
-"""Largest side of the copy of the swatch that is clustered by color."""
+MAX_MAP_SIDE = 2048
+"""Largest side of a new map over the swatch; the service scales it to the swatch."""
 MAX_LAYOUT_SIDE = 1024
 """Largest side of a new layout; the service scales it to the texture."""
 TITLES = {"regions": "region map", "layout": "layout"}
 """Names of the maps in the panel and in errors."""
 
-Color = tuple[int, int, int]
 
+@dataclass(frozen=True)
+class ReadMap:
+    """A map as it is now: packed colors with alpha, and labels with -1 for colors of no region, both (height, width).
 
-# ---------------------------------------------------------------------------------------------- arrays
-
-
-def labels_in(pixels: np.ndarray, colors: Sequence[Color], reach: float = MAX_COLOR_DISTANCE) -> np.ndarray:
-    """Label (height, width) of each pixel by the rule of `region_of_color`: the nearest color within `reach`, or -1."""
-    packed = pixels[..., :3].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-    labels = np.full(packed.shape, -1, np.int16)
-    for index, (red, green, blue) in enumerate(colors):
-        labels[packed == red * 65536 + green * 256 + blue] = index
-    unknown = labels < 0
-    if unknown.any():
-        labels[unknown] = nearest_labels(pixels[unknown], colors, reach)
-    return labels
-
-
-def nearest_labels(pixels: np.ndarray, colors: Sequence[Color], reach: float = np.inf) -> np.ndarray:
-    """Labels (...) of pixels (..., 3 or 4): the index of the nearest color, the first of equals; -1 beyond `reach`."""
-    best = np.full(pixels.shape[:-1], np.nextafter(np.float32(reach**2), np.float32(np.inf)), np.float32)
-    labels = np.full(pixels.shape[:-1], -1, np.int16)
-    for index, color in enumerate(colors):
-        distance = ((pixels[..., :3].astype(np.float32) - np.array(color, np.float32)) ** 2).sum(-1)
-        closer = distance < best
-        labels[closer], best[closer] = index, distance[closer]
-    return labels
-
-
-def label_pixels(labels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Pixels (height, width, 3) of a label map."""
-    return np.array(colors, np.uint8)[labels]
-
-
-def flat_colors(pixels: np.ndarray, most: int = len(PALETTE), smallest_share: float = 0.005) -> list[Color]:
-    """At most `most` flat colors of a label map, the most frequent first, without those of blurred edges and noise.
-
-    Args:
-        smallest_share: fraction of the pixels that a color must have.
+    `soft` is where the color of no region lies between those of two regions, as in the edge of a soft stroke.
     """
-    flat = pixels[..., :3].reshape(-1, 3)
-    cells = flat.astype(np.int64) // 32 @ np.array([64, 8, 1])
-    counts = np.bincount(cells, minlength=512)
-    colors: list[Color] = []
-    for cell in np.argsort(counts)[::-1]:
-        if counts[cell] < smallest_share * len(flat) or len(colors) == most:
-            break
-        red, green, blue = (int(v) for v in np.median(flat[cells == cell], axis=0).round())
-        if all(max(abs(red - r), abs(green - g), abs(blue - b)) > 48 for r, g, b in colors):
-            colors.append((red, green, blue))
-    return colors
 
-
-def cluster_by_color(pixels: np.ndarray, count: int) -> np.ndarray:
-    """Label (height, width) of each pixel by k-means of the colors of a small, blurred copy. Label 0 is the largest."""
-    height, width = pixels.shape[:2]
-    coarse = -(-max(height, width) // MAX_CLUSTER_SIDE)
-    pixels = pixels[::coarse, ::coarse]
-    step = max(1, min(pixels.shape[:2]) // 128)
-    color = _blurred(pixels[..., :3].astype(np.float32), step)
-    small = color[::step, ::step].reshape(-1, 3)
-    order = np.argsort(small.sum(-1))
-    centers = small[order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]]
-    for _ in range(25):
-        nearest = ((small[:, None] - centers) ** 2).sum(-1).argmin(-1)
-        centers = np.stack([small[nearest == k].mean(0) if (nearest == k).any() else centers[k] for k in range(count)])
-    centers = centers[np.argsort(np.bincount(nearest, minlength=count))[::-1]]
-    labels = nearest_labels(color, [tuple(c) for c in centers])
-    return labels.repeat(coarse, 0).repeat(coarse, 1)[:height, :width]
-
-
-def _blurred(picture: np.ndarray, radius: int) -> np.ndarray:
-    """A box blur of (height, width, channels) with a radius in pixels."""
-    for axis in (0, 1):
-        padding = [(radius + 1, radius) if a == axis else (0, 0) for a in range(picture.ndim)]
-        sums = np.pad(picture, padding, mode="edge").cumsum(axis, dtype=np.float64)
-        length = picture.shape[axis]
-        upper = np.take(sums, range(2 * radius + 1, 2 * radius + 1 + length), axis)
-        picture = ((upper - np.take(sums, range(length), axis)) / (2 * radius + 1)).astype(np.float32)
-    return picture
-
-
-# ---------------------------------------------------------------------------------------------- scenes
+    packed: np.ndarray
+    labels: np.ndarray
+    soft: np.ndarray
 
 
 def colors_of(scene: Scene) -> list[Color]:
@@ -149,6 +81,31 @@ def add_region(scene: Scene, name: str = "", color: Color | None = None) -> int:
     return scene.distill.region_index
 
 
+def remove_region(scene: Scene) -> None:
+    """Removes the active region."""
+    settings = scene.distill
+    settings.regions.remove(settings.region_index)
+    settings.region_index = max(0, min(settings.region_index, len(settings.regions) - 1))
+
+
+def set_up(scene: Scene, width: int, height: int) -> None:
+    """Adds what is missing to paint a layout: two regions, the region map by color, the layout of a texture's size."""
+    settings = scene.distill
+    while len(settings.regions) < 2:
+        add_region(scene)
+    if settings.image_regions is None and settings.image_swatch is not None:
+        map_by_color(scene)
+    if settings.image_layout is None:
+        settings.region_index = 0
+        new_layout(scene, width, height)
+        settings.region_index = 1  # the layout is filled with the first
+
+
+def is_default_name(name: str) -> bool:
+    """Whether a region still has the name that `add_region` gave it."""
+    return re.fullmatch(r"Region \d+", name) is not None
+
+
 def _unused_color(used: Sequence[Color]) -> Color:
     """The color of a coarse RGB grid that is farthest from all used ones."""
     axis = np.linspace(0, 255, 6).astype(int)
@@ -165,98 +122,183 @@ def remember_colors(scene: Scene) -> None:
             region.painted = f"{region.painted} {word}".lstrip()
 
 
+def read_map(scene: Scene, picture: str) -> ReadMap:
+    """Reads a map; raises LocalError if it has no usable pixels."""
+    image = map_of(scene, picture)
+    pixels = image_io.pixels_of(image, TITLES[picture])
+    packed = label_arrays.pack(pixels)
+    distinct = label_arrays.distinct_colors(packed)
+    rgb, colors = label_arrays.unpack(distinct), colors_of(scene)
+    over_swatch = bool(image.get(GRAY_SWATCH))
+    labels = label_arrays.nearest_labels(rgb, colors, ROUNDING_DISTANCE if over_swatch else MAX_COLOR_DISTANCE)
+    for color, index in _former_colors(scene).items():
+        labels[distinct == color] = index
+    unknown = labels < 0
+    if over_swatch:  # gray is the first region; other colors, such as edges of soft strokes, the nearest one
+        gray = rgb.max(-1).astype(int) - rgb.min(-1) <= 24
+        labels = np.where(unknown, np.where(gray, 0, label_arrays.nearest_labels(rgb, colors)), labels)
+        unknown[:] = False
+    soft = np.zeros(len(rgb), bool)
+    soft[unknown] = label_arrays.near_ramp(rgb[unknown], colors)
+    codes = label_arrays.look_up(packed, distinct, (labels + 1) * 2 + soft)
+    return ReadMap(pixels.view("<u4")[..., 0], (codes >> 1) - 1, (codes & 1).astype(bool))
+
+
+def map_of(scene: Scene, picture: str) -> Image:
+    """The image of the map `regions` or `layout`; raises LocalError if it has no usable pixels."""
+    return image_io.check_usable(getattr(scene.distill, f"image_{picture}"), TITLES[picture])
+
+
+def _former_colors(scene: Scene) -> dict[int, int]:
+    """The region of each packed color that a region had before and no region has now."""
+    stored = [(tuple(bytes.fromhex(w)), i) for i, r in enumerate(scene.distill.regions) for w in r.painted.split()]
+    current = colors_of(scene)
+    return {r | g << 8 | b << 16: i for (r, g, b), i in stored if (r, g, b) not in current}
+
+
+def snapped(scene: Scene, found: ReadMap) -> np.ndarray:
+    """The labels (height, width) of a map, those of unknown colors from the nearest color."""
+    unknown = found.labels < 0
+    if not unknown.any():
+        return found.labels
+    labels = found.labels.copy()
+    labels[unknown] = label_arrays.nearest_labels(label_arrays.unpack(found.packed[unknown]), colors_of(scene))
+    return labels
+
+
 def update_colors(scene: Scene, picture: str) -> Image:
     """Repaints the pixels of a map that have former colors of the regions in their current colors."""
-    image = getattr(scene.distill, f"image_{picture}")
-    pixels = image_io.pixels_of(image, TITLES[picture])
-    if _update_colors(scene, pixels):
-        image = image_io.replace_pixels(image, pixels[..., :3])
-        setattr(scene.distill, f"image_{picture}", image)
-    return image
-
-
-def _update_colors(scene: Scene, pixels: np.ndarray) -> bool:
-    """The same for pixels (height, width, 4), in place; returns whether any had a former color."""
-    current = colors_of(scene)
-    stored = [(bytes.fromhex(w), i) for i, r in enumerate(scene.distill.regions) for w in r.painted.split()]
-    former = [(np.array(list(color), np.uint8), i) for color, i in stored if tuple(color) not in current]
-    changed = False
-    for color, index in former:
-        here = (pixels[..., :3] == color).all(-1)
-        if here.any():
-            pixels[here, :3], changed = current[index], True
-    return changed
+    image = map_of(scene, picture)
+    former = _former_colors(scene)
+    if not former:
+        return image
+    before = image_io.pixels_of(image, TITLES[picture]).view("<u4")[..., 0]
+    after, current = before.copy(), label_arrays.opaque(colors_of(scene))
+    for color, index in former.items():
+        after[before & 0xFFFFFF == color] = current[index]
+    return image if (after == before).all() else map_history.write(scene, picture, before, after)
 
 
 def map_over_swatch(scene: Scene) -> Image:
     """A new region map: the swatch in gray, to be painted over. Pixels that stay gray belong to the first region."""
-    swatch = scene.distill.image_swatch
-    pixels = image_io.pixels_of(swatch, "swatch")
-    gray = (pixels[..., :3] @ np.array([0.299, 0.587, 0.114]) * 0.7 + 40).astype(np.uint8)
-    image = image_io.new_image(
-        f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(np.stack([gray] * 3, -1))
-    )
+    swatch = image_io.check_usable(scene.distill.image_swatch, "swatch")
+    pixels = image_io.pixels_of(swatch, "swatch", -(-max(swatch.size) // MAX_MAP_SIDE))
+    gray = (pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) * 0.7 + 40).astype(np.uint8)
+    image = image_io.new_image(_map_name(swatch), image_io.encode_png(np.stack([gray] * 3, -1)))
     image[GRAY_SWATCH] = True
     scene.distill.image_regions = image
     return image
 
 
+def _map_name(swatch: Image) -> str:
+    return f"{swatch.name.rsplit('.', 1)[0]} regions"
+
+
 def map_by_color(scene: Scene) -> Image:
-    """A new region map: the pixels of the swatch, clustered by color."""
-    swatch = scene.distill.image_swatch
-    colors = colors_of(scene)
-    labels = cluster_by_color(image_io.pixels_of(swatch, "swatch"), len(colors))
-    image = image_io.new_image(
-        f"{swatch.name.rsplit('.', 1)[0]} regions", image_io.encode_png(label_pixels(labels, colors))
-    )
-    scene.distill.image_regions = image
-    return image
+    """A region map: the pixels of the swatch, clustered by color."""
+    swatch = image_io.check_usable(scene.distill.image_swatch, "swatch")
+    pixels = image_io.pixels_of(swatch, "swatch", -(-max(swatch.size) // label_arrays.DEFAULTS.cluster_side))
+    return assign(scene, "regions", label_arrays.cluster_by_color(pixels, len(scene.distill.regions)))
+
+
+def map_of_parts(scene: Scene, png: bytes) -> Image:
+    """The region map from a picture with a flat color for each part: the largest part is the first region.
+
+    Regions that are missing are added. Raises LocalError if the picture has more colors than there are parts.
+    """
+    picture = image_io.new_image("parts", png)
+    packed = label_arrays.pack(image_io.pixels_of(picture, "picture of parts"))
+    bpy.data.images.remove(picture)
+    distinct, counts = np.unique(packed, return_counts=True)
+    if len(distinct) > len(PALETTE):
+        raise LocalError("invalid-labels", f"The picture of parts has {len(distinct)} colors; at most {len(PALETTE)}")
+    order = np.argsort(-counts, kind="stable")
+    rank = np.empty(len(order), np.int16)
+    rank[order] = np.arange(len(order))
+    while len(scene.distill.regions) < len(order):
+        add_region(scene)
+    scene.distill.region_index = 0
+    return assign(scene, "regions", label_arrays.look_up(packed, distinct, rank))
 
 
 def new_layout(scene: Scene, width: int, height: int) -> Image:
     """A new layout with the aspect ratio of the output, filled with the first region."""
-    scale = min(1.0, MAX_LAYOUT_SIDE / max(width, height))
-    shape = max(1, round(height * scale)), max(1, round(width * scale))
-    pixels = label_pixels(np.zeros(shape, int), colors_of(scene)[:1])
-    image = image_io.new_image("Layout", image_io.encode_png(pixels))
+    labels = np.zeros(layout_shape(width, height), int)
+    image = image_io.new_image("Layout", image_io.encode_labels(labels, colors_of(scene)[:1]))
     scene.distill.image_layout = image
     return image
 
 
+def layout_shape(width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of a new layout for a texture of that size."""
+    scale = min(1.0, MAX_LAYOUT_SIDE / max(width, height))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
 def fill(scene: Scene, picture: str, region: int, box: Sequence[float]) -> Image:
     """Fills a rectangle of the map `regions` or `layout` with a region. `box`: left, bottom, right, top in [0, 1]."""
-    name = f"image_{picture}"
-    pixels = image_io.pixels_of(getattr(scene.distill, name), TITLES[picture])
-    height, width = pixels.shape[:2]
+    before = image_io.pixels_of(map_of(scene, picture), TITLES[picture]).view("<u4")[..., 0]
+    height, width = before.shape
     left, bottom, right, top = box
     rows = slice(round((1 - top) * height), round((1 - bottom) * height))
-    pixels[rows, round(left * width) : round(right * width), :3] = colors_of(scene)[region]
-    pixels[..., 3] = 255
-    image = image_io.replace_pixels(getattr(scene.distill, name), pixels[..., :3])
-    setattr(scene.distill, name, image)
-    return image
+    after = before.copy()
+    after[rows, round(left * width) : round(right * width)] = label_arrays.opaque(colors_of(scene))[region]
+    return map_history.write(scene, picture, before, after)
+
+
+def flood(scene: Scene, picture: str, region: int, point: tuple[float, float], tiles: tuple[bool, bool]) -> Image:
+    """Fills the connected area around a point (u, v) in [0, 1) with a region. `tiles`: over the borders of (y, x)."""
+    found = read_map(scene, picture)
+    area = label_arrays.connected(found.labels, *_pixel_at(found.labels, point), tiles)
+    after = np.where(area, label_arrays.opaque(colors_of(scene))[region], found.packed)
+    return map_history.write(scene, picture, found.packed, after)
+
+
+def region_at(scene: Scene, picture: str, point: tuple[float, float]) -> int:
+    """The index of the region of the pixel at a point (u, v) in [0, 1), or -1 if its color belongs to none."""
+    found = read_map(scene, picture)
+    return int(found.labels[_pixel_at(found.labels, point)])
+
+
+def _pixel_at(labels: np.ndarray, point: tuple[float, float]) -> tuple[int, int]:
+    height, width = labels.shape
+    return min(height - 1, int((1 - point[1]) * height)), min(width - 1, int(point[0] * width))
+
+
+def meet_edges(scene: Scene, tiles: tuple[bool, bool]) -> Image:
+    """Makes opposite edges of the layout alike along the axes that tile (y, x)."""
+    found = read_map(scene, "layout")
+    labels = label_arrays.meet_edges(snapped(scene, found), tiles)
+    return map_history.write(scene, "layout", found.packed, label_arrays.opaque(colors_of(scene))[labels])
 
 
 def assign(scene: Scene, picture: str, labels: np.ndarray) -> Image:
     """Replaces the map `regions` or `layout` by an array of region indices (height, width), top row first."""
-    pixels = label_pixels(np.asarray(labels, int), colors_of(scene))
-    old = getattr(scene.distill, f"image_{picture}")
-    name = TITLES[picture].title()
-    image = image_io.replace_pixels(old, pixels) if old else image_io.new_image(name, image_io.encode_png(pixels))
-    if GRAY_SWATCH in image:
-        del image[GRAY_SWATCH]
+    image = getattr(scene.distill, f"image_{picture}")
+    labels, colors = np.asarray(labels, int), colors_of(scene)
+    if image is not None and image.packed_file is not None and tuple(image.size) == labels.shape[::-1]:
+        before = image_io.pixels_of(image, TITLES[picture]).view("<u4")[..., 0]
+        return map_history.write(scene, picture, before, label_arrays.opaque(colors)[labels])
+    swatch = scene.distill.image_swatch
+    name = _map_name(swatch) if picture == "regions" and swatch is not None else TITLES[picture].title()
+    image = image_io.new_image(name, image_io.encode_labels(labels, colors))
     setattr(scene.distill, f"image_{picture}", image)
     return image
 
 
 def clean(scene: Scene, picture: str) -> Image:
     """Replaces every pixel of a map by the nearest region's color; gray of the swatch becomes the first region."""
-    return assign(scene, picture, _labels(scene, picture, snap=True))
+    found = read_map(scene, picture)
+    after = label_arrays.opaque(colors_of(scene))[snapped(scene, found)]
+    return map_history.write(scene, picture, found.packed, after)
 
 
 def regions_from_map(scene: Scene, picture: str) -> int:
-    """Replaces the list of regions by the flat colors of a map that was painted elsewhere; returns how many."""
-    found = flat_colors(image_io.pixels_of(getattr(scene.distill, f"image_{picture}"), TITLES[picture]))
+    """Replaces the list of regions by the flat colors of a map that was painted elsewhere; returns how many.
+
+    Pixels of that map that have none of these colors, such as noise of a JPEG, get the nearest one.
+    """
+    found = label_arrays.flat_colors(image_io.pixels_of(map_of(scene, picture), TITLES[picture]))
     if len(found) < 2:
         raise LocalError(
             "invalid-labels",
@@ -267,6 +309,7 @@ def regions_from_map(scene: Scene, picture: str) -> int:
     for color in found:
         add_region(scene, names.get(color, ""), color)
     scene.distill.region_index = 0
+    clean(scene, picture)
     return len(found)
 
 
@@ -295,50 +338,33 @@ def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
             "invalid-labels",
             f"The region map is {sizes[0]}, but the swatch is {sizes[1]}, another aspect ratio; create a new one",
         )
-    missing = np.setdiff1d(labels["layout"], labels["regions"])
+    counts = {picture: np.bincount(found.ravel(), minlength=len(colors)) for picture, found in labels.items()}
+    missing = np.flatnonzero((counts["layout"] > 0) & (counts["regions"] == 0))
     if len(missing):
         raise LocalError(
             "invalid-labels",
             f"The region “{_name(scene, missing[0])}” is painted in the layout but has no pixel in the region map; "
             "paint it there as well",
         )
-    return {
-        picture: functools.cache(lambda m=m: image_io.encode_png(label_pixels(m, colors)))
-        for picture, m in labels.items()
-    }
+    return {picture: functools.cache(lambda m=m: image_io.encode_labels(m, colors)) for picture, m in labels.items()}
 
 
-def _labels(scene: Scene, picture: str, snap: bool = False) -> np.ndarray:
-    """The labels (height, width) of a map; raises LocalError if pixels have no region's color and `snap` is False."""
-    image = getattr(scene.distill, f"image_{picture}")
-    pixels = image_io.pixels_of(image, TITLES[picture])
-    _update_colors(scene, pixels)
-    colors = colors_of(scene)
-    over_swatch = image.get(GRAY_SWATCH)
-    labels = labels_in(pixels, colors, ROUNDING_DISTANCE if over_swatch else MAX_COLOR_DISTANCE)
-    if (labels >= 0).all():
-        return labels
-    if over_swatch:
-        return _labels_over_swatch(pixels, labels, colors)
-    if snap:
-        return nearest_labels(pixels, colors)
-    unknown = np.argwhere(labels < 0)
-    y, x = unknown[len(unknown) // 2]
-    red, green, blue = pixels[y, x, :3]
-    share = len(unknown) / labels.size
+def _labels(scene: Scene, picture: str) -> np.ndarray:
+    """The labels (height, width) of a map, with soft edges snapped; raises LocalError if other colors are left."""
+    image = map_of(scene, picture)
+    found = read_map(scene, picture)
+    other = (found.labels < 0) & ~found.soft
+    share = float(other.mean())
+    if share <= label_arrays.DEFAULTS.max_other_share:
+        return snapped(scene, found)
+    places = np.argwhere(other)
+    red, green, blue = label_arrays.unpack(found.packed[tuple(places[len(places) // 2])])
     raise LocalError(
         "invalid-labels",
         f"{max(share, 0.0001):.2%} of the pixels of the {TITLES[picture]} “{image.name}” do not have the color of a "
         f"region, such as #{red:02x}{green:02x}{blue:02x}; press Clean Up to give them the nearest color",
         unclean=picture,
     )
-
-
-def _labels_over_swatch(pixels: np.ndarray, labels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Labels with gray pixels in the first region, and others, such as edges of soft strokes, in the nearest one."""
-    rgb = pixels[..., :3].astype(np.int16)
-    gray = rgb.max(-1) - rgb.min(-1) <= 24
-    return np.where(labels < 0, np.where(gray, 0, nearest_labels(pixels, colors)), labels)
 
 
 def _name(scene: Scene, index: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Scene
 
 from .. import wire
@@ -33,13 +34,14 @@ def missing(scene: Scene) -> str:
     kind = properties.kind_of(settings)
     for picture in kind.pictures:
         if picture.required and getattr(settings, f"image_{picture.name}") is None:
-            return f"Choose the {properties.label(picture.name).lower()} first"
+            return tr("Choose the {} first").format(tr(properties.label(picture.name).lower()))
     if settings.use_layout and properties.takes_layout(settings):
         if len(settings.regions) < 2:
-            return "Add two regions first, or turn off Regions and Layout"
+            return tr("Add two regions first, or turn off Regions and Layout")
         for picture in kind.pictures:
             if picture.role == "labels" and getattr(settings, f"image_{picture.name}") is None:
-                return f"Create the {regions.TITLES[picture.name]} first, or turn off Regions and Layout"
+                title = tr(regions.TITLES[picture.name])
+                return tr("Create the {} first, or turn off Regions and Layout").format(title)
     return ""
 
 

@@ -30,7 +30,8 @@ def import_result(record: JobRecord, pictures: Mapping[str, bytes]) -> None:
     settings.last_result = images["image"].name
     material = bpy.data.materials.get(record.material) if record.material else None
     if material is not None:
-        materials.add_result(material, record.job, record.title, images)
+        painted = "layout" in record.request.get("inputs", {})
+        materials.add_result(material, record.job, record.title, images, painted)
         if settings.use_at_once:
             materials.use_result(material, record.job)
 

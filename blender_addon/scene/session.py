@@ -22,7 +22,7 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import comparison, materials, preferences, properties, results, swatch
+from . import comparison, materials, preferences, properties, results, suggestion, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -167,13 +167,21 @@ class Session:
         """Jobs of closed files that are active, or whose result was downloaded and not imported."""
         return [r for r in self.records.values() if r.document != self.document]
 
+    def model(self, name: str) -> wire.ModelEntry | None:
+        """The model of a name, ignoring case; None if the service does not know it, or has not been asked."""
+        return next((model for model in self.models if model.name.casefold() == name.casefold()), None)
+
     def foreign_jobs(self) -> list[wire.JobStatus]:
         """The jobs of other programs that wait or run on the service."""
         return [status for status in self.queue if status.id not in self.records]
 
     def busy(self) -> bool:
         """Whether more events are expected, of this file's jobs or of the service."""
-        return self.connecting or any(r.active or r.job in self.downloaded for r in self.of_this_file())
+        return (
+            self.connecting
+            or suggestion.is_pending()
+            or any(r.active or r.job in self.downloaded for r in self.of_this_file())
+        )
 
     def preview_icon(self, job: str) -> int:
         """The icon id of a job's newest preview, or 0."""
@@ -207,6 +215,14 @@ class Session:
                 self._on_job_event(self.records[event.job], event)
             case background.JobEnded():
                 comparison.on_end(event)
+                self._on_suggestion(event)
+
+    def _on_suggestion(self, event: background.JobEnded) -> None:
+        try:
+            if suggestion.on_end(event):
+                push_undo("Suggest Regions")
+        except wire.WireError as error:
+            self.show_error(error)
 
     def _resume_jobs(self) -> None:
         """Continue the jobs that failed only because the service was not reached."""
@@ -266,8 +282,10 @@ class Session:
             self._preview_keys.clear()
         key = f"{job} {len(self._previews)}"
         path = Path(bpy.app.tempdir) / f"distill {key}.png"
-        path.write_bytes(png)  # Blender reads it when it first draws it, and removes the folder when it exits
-        self._previews.load(key, str(path), "IMAGE")
+        path.write_bytes(png)  # Blender removes the folder when it exits
+        preview = self._previews.load(key, str(path), "IMAGE")
+        # Reading the sizes loads it now. Blender would load it later in a job that redraws every editor.
+        tuple(preview.icon_size), tuple(preview.image_size)
         self._preview_keys[job] = key
 
     def import_downloaded(self) -> int:
@@ -277,7 +295,7 @@ class Session:
             record = self.records.get(job)
             if record is None:
                 del self.downloaded[job]
-            elif record.document == self.document and not _is_modal_operator_running():
+            elif record.document == self.document and not is_modal_operator_running():
                 try:
                     results.import_result(record, self.downloaded.pop(job).pictures)
                     self.announce(tr("{} is ready").format(record.title))
@@ -358,12 +376,15 @@ def wait(timeout: float = 600.0) -> bool:
 
 
 def push_undo(message: str) -> None:
-    """Ends an undo step. Without it, what a timer created would vanish with the artist's next undo."""
+    """Ends an undo step of all datablocks. Without it, what a timer created would vanish with the artist's next undo.
+
+    Without an area and an active object, since Blender would else store strokes only while the artist paints.
+    """
     windows = bpy.context.window_manager.windows
-    if bpy.context.window is None and len(windows):
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message=message)
-    else:
+    if not len(windows):
+        bpy.ops.ed.undo_push(message=message)
+        return
+    with bpy.context.temp_override(window=bpy.context.window or windows[0], area=None, region=None, active_object=None):
         bpy.ops.ed.undo_push(message=message)
 
 
@@ -379,7 +400,7 @@ def redraw() -> None:
             window.workspace.status_text_set(None)  # Python has no other way to redraw the status bar
 
 
-def _is_modal_operator_running() -> bool:
+def is_modal_operator_running() -> bool:
     """Whether a stroke, a transform or the like is going on in a window."""
     return any(
         operator.bl_idname.startswith(BLOCKING_OPERATORS)
@@ -452,4 +473,5 @@ def stop() -> None:
             bpy.app.timers.unregister(timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
+    suggestion.forget()
     _current.close()

@@ -6,6 +6,7 @@ changed for a moment, and never waits; a plan of earlier settings is not current
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Image, PropertyGroup, Scene
 
 from .. import wire
@@ -41,11 +43,13 @@ class PlanOptions:
         delay: seconds without a change of the settings, so that a slider is not followed step by step.
         max_bytes: of an image's file. A JPEG of 48 megapixels has about 25 MB; 64 MB are read in 0.03 s.
         max_pixels: of an image without a file that the service reads; 4096 x 4096 are copied in 0.04 to 0.1 s.
+        max_map_pixels: of a label map; one of 1024 x 1024 is checked in 0.03 s. Larger ones are not part of the plan.
     """
 
     delay: float = 0.4
     max_bytes: int = 64_000_000
     max_pixels: int = 4096 * 4096
+    max_map_pixels: int = 1024 * 1024
 
 
 OPTIONS = PlanOptions()
@@ -151,6 +155,7 @@ class _Planning:
     changed: float = 0.0
     requested: object = None
     answered: object = None
+    is_pending: bool = False
     plan: wire.Plan | None = None
     error: wire.WireError | None = None
     source_stamps: tuple[object, ...] = ()
@@ -173,6 +178,7 @@ def update_plan(thread: background.BackgroundThread, connected: bool) -> None:
     key = _key(scene)
     if key != state.seen:
         state.seen, state.changed = key, now
+    state.is_pending = connected and key is not None and key != state.answered
     if not connected:
         state.requested = state.answered
     elif key is not None and key != state.requested and now - state.changed >= OPTIONS.delay:
@@ -191,8 +197,8 @@ def update_plan(thread: background.BackgroundThread, connected: bool) -> None:
 
 
 def is_plan_pending() -> bool:
-    """Whether the settings have changed since the last request, or its answer has not come."""
-    return _planning.seen is not None and _planning.seen != _planning.answered
+    """Whether a plan of the present settings will come."""
+    return _planning.is_pending
 
 
 def on_plan(event: background.PlanReceived) -> None:
@@ -217,14 +223,14 @@ def plan_notes(scene: Scene) -> tuple[str, ...]:
         return ()
     if _planning.error is not None:
         return (_planning.error.sentence,)
-    return (NO_PLAN,) if _planning.plan is None else _planning.plan.notes
+    return (tr(NO_PLAN),) if _planning.plan is None else _planning.plan.notes
 
 
 def estimate(found: wire.Plan) -> str:
     """Time and memory of a plan in words; empty if neither is known."""
-    parts = [f"about {duration(found.seconds)}"] if found.seconds is not None else []
+    parts = [tr("About {}").format(duration(found.seconds))] if found.seconds is not None else []
     if found.memory_bytes is not None:
-        parts.append(f"{max(found.memory_bytes / 1e9, 0.1):.1f} GB of memory")
+        parts.append(tr("{:.1f} GB of memory").format(max(found.memory_bytes / 1e9, 0.1)))
     return ", ".join(parts)
 
 
@@ -241,21 +247,30 @@ def _key(scene: Scene) -> object:
         return None
     values = properties.values_of(properties.parameters_of(settings), kind)
     chosen = tuple((name, value) for name, value in values.items() if name != "seed")
-    return kind.name, chosen, tuple(_stamp(image) for image in images)
+    return kind.name, chosen, tuple(_stamp(image) for image in [*images, *_label_maps(scene)])
 
 
 def _stamp(image: Image) -> object:
     return image.session_uid, tuple(image.size), image.is_dirty, image.packed_file is not None, image.filepath
 
 
-def _sources(scene: Scene, kind: wire.JobKind) -> dict[str, Callable[[], bytes]] | None:
-    """The job's pictures without label maps; None if one of them could only be read in a time that the artist notices.
+def _label_maps(scene: Scene) -> list[Image]:
+    """The region map and the layout, if they are used and small: they decide which part of the swatch is used."""
+    settings = scene.distill
+    maps = [getattr(settings, f"image_{name}") for name in properties.LABEL_MAPS]
+    if not settings.use_layout or not properties.takes_layout(settings) or None in maps:
+        return []
+    return maps if all(image.size[0] * image.size[1] <= OPTIONS.max_map_pixels for image in maps) else []
 
-    They are kept until an image changes. Raises WireError if one has no usable pixels.
+
+def _sources(scene: Scene, kind: wire.JobKind) -> dict[str, Callable[[], bytes]] | None:
+    """The job's pictures; None if one of them could only be read in a time that the artist notices.
+
+    They are kept until an image changes; label maps as they were then. Raises WireError if one has no usable pixels.
     """
     names = [p.name for p in kind.pictures if p.required]
     images = [getattr(scene.distill, f"image_{name}") for name in names]
-    stamps = tuple(_stamp(image) for image in images)
+    stamps = tuple(_stamp(image) for image in [*images, *_label_maps(scene)])
     if stamps != _planning.source_stamps:
         _planning.source_stamps, _planning.sources = stamps, None
         if all(image_io.is_quick(image, OPTIONS.max_bytes, OPTIONS.max_pixels) for image in images):
@@ -263,4 +278,7 @@ def _sources(scene: Scene, kind: wire.JobKind) -> dict[str, Callable[[], bytes]]
                 name: image_io.source_of(image, properties.label(name).lower())
                 for name, image in zip(names, images, strict=True)
             }
+            if _label_maps(scene):
+                with contextlib.suppress(wire.WireError):  # unfinished maps are an error of the run, not of the plan
+                    _planning.sources |= regions.label_sources(scene)
     return _planning.sources

@@ -6,7 +6,10 @@ import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Menu
 
-from ..scene import session
+from ..scene import assets, session
+
+STATUS_UNITS = 16
+"""Width of the progress in the status bar, in Blender's units of about 20 pixels."""
 
 
 class DISTILL_MT_main(Menu):
@@ -18,9 +21,9 @@ class DISTILL_MT_main(Menu):
         layout = self.layout
         layout.operator("distill.run", icon="RENDER_STILL")
         layout.operator("distill.cancel", text="Cancel All Jobs", icon="X")
-        layout.menu("DISTILL_MT_input")
-        layout.menu("DISTILL_MT_layout")
-        layout.menu("DISTILL_MT_results")
+        layout.menu("DISTILL_MT_main_input")
+        layout.menu("DISTILL_MT_main_layout")
+        layout.menu("DISTILL_MT_main_results")
         layout.separator()
         layout.operator("distill.random_seed")
         layout.operator("distill.connect")
@@ -29,7 +32,7 @@ class DISTILL_MT_main(Menu):
         layout.operator("distill.bug_report")
 
 
-class DISTILL_MT_input(Menu):
+class DISTILL_MT_main_input(Menu):
     """The pictures of a job"""
 
     bl_label = "Input"
@@ -40,15 +43,24 @@ class DISTILL_MT_input(Menu):
         layout.operator("distill.picture_from_material", text="Swatch from Material")
         if context.area.type == "IMAGE_EDITOR":
             layout.operator("distill.picture_from_editor", text="Swatch from Editor")
+        layout.operator("distill.picture_paste", text="Paste Swatch")
+        layout.operator("distill.example")
+        layout.separator()
+        layout.operator("distill.crop_swatch")
+        layout.operator("distill.straighten_swatch")
+        layout.operator("distill.whole_swatch")
+        layout.operator("distill.compare_swatch")
 
 
-class DISTILL_MT_layout(Menu):
+class DISTILL_MT_main_layout(Menu):
     """Regions of the swatch, and the layout of the texture"""
 
     bl_label = "Regions and Layout"
 
     def draw(self, _context: Context) -> None:
         layout = self.layout
+        layout.operator("distill.use_layout", text="Use Layout or Not")
+        layout.operator("distill.suggest_regions")
         layout.operator("distill.region_add")
         layout.operator("distill.region_remove")
         layout.operator("distill.regions_from_map")
@@ -59,11 +71,19 @@ class DISTILL_MT_layout(Menu):
         paint.picture, paint.where = "layout", "EDITOR"
         paint = layout.operator("distill.paint", text="Paint Layout on Model")
         paint.picture, paint.where = "layout", "MODEL"
-        layout.operator("distill.clean", text="Clean Up Layout").picture = "layout"
+        layout.operator("distill.layout_from_object")
+        layout.separator()
         layout.operator("distill.fill")
+        layout.operator("distill.fill_area")
+        layout.operator("distill.fill_selected")
+        layout.operator("distill.fill_mask")
+        layout.operator("distill.pick_region")
+        layout.operator("distill.swap_regions")
+        layout.operator("distill.meet_edges")
+        layout.operator("distill.clean", text="Clean Up Layout").picture = "layout"
 
 
-class DISTILL_MT_results(Menu):
+class DISTILL_MT_main_results(Menu):
     """The results of this file"""
 
     bl_label = "Results"
@@ -97,6 +117,12 @@ def _draw_in_object_menu(self: Any, _context: Context) -> None:
     self.layout.menu("DISTILL_MT_main", icon="TEXTURE")
 
 
+def _draw_in_asset_browser(self: Any, context: Context) -> None:
+    if getattr(context, "asset", None) is not None and context.asset.id_type in assets.TYPES:
+        self.layout.separator()
+        self.layout.operator("distill.picture_from_asset")
+
+
 def _draw_in_status_bar(self: Any, _context: Context) -> None:
     """The progress of the running job and how many wait; after the end, whether it succeeded."""
     current = session.current()
@@ -105,16 +131,19 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
     downloading = next((model for model in current.models if model.state == "downloading"), None)
     if running is not None:
         row = self.layout.row(align=True)
+        row.ui_units_x = STATUS_UNITS
         text = f"{running.title}: {running.progress_text()}"
         if len(active) > 1:
             text = tr("{} ({} more)").format(text, len(active) - 1)
         row.progress(factor=running.fraction, type="BAR", text=text)
         row.operator("distill.cancel", text="", icon="X").job = running.job
     elif active:
-        self.layout.label(text=f"{active[-1].title}: {active[-1].progress_text()}", icon="SORTTIME", translate=False)
+        self.layout.label(text=tr("{} waits").format(active[-1].title), icon="SORTTIME", translate=False)
     elif downloading is not None:
         text = tr("Downloading {}").format(downloading.title)
-        self.layout.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
+        row = self.layout.row()
+        row.ui_units_x = STATUS_UNITS
+        row.progress(factor=downloading.fraction, type="BAR", text=f"{text}: {downloading.fraction:.0%}")
     elif current.notice.current:
         self.layout.label(text=current.notice.text, icon=current.notice.icon, translate=False)
 
@@ -126,6 +155,7 @@ def _hooks() -> tuple[tuple[Any, Any], ...]:
         (bpy.types.VIEW3D_MT_editor_menus, _draw_in_texture_paint),
         (bpy.types.IMAGE_MT_editor_menus, _draw_in_header),
         (bpy.types.NODE_MT_editor_menus, _draw_in_shader_editor),
+        (bpy.types.ASSETBROWSER_MT_context_menu, _draw_in_asset_browser),
         (bpy.types.STATUSBAR_HT_header, _draw_in_status_bar),
     )
 
@@ -140,4 +170,4 @@ def remove() -> None:
         menu.remove(draw)
 
 
-classes = (DISTILL_MT_main, DISTILL_MT_input, DISTILL_MT_layout, DISTILL_MT_results)
+classes = (DISTILL_MT_main, DISTILL_MT_main_input, DISTILL_MT_main_layout, DISTILL_MT_main_results)

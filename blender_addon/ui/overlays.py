@@ -85,15 +85,18 @@ def draw_corners(view: View, frame: CornersFrame, lens: float, hover: Sequence[i
         _handle(view.to_region(corner), HELD if number in (frame.held or hover) else color)
 
 
-def draw_straightened(view: View, image: Image, frame: CornersFrame, lens: float) -> None:
-    """A small straightened picture in the top right corner of the region."""
+def draw_straightened(view: View, image: Image, frame: CornersFrame, lens: float, pointer: Point) -> None:
+    """A small straightened picture in the top right corner of the region; in the left one if the pointer is there."""
     if frame.problem(lens):
         return
     found = geometry.straighten(frame.corners, frame.size, lens)
     scale = _scale()
-    factor = PREVIEW_SIDE * scale / max(found.width, found.height)
+    free, margin = free_width(bpy.context.area, view.region), 16 * scale
+    factor = min(PREVIEW_SIDE * scale, 0.35 * free) / max(found.width, found.height)
     width, height = found.width * factor, found.height * factor
-    left, top = free_width(bpy.context.area, view.region) - width - 16 * scale, view.region.height - 40 * scale
+    left, top = free - width - margin, view.region.height - 40 * scale
+    if pointer[0] > left - margin and pointer[1] > top - height - margin:
+        left = margin
     steps = [i / PREVIEW_CELLS for i in range(PREVIEW_CELLS + 1)]
     positions, textures = [], []
     for t in steps:

@@ -16,31 +16,35 @@ class DistillPreferences(preferences.PreferenceValues, AddonPreferences):
     bl_idname = preferences.PACKAGE
 
     def draw(self, context: Context) -> None:
-        layout = self.layout
-        layout.use_property_split = True
-        here, away, keys, help = (layout.box().column() for _ in range(4))
-        here.label(text="Service on This Computer")
-        for name in ("executable", "data_dir", "start_automatically", "hub_token"):
-            here.prop(self, name)
-        found = client.executable_of(preferences.service_address())
-        if found:
-            here.label(text=tr("Program: {}").format(found), translate=False)
-        else:
-            here.label(text="Program not found: run the installer, or choose it above", icon="ERROR")
-        away.label(text="Service on Another Computer")
-        away.prop(self, "url")
-        part = away.column()
-        part.active = bool(self.url)
-        for name in ("token", "allow_plain"):
-            part.prop(self, name)
-        if self.url and not client.is_loopback(self.url if "://" in self.url else f"http://{self.url}"):
-            _draw_online_access(away, context)
-        keys.use_property_split = False
-        _draw_keymap(keys, context)
-        help.label(text="Help")
-        row = help.row()
-        row.operator("distill.manual", icon="HELP")
-        row.operator("distill.bug_report", icon="COPYDOWN")
+        draw_preferences(self.layout, self, context)
+
+
+def draw_preferences(layout: UILayout, values: preferences.PreferenceValues, context: Context) -> None:
+    """The service here and elsewhere, the shortcuts, and help."""
+    layout.use_property_split = True
+    here, away, keys, help = (layout.box().column() for _ in range(4))
+    here.label(text="Service on This Computer")
+    for name in ("executable", "data_dir", "start_automatically", "hub_token"):
+        here.prop(values, name)
+    found = client.executable_of(preferences.service_address())
+    if found:
+        here.label(text=tr("Program: {}").format(found), translate=False)
+    else:
+        here.label(text="Program not found: run the installer, or choose it above", icon="ERROR")
+    away.label(text="Service on Another Computer")
+    away.prop(values, "url")
+    part = away.column()
+    part.active = bool(values.url)
+    for name in ("token", "allow_plain"):
+        part.prop(values, name)
+    if values.url and not client.is_loopback(values.url if "://" in values.url else f"http://{values.url}"):
+        _draw_online_access(away, context)
+    keys.use_property_split = False
+    _draw_keymap(keys, context)
+    help.label(text="Help")
+    row = help.row()
+    row.operator("distill.manual", icon="HELP")
+    row.operator("distill.bug_report", icon="COPYDOWN")
 
 
 def _draw_online_access(column: UILayout, context: Context) -> None:

@@ -250,7 +250,19 @@ PREPARE = JobKind(
     ),
 )
 
+SUGGEST_REGIONS = JobKind(
+    "suggest_regions",
+    "Suggest Regions",
+    "Divide a swatch into its parts by color and texture; the result is a region map. Loads no model",
+    (SWATCH,),
+    (Parameter("parts", Integer(2, 8), 2, "Number of parts to divide the swatch into"),),
+)
+
 TEXTURE_KINDS: dict[str, JobKind] = {kind.name: kind for kind in (SYNTHESIZE, RESTYLE)}
 """The kinds of job that make a texture, which the panel offers."""
 
-KINDS: dict[str, JobKind] = {**TEXTURE_KINDS, PREPARE.name: PREPARE}
+KINDS: dict[str, JobKind] = {
+    **TEXTURE_KINDS,
+    PREPARE.name: PREPARE,
+    SUGGEST_REGIONS.name: SUGGEST_REGIONS,
+}

@@ -18,6 +18,8 @@ from blender_addon import wire
 class Tiles:
     """Repeats the swatch over the canvas, tinted by the layout or the content where one is given.
 
+    A job of the kind `prepare` makes the swatch darker by half of `even_light`.
+
     `pause` is the time of each step.
     """
 
@@ -29,8 +31,15 @@ class Tiles:
 
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         p = request.parameters
+        if request.kind == "prepare":
+            picture = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
+            yield Step(0.5, "Preparing")
+            return Outcome({"image": _png((picture * (1 - p["even_light"] / 2)).astype(np.uint8))}, {}, ())
         swatch = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
         over = [Image.open(io.BytesIO(read(request.inputs[n]))) for n in ("layout", "content") if n in request.inputs]
+        if request.kind == "suggest_regions":
+            yield Step(0.5, "Computing the map")
+            return Outcome({"image": _png(_thirds(swatch, p["parts"]))})
         width, height = p["width"] or over[0].width, p["height"] or over[0].height
         rows = (np.arange(height) + p["seed"]) % swatch.shape[0]
         canvas = swatch[rows][:, np.arange(width) % swatch.shape[1]]
@@ -58,6 +67,13 @@ class Fails(Tiles):
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         yield Step(0.1, "Step 1 of 5")
         raise wire.WireError("out-of-memory", "512 x 512 does not fit into 1 GB")
+
+
+def _thirds(swatch: np.ndarray, parts: int) -> np.ndarray:
+    """A flat color for each part of a swatch, from the left; the second part is twice as wide as the others."""
+    column = np.arange(swatch.shape[1]) * (parts + 1) // swatch.shape[1]
+    part = np.where(column > 1, column - 1, column)
+    return np.stack([part * 25, 255 - part * 25, part * 0], -1).astype(np.uint8)[None].repeat(len(swatch), 0)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -32,7 +32,7 @@ def paint(image: Any, value: float) -> None:
 
 @pytest.mark.usefixtures("blender")
 def test_encode_png_is_lossless() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (17, 31, 3), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2 * image_io.BLOCK_ROWS + 17, 31, 3), np.uint8)
     assert (decoded(image_io.encode_png(pixels)) == pixels).all()
 
 
@@ -49,6 +49,22 @@ def test_a_painted_image_is_sent_as_its_pixels(blender: Any, tmp_path: Path) -> 
     paint(image, 0.2)
     assert image.is_dirty
     assert (decoded(image_io.source_of(image, "swatch")()) == 51).all()
+
+
+def test_transparency_of_an_unsaved_image_is_sent(blender: Any) -> None:
+    image = blender.data.images.new("generated", 16, 8, alpha=True)
+    image.generated_color = (1.0, 0.0, 0.0, 0.2)
+    sent = image_io.new_image("sent", image_io.source_of(image, "swatch")())
+    assert (image_io.pixels_of(sent, "picture")[..., 3] == 51).all()
+
+
+def test_an_image_is_quick_if_its_file_is_small_or_its_pixels_are_few(blender: Any, tmp_path: Path) -> None:
+    image = saved(tmp_path / "a.png", scenes.checks())
+    assert image_io.is_quick(image, max_bytes=10_000, max_pixels=0)
+    assert not image_io.is_quick(image, max_bytes=10, max_pixels=0)
+    paint(image, 0.2)
+    assert not image_io.is_quick(image, max_bytes=10_000, max_pixels=0)
+    assert image_io.is_quick(image, max_bytes=10, max_pixels=64 * 64)
 
 
 def test_a_generated_image_is_sent_as_its_pixels(blender: Any) -> None:

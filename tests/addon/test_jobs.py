@@ -212,20 +212,32 @@ def test_a_size_out_of_bounds_is_clamped(blender: Any) -> None:
     assert (group.width, group.height) == (wire.MAX_PICTURE_SIDE, 64)
 
 
+def test_the_fields_show_the_size_that_is_made(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.small_output(500, 300)
+    settings = blender.context.scene.distill
+    assert properties.output_size(settings) == (496, 304)
+    image = scenes.make()
+    group = settings.parameters_synthesize
+    assert (group.width, group.height) == (496, 304) == tuple(image.size)
+
+
 def test_small_numbers_are_shown_with_four_digits(blender: Any) -> None:
     shown = blender.context.scene.distill.parameters_synthesize.bl_rna.properties
     assert (shown["even_light"].precision, shown["scale"].precision, shown["learning_rate"].precision) == (2, 2, 4)
 
 
 def test_an_automatic_value_is_switched_to_a_value_and_back(blender: Any) -> None:
-    group = blender.context.scene.distill.parameters_synthesize
-    for parameter in wire.SYNTHESIZE.parameters:
-        if parameter.automatic is not None:
-            blender.ops.distill.toggle_automatic(name=parameter.name)
-            value = getattr(group, parameter.name)
-            assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
-            blender.ops.distill.toggle_automatic(name=parameter.name)
-            assert getattr(group, parameter.name) == parameter.automatic
+    settings = blender.context.scene.distill
+    group = settings.parameters_synthesize
+    parameters = properties.automatic_parameters(settings)
+    assert {"scale", "real_width", "strength", "content_weight"} <= set(parameters)
+    for parameter in parameters.values():
+        blender.ops.distill.toggle_automatic(name=parameter.name)
+        value = getattr(group, parameter.name)
+        assert parameter.check(parameter.value.nearest(value)) != parameter.automatic
+        blender.ops.distill.toggle_automatic(name=parameter.name)
+        assert getattr(group, parameter.name) == parameter.automatic
 
 
 def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> None:
@@ -235,7 +247,7 @@ def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> No
         shown = operator.description(blender.context, SimpleNamespace(name=name))
         assert shown == "Choose the value of this parameter, or reset it to automatic"
         error = error_of(blender.ops.distill.toggle_automatic, name=name)
-        assert f"No parameter “{name}” can be automatic; choose one of strength, steps" in error
+        assert f"No parameter “{name}” can be automatic; choose one of real_width, scale, strength" in error
     assert settings.parameters_synthesize.seed == 0
 
 
@@ -312,7 +324,7 @@ def test_a_job_fails_if_the_service_stays_unreachable(start: Start, blender: Any
     pump_until(lambda: scenes.newest().state == "running")
     live.stop(signal.SIGKILL)
     pump_until(lambda: "does not respond" in scenes.newest().message)
-    assert "does not respond" in error_of(blender.ops.distill.wait, timeout=30)
+    assert "is not running" in error_of(blender.ops.distill.wait, timeout=30)
     assert scenes.newest().code == "service-unreachable"
 
 

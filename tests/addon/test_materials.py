@@ -266,3 +266,24 @@ def test_a_linked_material_is_not_changed_and_an_error_is_shown(
     assert "is linked from another file; make it local" in error_of(blender.ops.distill.use_result)
     assert len(material.node_tree.nodes) == count
     assert results.image_of(scenes.newest().job) is not None
+
+
+def test_a_result_with_a_painted_layout_lies_on_the_uv_map(blender: Any, service: LiveService) -> None:
+    material = scenes.material_with_image()
+    tree = material.node_tree
+    image = scenes.base_color_node(material)
+    mapping = tree.nodes.new("ShaderNodeMapping")
+    mapping.inputs["Scale"].default_value = (2.0, 2.0, 1.0)
+    tree.links.new(image.inputs["Vector"].links[0].from_socket, mapping.inputs["Vector"])
+    tree.links.new(mapping.outputs["Vector"], image.inputs["Vector"])
+    assert materials.is_mapped(material)
+    scenes.swatch()
+    scenes.small_output()
+    scenes.make()
+    assert scenes.base_color_node(material).inputs["Vector"].links[0].from_node == mapping
+    blender.ops.distill.use_layout()
+    scenes.make()
+    assert not scenes.base_color_node(material).inputs["Vector"].links
+    mapping.inputs["Scale"].default_value = (1.0, 1.0, 1.0)
+    blender.ops.distill.use_layout()
+    assert not materials.is_mapped(material)

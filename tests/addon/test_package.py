@@ -84,6 +84,9 @@ def test_the_package_is_valid_and_complete(package: Path) -> None:
     extension("validate", str(package))
     names = zipfile.ZipFile(package).namelist()
     assert {"blender_manifest.toml", "__init__.py", "wire/__init__.py", "ui/panels/run.py"} <= set(names)
+    assert {n for n in names if n.startswith("examples/") and not n.endswith("/")} == {
+        f"examples/cobbles{part}.png" for part in ("", "_regions", "_layout")
+    }
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".zip"))]
 
 

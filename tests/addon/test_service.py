@@ -69,6 +69,14 @@ def test_models_are_listed_with_what_can_be_downloaded(service: LiveService, ble
     assert states["pocket"] == "installed" and states["sd15"] == "available"
 
 
+def test_run_is_disabled_while_the_model_is_not_downloaded(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    blender.context.scene.distill.parameters_synthesize.model = "SD15"
+    blender.ops.distill.connect()
+    pump_until(lambda: session.current().models)
+    assert "“Stable Diffusion 1.5” is not downloaded yet" in error_of(blender.ops.distill.run)
+
+
 def test_a_model_is_not_downloaded_without_online_access(service: LiveService, blender: Any) -> None:
     if blender.app.online_access:
         pytest.skip("this Blender is online")

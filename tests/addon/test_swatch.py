@@ -12,9 +12,9 @@ import pytest
 
 from blender_addon import wire
 from blender_addon.link import background
-from blender_addon.scene import assets, image_io, requests, session, swatch
+from blender_addon.scene import assets, comparison, image_io, requests, session, swatch
 from tests.addon import scenes
-from tests.addon.conftest import LiveService, error_of
+from tests.addon.conftest import LiveService, error_of, pump_until
 
 
 def settings(blender: Any) -> Any:
@@ -240,7 +240,7 @@ def test_a_plan_is_shown_until_the_settings_change(blender: Any) -> None:
     swatch.on_plan(background.PlanReceived(thread.keys[0], PLAN))
     assert swatch.plan(blender.context.scene) == PLAN
     assert swatch.plan_notes(blender.context.scene) == ("A note",)
-    assert swatch.estimate(PLAN) == "about 40 s, 2.1 GB of memory"
+    assert swatch.estimate(PLAN) == "About 40 s, 2.1 GB of memory"
     settings(blender).parameters_synthesize.seed = 5
     assert swatch.plan(blender.context.scene) == PLAN, "a seed changes no plan"
     settings(blender).parameters_synthesize.width = 1024
@@ -279,3 +279,80 @@ def test_no_plan_is_requested_for_a_large_unsaved_swatch(blender: Any, monkeypat
     scenes.swatch()
     rest(thread)
     assert len(thread.keys) == 1
+
+
+def test_the_service_plans_what_the_panel_shows(service: LiveService, blender: Any) -> None:
+    blender.ops.distill.example()
+    blender.ops.distill.connect()
+    settings(blender).parameters_synthesize.scale = 0.5
+    pump_until(lambda: swatch.plan(blender.context.scene))
+    found = swatch.plan(blender.context.scene)
+    assert (found.width, found.height, found.scale) == (512, 512, 0.5)
+    assert "448 x 448" in found.sentence
+    assert session.current().of_this_file() == []
+
+
+def test_the_label_maps_are_part_of_the_plan_unless_they_are_large(
+    blender: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = Requests()
+    blender.ops.distill.example()
+    rest(thread)
+    assert set(thread.pictures[0]) == {"swatch", "regions", "layout"}
+    monkeypatch.setattr(swatch, "OPTIONS", swatch.PlanOptions(delay=0.0, max_map_pixels=100))
+    rest(thread)
+    assert set(thread.pictures[1]) == {"swatch"}
+
+
+# ---------------------------------------------------------------------------------------------- the comparison
+
+
+def compared(side: str) -> np.ndarray:
+    return image_io.pixels_of(comparison.image(side), "picture")[..., :3]
+
+
+def test_the_swatch_is_compared_before_and_after_its_light_is_evened(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    blender.ops.distill.connect()
+    settings(blender).parameters_synthesize.even_light = 1.0
+    comparison.start(blender.context.scene, session.current().thread)
+    assert comparison.is_pending()
+    pump_until(lambda: not comparison.is_pending())
+    assert (compared("before") == scenes.checks()).all()
+    assert (compared("after") == scenes.checks() // 2).all()
+    assert session.current().of_this_file() == [], "the comparison is no result"
+
+
+def test_a_comparison_follows_the_slider(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    blender.ops.distill.connect()
+    settings(blender).parameters_synthesize.even_light = 1.0
+    thread = session.current().thread
+    comparison.start(blender.context.scene, thread)
+    pump_until(lambda: not comparison.is_pending())
+    before = comparison.image("before")
+    settings(blender).parameters_synthesize.even_light = 0.0
+    comparison.update(blender.context.scene, thread)
+    pump_until(lambda: not comparison.is_pending())
+    assert (compared("after") == scenes.checks()).all()
+    assert comparison.image("before") == before, "only the light was changed"
+    comparison.update(blender.context.scene, thread)
+    assert not comparison.is_pending()
+
+
+def test_compared_pictures_are_not_saved(service: LiveService, blender: Any, tmp_path: Path) -> None:
+    scenes.swatch()
+    blender.ops.distill.connect()
+    comparison.start(blender.context.scene, session.current().thread)
+    pump_until(lambda: not comparison.is_pending())
+    scenes.save_and_reload(tmp_path / "a.blend")
+    assert comparison.image("before") is None
+    assert not [image.name for image in blender.data.images if "Even Lighting" in image.name]
+
+
+def test_a_comparison_without_a_service_reports_the_error(blender: Any) -> None:
+    scenes.swatch()
+    comparison.start(blender.context.scene, session.current().thread)
+    pump_until(lambda: not comparison.is_pending())
+    assert comparison.error().code == "service-unreachable"
+    comparison.stop(session.current().thread)

@@ -251,6 +251,18 @@ def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path) -> None
 # ---------------------------------------------------------------------------------------------- restyle
 
 
+def test_suggest_regions_writes_a_label_map_and_has_no_size(
+    call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "map.png"
+    assert call("suggest-regions", swatch, "--parts", "3", "--out", out) == 0
+    with Image.open(out) as found, Image.open(swatch) as picture:
+        assert found.size == picture.size
+        assert len(found.getcolors()) <= 3
+    assert call("suggest-regions", swatch, "--size", "64", "--out", out) == 2
+    assert "--size" in capsys.readouterr().err
+
+
 @pytest.fixture
 def content(tmp_path: Path) -> Path:
     path = tmp_path / "wall.png"
@@ -358,9 +370,11 @@ def test_a_job_file_can_name_its_inputs_by_path(
     stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = tmp_path / "jobs" / "wall.json"
-    job.parent.mkdir()
+    (job.parent / "pictures").mkdir(parents=True)
+    inputs = {"swatch": f"pictures/{swatch.name}"}
+    swatch = swatch.rename(job.parent / inputs["swatch"])
     parameters = {"width": 64, "height": 72, "seed": 3}
-    job.write_text(json.dumps({"kind": "synthesize", "parameters": parameters, "inputs": {"swatch": "../bricks.png"}}))
+    job.write_text(json.dumps({"kind": "synthesize", "parameters": parameters, "inputs": inputs}))
     monkeypatch.chdir("/")
     assert call("run", job, "--out", tmp_path / "out") == 0
     document = job_document("wall.png", (tmp_path / "out" / "wall.png").read_bytes())
@@ -392,6 +406,80 @@ def test_a_bad_job_file_is_one_line(
     line = one_line(capsys.readouterr().err)
     for word in words:
         assert word in line
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("/etc/passwd", "outside of"),
+        ("/dev/zero", "outside of"),
+        ("../secret.png", "outside of"),
+        ("link.png", "outside of"),
+        ("C:\\Users\\a.png", "outside of"),
+        ("\\\\host\\share\\a.png", "outside of"),
+        ("pipe", "not an ordinary file"),
+        (".", "not an ordinary file"),
+        ("huge.png", "is the limit"),
+    ],
+)
+def test_a_job_file_reads_ordinary_files_of_its_own_folder_only(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, named: str, words: str
+) -> None:
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    os.mkfifo(folder / "pipe")
+    with (folder / "huge.png").open("wb") as huge:
+        huge.truncate(wire.MAX_BLOB_BYTES + 1)
+    (folder / "job.json").write_text(json.dumps({"kind": "synthesize", "inputs": {"swatch": named}}))
+    assert call("run", folder / "job.json", "--out", tmp_path) == 2
+    assert words in one_line(capsys.readouterr().err)
+
+
+def test_jobs_of_a_running_service_are_listed_shown_canceled_and_deleted(
+    start: Callable[..., LiveService], call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    live = start("sleeps", data_dir=tmp_path / "data")
+    running, waiting = live.submit(), live.submit(seed=1)
+    live.wait_for_state(running, "running")
+    assert call("jobs", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [waiting, running]
+    assert "queued" in lines[0] and "running" in lines[1] and "synthesize" in lines[0]
+    assert call("jobs", "delete", waiting) == 1
+    assert "is queued" in one_line(capsys.readouterr().err)
+    assert call("jobs", "cancel", waiting) == 0
+    assert one_line(capsys.readouterr().out) == f"{waiting}: canceled"
+    assert call("jobs", "show", waiting) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "canceled"
+    assert call("jobs", "delete", waiting) == 0
+    capsys.readouterr()
+    assert call("jobs", "show", waiting) == 1
+    assert waiting in one_line(capsys.readouterr().err)
+    assert call("storage", "--prune") == 0
+    assert capsys.readouterr().out.startswith("pictures  0.00 GB of at most ")
+
+
+def test_jobs_of_a_stopped_service_are_listed_and_deleted(
+    start: Callable[..., LiveService], call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    live = start("echoes", data_dir=tmp_path / "data")
+    job = live.submit()
+    live.wait_for_state(job, "succeeded")
+    live.stop()
+    assert call("jobs", "list", "--limit", "5") == 0
+    line = one_line(capsys.readouterr().out)
+    assert job in line and "succeeded" in line and line.endswith(" s")
+    assert call("jobs", "delete", job) == 0
+    assert call("storage") == 0
+    assert call("jobs", "list") == 0
+    assert job not in capsys.readouterr().out.replace(f"{job}: deleted", "")
+
+
+def test_a_data_folder_that_does_not_exist_is_reported(call: Callable[..., int], capsys: Capture) -> None:
+    assert call("jobs", "list") == 2
+    assert "there is no data folder" in one_line(capsys.readouterr().err)
 
 
 def test_a_picture_that_is_not_a_result_cannot_be_run(call: Callable[..., int], swatch: Path, capsys: Capture) -> None:

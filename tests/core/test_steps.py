@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from ad_service.core.steps import run, translate
+from ad_service.core.steps import checkpoint, run, translate
 
 
 class Work:
@@ -52,3 +52,37 @@ def test_dropping_translated_work_closes_the_inner_work() -> None:
     next(outer)
     outer.close()
     assert work.closed
+
+
+def long_step(reached: list[int]) -> Generator[str, None, None]:
+    """One step with three places where it can be stopped."""
+    for i in range(3):
+        reached.append(i)
+        checkpoint()
+    yield "done"
+
+
+def test_work_is_stopped_inside_of_a_step() -> None:
+    reached: list[int] = []
+
+    def stop() -> None:
+        if len(reached) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(translate(long_step(reached), str.upper), check=stop)
+    assert reached == [0, 1]
+
+
+def test_a_check_ends_with_its_run_and_holds_for_the_runs_inside() -> None:
+    calls: list[str] = []
+
+    def outer() -> Generator[str, None, None]:
+        run(long_step([]))
+        yield "done"
+
+    run(outer(), check=lambda: calls.append("checked"))
+    assert len(calls) == 3
+    checkpoint()
+    run(long_step([]))
+    assert len(calls) == 3

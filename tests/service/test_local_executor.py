@@ -200,6 +200,30 @@ def test_a_log_above_its_limit_is_rotated(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "worker.log.1").read_text() == "a long line of an earlier run"
 
 
+def test_a_log_is_rotated_while_its_worker_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ad_service.service.executors.local.MAX_LOG_BYTES", 1000)
+    ready = '{"event": "ready", "device": "cpu", "device_name": "a", "memory_total": 1, "memory_free": 1}'
+    script = f"""
+import sys
+for i in range(3):
+    print(str(i) * 2000, file=sys.stderr, flush=True)
+    print('{ready}', flush=True)
+    sys.stdin.readline()
+"""
+    executor = LocalExecutor((sys.executable, "-c", script), tmp_path / "worker.log")
+    events: queue.Queue[Event] = queue.Queue()
+    executor.start(events.put)
+    try:
+        for i in range(3):
+            event = events.get(timeout=20)
+            assert (event if i == 0 else events.get(timeout=20)) == WorkerReady("local-1")
+            assert (tmp_path / "worker.log.1").read_text() == str(i) * 2000 + "\n"
+            assert (tmp_path / "worker.log").stat().st_size == 0
+            executor.submit("local-1", "a", {})
+    finally:
+        executor.stop()
+
+
 def test_a_worker_that_never_gets_ready_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ad_service.service.executors.local.START_SECONDS", 0.3)
     command = (sys.executable, "-c", "import time; time.sleep(60)")

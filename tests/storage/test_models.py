@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -137,6 +139,59 @@ def test_pocket_is_listed_if_the_models_folder_is_unreadable(data_dir: Path, mon
     assert [model.name for model in models.available(data_dir)] == ["pocket"]
     (entry,) = models.unusable(data_dir)
     assert "models cannot be read (Permission denied)" in entry.reason
+
+
+def test_a_folder_whose_name_is_not_utf8_is_unusable_and_hides_no_other(data_dir: Path) -> None:
+    folder = os.fsencode(data_dir / "models") + b"/caf\xe9"
+    try:
+        os.mkdir(folder)  # noqa: PTH102  a Path cannot be made of bytes
+    except OSError:
+        pytest.skip("the file system takes UTF-8 names only")
+    assert {"pocket", "Realistic"} <= {model.name for model in models.available(data_dir)}
+    (entry,) = [entry for entry in models.unusable(data_dir) if entry.name == "caf?"]
+    assert "rename it" in entry.reason
+    with pytest.raises(ModelMissing) as caught:
+        models.find("missing", data_dir)
+    assert json.dumps(caught.value.problem(), ensure_ascii=False).encode()
+
+
+def test_texts_of_a_file_cannot_control_the_terminal(data_dir: Path, tiny: Path) -> None:
+    file = data_dir / "models" / "evil.safetensors"
+    metadata = {"modelspec.title": "\x1b[2Jgone \ud800" + "x" * 5000, "modelspec.license": "MIT\r\nok"}
+    data = (tiny / "sdxl.safetensors").read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.dumps({**json.loads(data[8 : 8 + length]), "__metadata__": metadata}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    model = models.find("evil", data_dir)
+    assert model.title.startswith("?[2Jgone ?xxx") and len(model.title) == 200
+    assert model.license == "MIT??ok"
+
+
+def test_a_bad_header_is_read_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = data_dir / "models" / "large.safetensors"
+    header = b'{"a": "' + b"x" * 1_000_000
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    read, calls = models.checkpoints.read_header, []
+    monkeypatch.setattr(models.checkpoints, "read_header", lambda path: calls.append(path) or read(path))
+    for _ in range(3):
+        assert "large" in [entry.name for entry in models.unusable(data_dir)]
+    assert calls.count(file) == 1
+
+
+def test_a_header_that_takes_seconds_to_read_is_not_read(data_dir: Path) -> None:
+    file = data_dir / "models" / "large.safetensors"
+    with file.open("wb") as sparse:
+        sparse.write((97_000_000).to_bytes(8, "little") + b"{")
+        sparse.truncate(97_000_008)
+    (entry,) = [entry for entry in models.unusable(data_dir) if entry.name == "large"]
+    assert "not a safetensors file" in entry.reason
+
+
+def test_a_config_with_more_layers_than_tensors_is_rejected(data_dir: Path) -> None:
+    config = data_dir / "models" / "Realistic" / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "layers_per_block": 1_000_000}))
+    with pytest.raises(ModelCorrupt, match="layers_per_block 1000000, but the weights have"):
+        models.check(models.find("Realistic", data_dir))
 
 
 @pytest.mark.parametrize(("name", "words"), [("style", "is a LoRA"), ("old", "pickled"), ("old.ckpt", "pickled")])

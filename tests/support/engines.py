@@ -30,6 +30,9 @@ class Fixture:
     def run(self, request: JobRequest, read: Read) -> Steps:
         return self._run(request, read, self._data_dir)
 
+    def release(self) -> None:
+        (self._data_dir / "released").touch()
+
 
 def fixture(run: Run) -> Callable[[Path], Fixture]:
     return lambda data_dir: Fixture(run, data_dir)

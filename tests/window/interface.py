@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,52 @@ def show_tab(place: Any, tab: str = "Distill") -> Steps:
     yield 0.6
 
 
-def open_sections() -> None:
-    """Lets every section of the tab be open when it is first drawn; to be called before `show_tab`."""
-    for panel in bpy.types.Panel.__subclasses__():
-        if getattr(panel, "bl_category", "") == "Distill" and "DEFAULT_CLOSED" in getattr(panel, "bl_options", ()):
-            bpy.utils.unregister_class(panel)
-            panel.bl_options = set(panel.bl_options) - {"DEFAULT_CLOSED"}
-            bpy.utils.register_class(panel)
+def split(place: Any, kind: str, factor: float = 0.5) -> Any:
+    """Splits an area; its left part, of `factor` of the width, shows a kind of editor (see `show`) and is returned."""
+    areas = set(window().screen.areas)
+    with within(place):
+        bpy.ops.screen.area_split(direction="VERTICAL", factor=factor)
+    (new,) = set(window().screen.areas) - areas
+    left = min(new, place, key=lambda a: a.x)
+    show(left, kind)
+    return left
+
+
+def show(place: Any, kind: str) -> None:
+    """Shows a kind of editor in an area; a NODE_EDITOR is a Shader Editor."""
+    place.ui_type = {"NODE_EDITOR": "ShaderNodeTree"}.get(kind, kind)
+
+
+def close_others(kind: str) -> None:
+    """Closes the areas of other kinds, so that the area of a kind fills the window."""
+    for place in [a for a in window().screen.areas if a.type != kind]:
+        with within(place):
+            bpy.ops.screen.area_close()
+
+
+def sections() -> dict[str, Any]:
+    """The panels of the tab by their ids, in their order."""
+    from blender_addon.ui import panels
+
+    return {cls.bl_idname: cls for cls in panels.classes if getattr(cls, "bl_category", "") == "Distill"}
+
+
+def open_sections(labels: Collection[str] | None = None) -> None:
+    """Sets which sections of the tab are open when they are first drawn, all by default; before `show_tab`."""
+    for panel in reversed(sections().values()):
+        bpy.utils.unregister_class(panel)
+    for panel in sections().values():
+        closed = set() if labels is None or panel.bl_label in labels else {"DEFAULT_CLOSED"}
+        panel.bl_options = set(getattr(panel, "bl_options", ())) - {"DEFAULT_CLOSED"} | closed
+        bpy.utils.register_class(panel)
+
+
+def use_theme(name: str) -> None:
+    """Blender's own theme, `dark` or `light`."""
+    folders = [Path(folder) for folder in bpy.utils.preset_paths("interface_theme")]
+    wanted = f"blender{name}.xml"
+    file = next(f for folder in folders for f in folder.iterdir() if f.name.replace("_", "").lower() == wanted)
+    bpy.ops.script.execute_preset(filepath=str(file), menu_idname="USERPREF_MT_interface_theme_presets")
 
 
 def operate(name: str, place: Any, **settings: Any) -> None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path(__file__).with_name("inside.py")
 OPTIONS = ("--factory-startup", "--enable-event-simulate", "--python-exit-code", "1")
 SCREEN = "-screen 0 1600x1000x24"
-LIMIT_SECONDS = 150.0
+LIMIT_SECONDS = 300.0
 """How long the steps of one Blender may take; Blender then prints where it is, and ends."""
 ERRORS = re.compile(r"Traceback \(most recent|rna_uiItem|property not found|unknown operator|crash\.txt")
 """What Blender prints when a panel's draw function raises or names something that does not exist."""

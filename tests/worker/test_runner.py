@@ -111,7 +111,8 @@ def run(
     pictures = pictures or {"swatch": SWATCH}
     blobs = {hashlib.sha256(data).hexdigest(): data for data in pictures.values()}
     inputs = {name: hashlib.sha256(data).hexdigest() for name, data in pictures.items()}
-    parameters = {"width": 72, "height": 64, **parameters}
+    if kind != "suggest_regions":
+        parameters = {"width": 72, "height": 64, **parameters}
     request = JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
     job = (engine or Runner(Path())).run(request, blobs.__getitem__, {"swatch": "bricks.png"})
     outcomes: list[Outcome] = []
@@ -401,6 +402,15 @@ def test_a_model_is_loaded_once_for_many_jobs(core: StubCore, memory: Callable[[
     assert core.loaded == [("pocket", "auto"), ("mine", "auto")]
 
 
+def test_a_released_model_is_loaded_again(core: StubCore, memory: Callable[[float], None]) -> None:
+    memory(0.9)
+    engine = Runner(Path())
+    run(engine=engine)
+    engine.release()
+    run(engine=engine)
+    assert core.loaded == [("pocket", "auto")] * 2
+
+
 def test_the_model_used_longest_ago_makes_room(core: StubCore, memory: Callable[[float], None]) -> None:
     memory(0.9)
     engine = Runner(Path())
@@ -415,3 +425,18 @@ def test_only_one_model_stays_where_memory_is_short(core: StubCore, memory: Call
     for model in ("pocket", "mine", "pocket"):
         run(engine=engine, model=model)
     assert [name for name, _ in core.loaded] == ["pocket", "mine", "pocket"]
+
+
+def test_regions_are_suggested_without_a_model(core: StubCore) -> None:
+    pixels = np.zeros((40, 48, 3), np.uint8)
+    pixels[:, :30], pixels[:, 30:] = (150, 60, 50), (60, 140, 50)
+    steps, outcome = run({"swatch": png(pixels)}, kind="suggest_regions", parts=2)
+    found = np.asarray(Image.open(io.BytesIO(outcome.pictures["image"])))
+    assert core.loaded == []
+    assert len(np.unique(found[:, :29].reshape(-1, 3), axis=0)) == 1
+    assert (found[:, 31:] != found[0, 0]).any(-1).all()
+    assert found.shape == (40, 48, 3)
+    assert [step.phase for step in steps] == ["read", "start", "write"]
+    document = job_document("result", outcome.pictures["image"])
+    assert document["parameters"] == {"parts": 2}
+    assert "model" not in document["made_with"]

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -289,6 +290,17 @@ def test_a_preview_that_cannot_be_stored_does_not_fail_its_job(
     _, events = run_job(tmp_path, "shows", steps=3)
     assert isinstance(events[-1], protocol.Succeeded)
     assert "A preview cannot be stored: no space is left" in capsys.readouterr().err
+
+
+def test_an_idle_worker_frees_its_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ad_service.worker.worker.IDLE_SECONDS", 0.05)
+    engine = load_engine("tests.support.engines:echoes", tmp_path)
+    worker = Worker(engine, BlobStore(tmp_path / "blobs"), io.StringIO(), io.StringIO())
+    worker._jobs.put(protocol.Run("a", {}))
+    assert worker._next_job().job == "a" and not (tmp_path / "released").exists()
+    waiting = threading.Timer(0.5, worker._jobs.put, (protocol.Run("b", {}),))
+    waiting.start()
+    assert worker._next_job().job == "b" and (tmp_path / "released").exists()
 
 
 def test_progress_and_previews_are_limited_in_rate(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape, around
 from ad_service.core.pixels import psnr
+from ad_service.core.steps import checkpoint
 
 MARGIN = 16
 """Latents around a tile that are computed with it, so that its edges are as good as its middle."""
@@ -48,6 +49,7 @@ def encode(model: Model, picture: Tensor, largest_untiled: int = LARGEST_UNTILED
 
 
 def _encode(model: Model, picture: Tensor) -> Tensor:
+    checkpoint()
     vae, config = model.vae, model.vae.config
     with torch.no_grad():
         x = (picture[None] * 2 - 1).to(model.device, vae.dtype)
@@ -147,6 +149,7 @@ class _Norms:
 
     def forward(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
         """What `norm` computes for x (B, C, ...), recorded or by the measured statistics."""
+        checkpoint()
         if self.tiles == 1:
             return F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
         grouped = x.float().unflatten(1, (norm.num_groups, -1)).flatten(2)

@@ -8,7 +8,7 @@ text encoder while it is loaded. Before weights are read, every name and shape i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +27,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from ad_service.core.backbone import checkpoints
 from ad_service.core.backbone.checkpoints import CheckpointError, Config, Header
+from ad_service.core.steps import checkpoint
 
 Tensors = dict[str, Tensor]
 META = torch.device("meta")
@@ -92,6 +93,7 @@ class Part:
             try:
                 with safe_open(header.path, framework="pt") as file:
                     for name in names:
+                        checkpoint()
                         yield name, _placed(file.get_tensor(name), device, dtype)
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(f"{header.path} cannot be read ({error}); download it again") from None
@@ -207,7 +209,21 @@ def _folder_parts(folder: Path, family: str) -> Parts:
 
 def _network(folder: Path, title: str, kind: type[nn.Module], config: Config) -> Part:
     headers = checkpoints.component_headers(folder, checkpoints.NETWORK_WEIGHTS)
+    _refuse_missing_layers(folder, config, headers)
     return Part(title, tuple(headers), lambda: kind.from_config(config), _renamed_attention)  # type: ignore[attr-defined]
+
+
+def _refuse_missing_layers(folder: Path, config: Config, headers: Sequence[Header]) -> None:
+    """Raises CheckpointError for a config with more layers than there are tensors, which would take hours to build."""
+    tensors = sum(len(header.shapes) for header in headers)
+    for key in ("layers_per_block", "transformer_layers_per_block", "num_hidden_layers"):
+        counts = config.get(key, 0)
+        for count in counts if isinstance(counts, list) else [counts]:
+            if isinstance(count, int) and count > tensors:
+                raise CheckpointError(
+                    f"{folder / 'config.json'} has {key} {count}, but the weights have {tensors} tensors; "
+                    "download the whole model folder again"
+                )
 
 
 def _folder_text(folder: Path, projects: bool) -> Part:
@@ -215,6 +231,7 @@ def _folder_text(folder: Path, projects: bool) -> Part:
         raise CheckpointError(f"{folder} is missing: the model has no text encoder; download the whole folder again")
     config = checkpoints.read_config(folder / "config.json")
     headers = tuple(checkpoints.component_headers(folder, checkpoints.TEXT_WEIGHTS))
+    _refuse_missing_layers(folder, config, headers)
     return _text_part(headers, "", config, projects, _without_wrapper)
 
 

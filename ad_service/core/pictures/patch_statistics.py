@@ -22,6 +22,7 @@ from torch import Tensor
 from ad_service.core.canvas import around
 from ad_service.core.labels import used
 from ad_service.core.pixels import from_uint8, to_uint8
+from ad_service.core.steps import checkpoint
 
 SIDE = 7
 """Pixels along the side of a patch, which has 3 * 7 * 7 = 147 values."""
@@ -174,6 +175,7 @@ class _Goal:
         top = picture[:, around(0, 0, margin, H, tiles[0])[margin:]].clone()  # as it was, for the last band
         above = picture[:, around(0, 0, margin, H, tiles[0])[:margin]].clone()
         for y in range(0, H, self.options.band_rows):
+            checkpoint()
             h = min(self.options.band_rows, H - y)
             below = picture[:, y + h : y + h + margin]
             missing = margin - below.shape[1]

@@ -22,6 +22,7 @@ from ad_service.core.backbone.conditioning import Conditioning
 from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.labels import membership, tokens, used
 from ad_service.core.sampling.losses import Places, attend, attend_by_label
+from ad_service.core.steps import checkpoint
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ class AttentionCapture:
         """The output of layer i in the current run: record, extend by the reference, or transfer."""
         run = self._run
         assert run is not None, "the network was called without its capture"
+        checkpoint()
         grid = token_grid(run.latent_grid, Q.shape[2])
         if self.similarity is not None:
             Q, K = center_tokens(Q), center_tokens(K)

@@ -6,6 +6,8 @@ Each slot has a thread that starts the process, reads its events, and starts it 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -198,9 +200,18 @@ class Slot:
             if not self._stopping.is_set():
                 self._report_loss(reason)
 
+    def _rotate_log(self) -> None:
+        """Moves the contents of a large log to the file of the previous ones; the process goes on writing at its end.
+
+        A file that is open elsewhere cannot be shortened on Windows, and is tried again later.
+        """
+        with suppress(OSError):
+            if self._log.stat().st_size > MAX_LOG_BYTES:
+                shutil.copyfile(self._log, self._log.with_suffix(".log.1"))
+                os.truncate(self._log, 0)
+
     def _start_process(self) -> subprocess.Popen[str]:
-        if self._log.exists() and self._log.stat().st_size > MAX_LOG_BYTES:
-            self._log.replace(self._log.with_suffix(".log.1"))
+        self._rotate_log()
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 self._command,
@@ -221,6 +232,7 @@ class Slot:
             return
         with self._lock:
             if isinstance(event, Ready):
+                self._rotate_log()
                 if self._job is not None:
                     error = WireError("internal", f"{self._worker} ended the job without a report that can be read")
                     self._on_event(JobReported(self._worker, protocol.Failed(self._job, error.problem())))

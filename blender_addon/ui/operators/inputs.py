@@ -1,6 +1,7 @@
 """Operators that choose a picture: from a material, an editor, a file, the clipboard, an asset, or the example."""
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 from bpy.types import Context, Event, FileHandler, Image, Operator
 
@@ -29,8 +30,12 @@ class DISTILL_OT_picture_from_material(Operator):
     def poll(cls, _context: Context) -> bool:
         material = materials.active_material()
         if materials.base_color_image(material) is None:
-            what = f"The material “{material.name}”" if material else "The active object"
-            cls.poll_message_set(f"{what} has no {'image as its base color' if material else 'material'}")
+            text = (
+                tr("The material “{}” has no image as its base color")
+                if material
+                else tr("The active object has no material")
+            )
+            cls.poll_message_set(text.format(material.name if material else ""))
             return False
         return True
 
@@ -71,24 +76,24 @@ class DISTILL_OT_picture_from_file(Operator):
     filter_folder: BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context: Context, _event: Event) -> Done:
-        if self.filepath:  # a file was dropped
-            return self.execute(context)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
     def execute(self, context: Context) -> Done:
-        try:
-            image = bpy.data.images.load(self.filepath, check_existing=True)
-        except RuntimeError:
-            self.report({"ERROR"}, f"{self.filepath} cannot be opened as an image")
-            return {"CANCELLED"}
-        if not min(image.size):
-            bpy.data.images.remove(image)
-            self.report({"ERROR"}, f"{self.filepath} cannot be read as an image")
-            return {"CANCELLED"}
-        if context.area is not None and context.area.type == "IMAGE_EDITOR":
-            context.area.spaces.active.image = image
-        return _use(context, self.picture, image)
+        return _use_file(self, context, self.picture)
+
+
+class DISTILL_OT_drop_swatch(Operator):
+    """Use the image file that was dropped"""
+
+    bl_idname = "distill.drop_swatch"
+    bl_label = "Use as Swatch"  # shown in the menu beside Blender's own uses of the file
+    bl_options = {"REGISTER", "UNDO", "INTERNAL"}
+
+    filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
+
+    def execute(self, context: Context) -> Done:
+        return _use_file(self, context, "swatch")
 
 
 class DISTILL_FH_swatch(FileHandler):
@@ -96,7 +101,7 @@ class DISTILL_FH_swatch(FileHandler):
 
     bl_idname = "DISTILL_FH_swatch"
     bl_label = "Use as Swatch"
-    bl_import_operator = "distill.picture_from_file"
+    bl_import_operator = "distill.drop_swatch"
     bl_file_extensions = ";".join(sorted(bpy.path.extensions_image))
 
     @classmethod
@@ -165,6 +170,22 @@ class DISTILL_OT_example(Operator):
         return {"FINISHED"}
 
 
+def _use_file(operator: Operator, context: Context, picture: str) -> Done:
+    """Opens the operator's file as a picture, and shows it where it was dropped."""
+    try:
+        image = bpy.data.images.load(operator.filepath, check_existing=True)
+    except RuntimeError:
+        operator.report({"ERROR"}, tr("{} cannot be opened as an image").format(operator.filepath))
+        return {"CANCELLED"}
+    if not min(image.size):
+        bpy.data.images.remove(image)
+        operator.report({"ERROR"}, tr("{} cannot be read as an image").format(operator.filepath))
+        return {"CANCELLED"}
+    if context.area is not None and context.area.type == "IMAGE_EDITOR":
+        context.area.spaces.active.image = image
+    return _use(context, picture, image)
+
+
 def _use(context: Context, picture: str, image: Image) -> Done:
     if picture == "swatch":
         swatch.use(context.scene, image)
@@ -177,6 +198,7 @@ classes = (
     DISTILL_OT_picture_from_material,
     DISTILL_OT_picture_from_editor,
     DISTILL_OT_picture_from_file,
+    DISTILL_OT_drop_swatch,
     DISTILL_FH_swatch,
     DISTILL_OT_picture_paste,
     DISTILL_OT_picture_from_asset,

@@ -1,11 +1,12 @@
 """Operators that submit jobs, wait for them, cancel them, and remove them from the list."""
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import FloatProperty
 from bpy.types import Context, Event, Operator
 
 from ... import wire
-from ...scene import materials, requests, session
-from .reports import Done, fail, find_record, job_property
+from ...scene import materials, properties, requests, session
+from .reports import Done, busy_cursor, fail, find_record, job_property
 
 
 class DISTILL_OT_run(Operator):
@@ -16,7 +17,11 @@ class DISTILL_OT_run(Operator):
 
     @classmethod
     def poll(cls, context: Context) -> bool:
-        if missing := requests.missing(context.scene):
+        missing = requests.missing(context.scene)
+        model = session.current().model(getattr(properties.parameters_of(context.scene.distill), "model", ""))
+        if not missing and model is not None and model.state in ("available", "downloading"):
+            missing = tr("The model “{}” is not downloaded yet").format(model.title)
+        if missing:
             cls.poll_message_set(missing)
         return not missing
 
@@ -24,8 +29,10 @@ class DISTILL_OT_run(Operator):
         session.pump()
         current = session.current()
         current.error = None
+        properties.show_used_values(context.scene.distill)
         try:
-            drafts = requests.drafts(context.scene)
+            with busy_cursor(context):  # Blender copies 8192 x 8192 unsaved pixels in seconds
+                drafts = requests.drafts(context.scene)
         except wire.WireError as error:
             return fail(self, error)
         material = materials.active_material()
@@ -51,7 +58,7 @@ class DISTILL_OT_wait(Operator):
         current = session.current()
         active = {r.job for r in current.of_this_file() if r.active}
         if not session.wait(self.timeout):
-            self.report({"ERROR"}, f"The jobs have not ended within {self.timeout:g} seconds")
+            self.report({"ERROR"}, tr("The jobs have not ended within {:g} seconds").format(self.timeout))
             return {"CANCELLED"}
         sentences = [r.sentence for r in current.of_this_file() if r.job in active and r.sentence]
         if current.error is not None:

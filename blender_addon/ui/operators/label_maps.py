@@ -1,6 +1,7 @@
 """What the operators of regions and layout have in common: the choice of a map, and changes to maps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import bpy
@@ -21,17 +22,21 @@ def map_property(default: str) -> Any:
 def has_regions(cls: type[Operator], context: Context, count: int = 1) -> bool:
     """Whether there are `count` regions; sets the poll message otherwise."""
     if len(context.scene.distill.regions) < count:
-        cls.poll_message_set(f"Add {'a region' if count == 1 else 'two regions'} first")
+        cls.poll_message_set("Add a region first" if count == 1 else "Add two regions first")
         return False
     return True
 
 
 def change(operator: Operator, function: Callable[..., object], *arguments: object) -> Done:
-    """Call a function that changes regions or maps, update the editors that show these, clear an error about them."""
+    """Call a function that changes regions or maps, as one undo step, and update the editors that show these.
+
+    An error about maps that the panel shows is cleared.
+    """
     settings = bpy.context.scene.distill
     before = [getattr(settings, f"image_{name}") for name in properties.LABEL_MAPS]
     try:
-        function(*arguments)
+        with _busy_cursor():
+            function(*arguments)
     except wire.WireError as error:
         return fail(operator, error)
     for name, old in zip(properties.LABEL_MAPS, before, strict=True):
@@ -39,7 +44,20 @@ def change(operator: Operator, function: Callable[..., object], *arguments: obje
         if old is not None and new != old:
             painting.replace_canvas(bpy.context, old, new)
     regions.remember_colors(bpy.context.scene)
+    session.push_undo(operator.bl_label)
     shown = session.current().error
     if shown is not None and shown.code in ("invalid-labels", "invalid-image"):
         session.current().error = None
     return {"FINISHED"}
+
+
+@contextmanager
+def _busy_cursor() -> Iterator[None]:
+    window = bpy.context.window
+    if window is not None:
+        window.cursor_modal_set("WAIT")
+    try:
+        yield
+    finally:
+        if window is not None:
+            window.cursor_modal_restore()

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import IntProperty, StringProperty
 from bpy.types import Context, Operator
 
@@ -39,13 +40,14 @@ class DISTILL_OT_toggle_automatic(Operator):
     def description(cls, context: Context, operator: Any) -> str:
         parameter = properties.automatic_parameters(context.scene.distill).get(operator.name)
         if parameter is None:  # the operator search has no name
-            return str(cls.__doc__)
-        return f"{parameter.help}.\nClick to switch between an automatic value and your own"
+            return tr(str(cls.__doc__))
+        return f"{tr(parameter.help)}.\n{tr('Click to switch between an automatic value and your own')}"
 
     def execute(self, context: Context) -> Done:
         names = properties.automatic_parameters(context.scene.distill)
         if self.name not in names:
-            self.report({"ERROR"}, f"No parameter “{self.name}” can be automatic; choose one of {', '.join(names)}")
+            text = tr("No parameter “{}” can be automatic; choose one of {}")
+            self.report({"ERROR"}, text.format(self.name, ", ".join(names)))
             return {"CANCELLED"}
         properties.toggle_automatic(context.scene.distill, self.name)
         return {"FINISHED"}

@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from bpy.props import EnumProperty, StringProperty
+from bpy.app.translations import pgettext_iface as tr
+from bpy.props import EnumProperty, IntProperty, StringProperty
 from bpy.types import Context, Operator
 
-from ...scene import regions
+from ... import wire
+from ...scene import regions, session, suggestion
 from .label_maps import change, has_regions, map_property
-from .reports import Done
+from .reports import Done, fail
 
 
 class DISTILL_OT_region_add(Operator):
@@ -15,13 +17,12 @@ class DISTILL_OT_region_add(Operator):
 
     bl_idname = "distill.region_add"
     bl_label = "Add Region"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     name: StringProperty(name="Name", options={"SKIP_SAVE"})
 
     def execute(self, context: Context) -> Done:
-        regions.add_region(context.scene, self.name)
-        return {"FINISHED"}
+        return change(self, regions.add_region, context.scene, self.name)
 
 
 class DISTILL_OT_region_remove(Operator):
@@ -29,17 +30,14 @@ class DISTILL_OT_region_remove(Operator):
 
     bl_idname = "distill.region_remove"
     bl_label = "Remove Region"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     @classmethod
     def poll(cls, context: Context) -> bool:
         return has_regions(cls, context)
 
     def execute(self, context: Context) -> Done:
-        settings = context.scene.distill
-        settings.regions.remove(settings.region_index)
-        settings.region_index = max(0, min(settings.region_index, len(settings.regions) - 1))
-        return {"FINISHED"}
+        return change(self, regions.remove_region, context.scene)
 
 
 class DISTILL_OT_region_map_new(Operator):
@@ -47,7 +45,7 @@ class DISTILL_OT_region_map_new(Operator):
 
     bl_idname = "distill.region_map_new"
     bl_label = "New Region Map"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     method: EnumProperty(
         name="Method",
@@ -76,8 +74,35 @@ class DISTILL_OT_region_map_new(Operator):
         done = change(self, regions.map_by_color if by_color else regions.map_over_swatch, context.scene)
         if by_color and done == {"FINISHED"}:
             largest = context.scene.distill.regions[0].name
-            self.report({"INFO"}, f"The largest part is now “{largest}”. Rename the regions if they are swapped")
+            self.report(
+                {"INFO"}, tr("The largest part is now “{}”. Rename the regions if they are swapped").format(largest)
+            )
         return done
+
+
+class DISTILL_OT_suggest_regions(Operator):
+    """Divide the swatch into parts by color and texture. The service does it, in a second or two"""
+
+    bl_idname = "distill.suggest_regions"
+    bl_label = "Suggest Regions"
+
+    parts: IntProperty(name="Parts", description="Number of parts. 0: as set in the panel", default=0, min=0, max=8)
+
+    @classmethod
+    def poll(cls, context: Context) -> bool:
+        if context.scene.distill.image_swatch is None:
+            cls.poll_message_set("Choose the swatch first")
+            return False
+        return True
+
+    def execute(self, context: Context) -> Done:
+        parts = max(2, self.parts or context.window_manager.distill_parts)
+        session.current().error = None
+        try:
+            suggestion.submit(session.current().thread, context.scene, parts)
+        except wire.WireError as error:
+            return fail(self, error)
+        return {"FINISHED"}
 
 
 class DISTILL_OT_regions_from_map(Operator):
@@ -85,7 +110,7 @@ class DISTILL_OT_regions_from_map(Operator):
 
     bl_idname = "distill.regions_from_map"
     bl_label = "Regions from Map"
-    bl_options = {"REGISTER", "UNDO"}
+    bl_options = {"REGISTER"}
 
     picture: map_property("regions")
 
@@ -101,8 +126,14 @@ class DISTILL_OT_regions_from_map(Operator):
         chosen = self.properties.is_property_set("picture") or context.scene.distill.image_regions is not None
         done = change(self, regions.regions_from_map, context.scene, self.picture if chosen else "layout")
         if done == {"FINISHED"}:
-            self.report({"INFO"}, f"Found {len(context.scene.distill.regions)} regions")
+            self.report({"INFO"}, tr("Found {} regions").format(len(context.scene.distill.regions)))
         return done
 
 
-classes = (DISTILL_OT_region_add, DISTILL_OT_region_remove, DISTILL_OT_region_map_new, DISTILL_OT_regions_from_map)
+classes = (
+    DISTILL_OT_region_add,
+    DISTILL_OT_region_remove,
+    DISTILL_OT_region_map_new,
+    DISTILL_OT_suggest_regions,
+    DISTILL_OT_regions_from_map,
+)

@@ -1,10 +1,13 @@
 """What operators have in common: their return value, error reports, and the job that they work on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import StringProperty
-from bpy.types import Operator
+from bpy.types import Context, Operator
 
 from ... import wire
 from ...link.records import JobRecord
@@ -22,6 +25,19 @@ def fail(operator: Operator, error: wire.WireError) -> Done:
     return {"CANCELLED"}
 
 
+@contextmanager
+def busy_cursor(context: Context) -> Iterator[None]:
+    """Shows the pointer of a busy program inside the block, for work that Blender does on its main thread only."""
+    window = context.window
+    if window is not None:
+        window.cursor_modal_set("WAIT")
+    try:
+        yield
+    finally:
+        if window is not None:
+            window.cursor_modal_restore()
+
+
 def job_property(empty: str = "the newest one") -> Any:
     """An operator's job; `empty` is the meaning of an empty id, for the tooltip."""
     return StringProperty(name="Job", description=f"Id of the job. Empty: {empty}", options={"SKIP_SAVE"})
@@ -35,5 +51,7 @@ def find_record(operator: Operator, state: str = "") -> JobRecord | None:
     else:
         found = next((r for r in session.current().of_this_file() if state in ("", r.state)), None)
     if found is None:
-        operator.report({"WARNING"}, f"There is no job {operator.job}" if operator.job else "There is no job yet")
+        operator.report(
+            {"WARNING"}, tr("There is no job {}").format(operator.job) if operator.job else tr("There is no job yet")
+        )
     return found

@@ -4,9 +4,11 @@ A tool runs until Enter, Escape or the right mouse button. Meanwhile the view ca
 and the other editors can be used. What is dragged is in `scene/frames.py`, what is drawn in `ui/overlays.py`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import FloatProperty, FloatVectorProperty, IntVectorProperty
 from bpy.types import Area, Context, Event, Operator, Region, SpaceImageEditor
 
@@ -73,6 +75,7 @@ class _ImageTool(Operator):
     """A modal operator in the Image Editor. Subclasses say what the mouse does and what is drawn."""
 
     operator_name = ""
+    ending = "Enter: apply    Esc, Right Mouse: cancel"
     overlay: _Overlay
     timer: Any = None
 
@@ -118,6 +121,9 @@ class _ImageTool(Operator):
     def modal(self, context: Context, event: Event) -> Done:
         if context.area is None or context.area.type != "IMAGE_EDITOR" or not self.is_shown(context):
             return self._end(context, {"CANCELLED"})
+        if self.fits:  # not earlier: a new editor has no size yet
+            self.fits = False
+            _fit_view(context)
         if event.type == "TIMER":
             return self.tick(context)
         inside = _is_inside(context.region, context.area, event)
@@ -141,7 +147,8 @@ class _ImageTool(Operator):
         self._end(context, {"CANCELLED"})
 
     def tick(self, context: Context) -> Done:
-        """Called by the timer."""
+        """Called by the timer, which tools without more to wait for need once: to show the whole picture."""
+        self.stop_timer(context)
         return {"PASS_THROUGH"}
 
     def stop_timer(self, context: Context) -> None:
@@ -188,8 +195,8 @@ class _ImageTool(Operator):
     def describe(self, context: Context) -> None:
         header, keys = self.status()
         context.area.header_text_set(header)
-        keys = f"{keys}    Middle Mouse, Wheel: move and zoom    Enter: apply    Esc, Right Mouse: cancel"
-        context.workspace.status_text_set(keys)
+        view = tr("Middle Mouse, Wheel: move and zoom")
+        context.workspace.status_text_set(f"{keys}    {view}    {tr(self.ending)}")
 
     def _finish(self, context: Context) -> Done:
         if problem := self.apply(context):
@@ -220,13 +227,6 @@ class _FrameTool(_ImageTool):
         image = context.scene.distill.image_swatch
         return image is not None and image == context.space_data.image and tuple(image.size) == self.overlay.frame.size
 
-    def tick(self, context: Context) -> Done:
-        """Shows the whole picture once the editor has its final size."""
-        self.stop_timer(context)
-        if self.fits:
-            _fit_view(context)
-        return {"PASS_THROUGH"}
-
     def is_holding(self) -> bool:
         frame = self.overlay.frame
         return bool(getattr(frame, "handle", "") or getattr(frame, "held", ()))
@@ -247,6 +247,7 @@ class _FrameTool(_ImageTool):
             factor = PRECISE if event.shift else 1.0
             frame.move((point[0] - self.last[0]) * factor, (point[1] - self.last[1]) * factor)
         self.overlay.hover = self.hover(point, reach)
+        self.overlay.pointer = float(event.mouse_region_x), float(event.mouse_region_y)
         self.last = point
 
     def hover(self, point: tuple[float, float], reach: float) -> Any:
@@ -303,8 +304,9 @@ class DISTILL_OT_crop_swatch(_FrameTool):
     def status(self) -> tuple[str, str]:
         left, top, width, height = self._box_of(self.overlay.frame)
         whole_width, whole_height = self.overlay.frame.size
-        header = f"Crop: {width} x {height} of {whole_width} x {whole_height}, left {left}, top {top}"
-        return header, "Drag: new rectangle, its handles, or move it    Shift: precise    Backspace: whole picture"
+        text = tr("Crop: {} x {} of {} x {}, left {}, top {}")
+        header = text.format(width, height, whole_width, whole_height, left, top)
+        return header, tr("Drag: new rectangle, its handles, or move it    Shift: precise    Backspace: whole picture")
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:
@@ -383,18 +385,19 @@ class DISTILL_OT_straighten_swatch(_FrameTool):
         frame = self.overlay.frame
         lens = properties.parameters_of(bpy.context.scene.distill).lens
         if problem := frame.problem(lens):
-            header = problem
+            header = tr(problem)
         else:
             found = geometry.straighten(frame.corners, frame.size, lens)
-            header = f"Straighten: {found.width} x {found.height}, lens {lens:+.2f} (change it in the sidebar)"
-        return header, "Drag: a corner, the middle of a side, or all    Shift: precise    Backspace: start again"
+            text = tr("Straighten: {} x {}, lens distortion {:+.2f} (change it in the sidebar)")
+            header = text.format(found.width, found.height, lens)
+        return header, tr("Drag: a corner, the middle of a side, or all    Shift: precise    Backspace: start again")
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:
         settings = bpy.context.scene.distill
         lens = properties.parameters_of(settings).lens
         overlays.draw_corners(view, overlay.frame, lens, overlay.hover or ())
-        overlays.draw_straightened(view, settings.image_swatch, overlay.frame, lens)
+        overlays.draw_straightened(view, settings.image_swatch, overlay.frame, lens, overlay.pointer)
 
 
 class DISTILL_OT_compare_swatch(_ImageTool):
@@ -402,12 +405,14 @@ class DISTILL_OT_compare_swatch(_ImageTool):
 
     bl_idname = "distill.compare_swatch"
     operator_name = "compare_swatch"
+    ending = "Enter, Esc, Right Mouse: back"
     bl_label = "Compare Swatch"
 
     def show(self, context: Context, area: Area) -> None:
         self.shown = area.spaces.active.image.name if area.spaces.active.image is not None else ""
 
     def begin(self, context: Context) -> bool:
+        self.fits = False
         session.pump()
         try:
             comparison.start(context.scene, session.current().thread)
@@ -441,14 +446,16 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         comparison.stop(session.current().thread)
         space = context.space_data
         if space is not None and space.type == "IMAGE_EDITOR":
-            space.image = bpy.data.images.get(self.shown)
+            space.image = bpy.data.images.get(self.shown) or context.scene.distill.image_swatch
+            if space.image is not None and context.region is not None and context.region.type == "WINDOW":
+                _fit_view(context)
         comparison.remove()
 
     def status(self) -> tuple[str, str]:
         light = properties.parameters_of(bpy.context.scene.distill).even_light
         ready = comparison.image("after") is not None and not comparison.is_pending()
-        header = f"Even Lighting {light:.2f}: before | after" if ready else "Preparing the swatch"
-        return header, "Mouse: where the picture is split"
+        header = tr("Even lighting {:.2f}: before | after").format(light) if ready else tr("Preparing the swatch")
+        return header, tr("Mouse: where the picture is split")
 
     @staticmethod
     def draw(overlay: _Overlay, view: overlays.View) -> None:
@@ -475,9 +482,9 @@ class DISTILL_OT_whole_swatch(Operator):
 TOOLS = (DISTILL_OT_crop_swatch, DISTILL_OT_straighten_swatch, DISTILL_OT_compare_swatch)
 
 
-def is_running(context: Context) -> bool:
+def is_running(context: Context, tools: Sequence[type[Operator]] = TOOLS) -> bool:
     """Whether one of the tools runs in a window."""
-    names = {tool.__name__ for tool in TOOLS}
+    names = {tool.__name__ for tool in tools}
     return any(o.bl_idname in names for w in context.window_manager.windows for o in w.modal_operators)
 
 

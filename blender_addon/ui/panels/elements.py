@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import blf
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Panel, UILayout
 
 from ... import wire
@@ -16,7 +17,7 @@ SPACES = ("VIEW_3D", "IMAGE_EDITOR", "NODE_EDITOR")
 MARGIN = 62
 """Pixels at interface scale 1 that a sidebar, a panel and a box take from the width of a label."""
 ICON = 22
-"""Pixels at interface scale 1 that an icon before a label takes."""
+"""Pixels at interface scale 1 that an icon beside a label takes."""
 SERVICE_ERRORS = (*background.SERVICE_ERRORS, "device-unavailable")
 """Errors of the service, whose remedy is the service's or the preferences' and not another parameter."""
 
@@ -47,21 +48,24 @@ def _panel_id(section: type[Any], space: str) -> str:
     return f"DISTILL_PT_{section.__name__.lower()}_{space.lower()}"
 
 
-def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE") -> None:
-    """Text in as many lines as it needs: Blender's labels do not wrap."""
+def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0) -> None:
+    """Text in the interface's language, in as many lines as it needs: Blender's labels do not wrap.
+
+    `buttons` is the number of icons beside the text.
+    """
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for line in wrap(capitalize(text), context, icon != "NONE"):
+    for line in wrap(capitalize(tr(text)), context, buttons + (icon != "NONE")):
         column.label(text=line, icon=icon, translate=False)
         icon = "BLANK1" if icon != "NONE" else "NONE"
 
 
-def wrap(text: str, context: Context, icon: bool = False) -> list[str]:
+def wrap(text: str, context: Context, icons: int = 0) -> list[str]:
     """The lines of a text in a box of the sidebar, measured in the interface's font. Blender cuts longer labels."""
     scale = context.preferences.system.ui_scale
     style = context.preferences.ui_styles[0].widget
     blf.size(0, style.points * scale)
-    room = context.region.width - (MARGIN + (ICON if icon else 0)) * scale
+    room = context.region.width - (MARGIN + ICON * icons) * scale
     lines = [""]
     for word in _words(text):
         longer = f"{lines[-1]}{word}"
@@ -87,11 +91,15 @@ def draw_error(layout: UILayout, context: Context, error: wire.WireError) -> Non
     box = layout.box()
     draw_text(box, error.sentence, context, "ERROR")
     row = box.row(align=True)
-    for operator, text, settings in remedies(error):
+    buttons = remedies(error)
+    for operator, text, settings in buttons:
         button = row.operator(operator, text=text)
         for name, value in settings.items():
             setattr(button, name, value)
-    row.operator("distill.dismiss_error", text="Dismiss")
+    if buttons:  # room for their words
+        row.operator("distill.dismiss_error", text="", icon="X")
+    else:
+        row.operator("distill.dismiss_error", text="Dismiss")
 
 
 def remedies(error: wire.WireError) -> list[tuple[str, str, dict[str, str]]]:

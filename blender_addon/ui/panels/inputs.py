@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, PropertyGroup, UILayout
 
 from ... import wire
 from ...scene import properties, session, swatch
+from ..operators import swatch_tools
 from .elements import draw_image, draw_text, in_both_editors
 from .parameters import draw_parameter
 
@@ -43,18 +45,17 @@ def _draw_picture(layout: UILayout, context: Context, picture: wire.Picture) -> 
         row.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
         if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image not in (None, image):
             row.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
-        unsaved = ["Unsaved changes"] if image.is_dirty else []
+        unsaved = [tr("Unsaved changes")] if image.is_dirty else []
         draw_image(layout, image, [f"{image.size[0]} x {image.size[1]}", *unsaved])
         return
     if picture.name == "swatch":
-        draw_text(layout, "Choose a photograph or a scan of a material, or drop its file here", context, "INFO")
+        text = tr("Open a photograph or a scan of a material, or drop its file into the view")
+        draw_text(layout, text, context, "INFO")
     buttons = _side_by_side(layout, context)
-    buttons.operator("distill.picture_from_file", icon="FILE_FOLDER").picture = picture.name
     buttons.operator("distill.picture_from_material", icon="MATERIAL").picture = picture.name
-    buttons = _side_by_side(layout, context)
     buttons.operator("distill.picture_paste", icon="PASTEDOWN").picture = picture.name
-    if context.area.type == "IMAGE_EDITOR":
-        buttons.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
+    if context.area.type == "IMAGE_EDITOR" and context.area.spaces.active.image is not None:
+        layout.operator("distill.picture_from_editor", icon="IMAGE_DATA").picture = picture.name
     if picture.name == "swatch":
         layout.operator("distill.example", icon="OUTLINER_OB_LIGHT")
 
@@ -66,20 +67,23 @@ def _draw_swatch(layout: UILayout, context: Context, settings: PropertyGroup) ->
     buttons = _side_by_side(layout, context)
     buttons.operator("distill.crop_swatch", text="Crop", icon="SELECT_SET", depress=bool(group.crop))
     buttons.operator("distill.straighten_swatch", text="Straighten", icon="MOD_LATTICE", depress=bool(group.corners))
-    if group.crop or group.corners or group.lens:
+    if swatch_tools.is_running(context):
+        draw_text(layout, tr("In the Image Editor, Enter applies and Escape cancels"), context, "INFO")
+    elif group.crop or group.corners or group.lens:
         layout.operator("distill.whole_swatch", icon="LOOP_BACK")
     column = layout.column()
     column.use_property_split, column.use_property_decorate = True, False
     kind = properties.kind_of(settings)
-    if group.corners or group.lens:
+    straightening = swatch_tools.is_running(context, (swatch_tools.DISTILL_OT_straighten_swatch,))
+    if group.corners or group.lens or straightening:
         draw_parameter(column, settings, kind.parameter("lens"))
     for name in ("scale", "real_width"):
         draw_parameter(column, settings, kind.parameter(name))
-    row = column.row(align=True)
-    draw_parameter(row, settings, kind.parameter("even_light"))
-    part = row.row(align=True)
-    part.active = group.even_light > 0
-    part.operator("distill.compare_swatch", text="", icon="SPLIT_HORIZONTAL")
+    draw_parameter(column, settings, kind.parameter("even_light"))
+    if group.even_light > 0:
+        split = column.split(factor=0.4)
+        split.label()
+        split.operator("distill.compare_swatch", text="Compare", icon="SPLIT_HORIZONTAL")
 
 
 def _draw_plan(layout: UILayout, context: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Menu, PropertyGroup, UILayout
 
 from ... import wire
@@ -36,14 +37,18 @@ class Advanced:
 
 
 class DISTILL_MT_models(Menu):
-    """The models that the service has."""
+    """The models that the service has, and those that it can download."""
 
     bl_label = "Models"
 
     def draw(self, _context: Context) -> None:
-        status = session.current().status
-        for name in status.models if status else ():
-            self.layout.operator("distill.choose_model", text=name).name = name
+        models = session.current().models
+        for model in [model for model in models if model.state == "installed"]:
+            self.layout.operator("distill.choose_model", text=model.name, translate=False).name = model.name
+        self.layout.separator()
+        for model in [model for model in models if model.state == "available"]:
+            text = tr("Download {}").format(model.title)
+            self.layout.operator("distill.fetch_model", text=text, icon="IMPORT", translate=False).name = model.name
 
 
 def _draw_parameters(layout: UILayout, context: Context, advanced: bool) -> None:
@@ -96,9 +101,9 @@ def _draw_size(column: UILayout, settings: PropertyGroup, parameter: wire.Parame
         row.use_property_split = False
         row.prop(group, "width")
         row.prop(group, "height")
-    if parameter.automatic in (group.width, group.height):
-        width, height = properties.output_size(settings)
-        block.label(text=f"Size of the texture: {width} x {height}")
+    width, height = properties.output_size(settings)
+    if (group.width, group.height) != (width, height):  # automatic, or not a multiple of what the job makes
+        block.label(text=tr("Size of the texture: {} x {}").format(width, height), translate=False)
 
 
 def _draw_nothing(_column: UILayout, _settings: PropertyGroup, _parameter: wire.Parameter) -> None:
@@ -108,7 +113,7 @@ def _draw_nothing(_column: UILayout, _settings: PropertyGroup, _parameter: wire.
 def _draw_model(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
     row = column.row(align=True)
     _draw_value(row, settings, parameter)
-    if session.current().status is not None:
+    if session.current().models:
         row.menu("DISTILL_MT_models", text="", icon="DOWNARROW_HLT")
 
 

@@ -19,7 +19,6 @@ class Run:
     """Submits jobs, and shows those that run, wait, failed or were canceled."""
 
     bl_label = "Run"
-    bl_options = {"HIDE_HEADER"}
     layout: Any
 
     def draw(self, context: Context) -> None:
@@ -57,10 +56,10 @@ class Run:
 def _draw_model(layout: UILayout, context: Context) -> None:
     """The chosen model, if the service does not have it: its download, or a button that begins it."""
     group = properties.parameters_of(context.scene.distill)
-    models = {model.name.casefold(): model for model in session.current().models}
-    if not models or not hasattr(group, "model"):
+    current = session.current()
+    if not current.models or not hasattr(group, "model"):
         return
-    model = models.get(group.model.casefold())
+    model = current.model(group.model)
     if model is None:
         draw_text(layout, tr("There is no model “{}”; choose another one").format(group.model), context, "ERROR")
     elif model.state == "downloading":
@@ -91,14 +90,18 @@ def _draw_unfinished(layout: UILayout, record: JobRecord, context: Context) -> N
     """A failed or canceled job, with what can be done about it. An error of the service is drawn once, above."""
     current = session.current()
     box = layout.box()
-    row = box.row()
+    row = box.row(align=True)
     failed = record.state == "failed"
     text = tr("Failed: {}") if failed else tr("Canceled: {}")
     row.label(text=text.format(record.title), icon="ERROR" if failed else "CANCEL", translate=False)
     if record.parameters:
         row.operator("distill.reuse_parameters", text="", icon="COPYDOWN", emboss=False).job = record.job
+    if not failed and current.can_retry(record):
+        row.operator("distill.fetch_result", text="", icon="FILE_REFRESH", emboss=False).job = record.job
     row.operator("distill.dismiss", text="", icon="X", emboss=False).job = record.job
-    if failed and record.code == "service-unreachable" and current.can_retry(record):
+    if not failed:
+        return
+    if record.code == "service-unreachable" and current.can_retry(record):
         draw_text(box, tr("It continues as soon as the service responds"), context)
         if current.error is None:  # otherwise the error above has the button
             box.operator("distill.connect", text="Start Service", icon="PLAY")

@@ -52,7 +52,7 @@ class Service:
         for status in foreign:
             row = layout.row()
             text = f"{queue.describe(status)}: {queue.state_of(status)}"
-            row.label(text=text, icon="SORTTIME" if status.state == "queued" else "RENDER_STILL", translate=False)
+            draw_text(row, text, context, "SORTTIME" if status.state == "queued" else "RENDER_STILL", buttons=1)
             row.operator("distill.cancel_foreign", text="", icon="X", emboss=False).job = status.id
 
 

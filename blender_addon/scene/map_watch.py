@@ -1,0 +1,177 @@
+"""What the panel says about the maps, found shortly after each stroke: which regions they have, whether edges meet.
+
+Reading a map takes time, so it is done by a timer once after each change, not by each drawing of the panel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+from bpy.app.handlers import persistent
+from bpy.app.translations import pgettext_iface as tr
+from bpy.types import Depsgraph, Image, Scene
+
+from ..wire.errors import LocalError
+from . import label_arrays, properties, regions, session
+from .label_arrays import Color
+
+MAX_PIXELS = 2048 * 2048
+"""Maps with more pixels are not watched, since reading them would be felt."""
+THUMBNAIL_SIDE = 128
+VISIBLE_EDGE = 0.02
+"""Share of an edge from which a difference is worth a note: 20 of 1024 pixels. A border that meets itself crosses the
+edge at a slant, which differs in a few pixels."""
+
+
+@dataclass(frozen=True)
+class MapFacts:
+    """Attributes:
+
+    shares: part of the pixels that each region has.
+    soft: part of the pixels between two regions' colors, which a job snaps.
+    other: part of the pixels with a color of no region, which a job refuses.
+    edges: part of the top and the bottom edge that differ, and of the left and the right edge.
+    """
+
+    shares: tuple[float, ...]
+    soft: float
+    other: float
+    edges: tuple[float, float]
+
+
+_facts: dict[int, MapFacts] = {}
+_changed: set[int] = set()
+
+
+def facts(image: Image | None) -> MapFacts | None:
+    """What was last found in a map; None if it was not read yet."""
+    if image is None:
+        return None
+    if image.session_uid not in _facts:
+        _changed.add(image.session_uid)
+    return _facts.get(image.session_uid)
+
+
+def update(scene: Scene) -> bool:
+    """Reads the maps of a scene that have changed; returns whether there were any."""
+    found = False
+    for picture in properties.LABEL_MAPS:
+        image = getattr(scene.distill, f"image_{picture}")
+        if image is None or image.session_uid not in _changed or not scene.distill.regions:
+            continue
+        _changed.discard(image.session_uid)
+        if image.size[0] * image.size[1] > MAX_PIXELS:
+            continue
+        try:
+            read = regions.read_map(scene, picture)
+        except LocalError:
+            _facts.pop(image.session_uid, None)
+            continue
+        found = True
+        labels = regions.snapped(scene, read)
+        _facts[image.session_uid] = _facts_of(scene, read, labels)
+        if not bpy.app.background:
+            _draw_thumbnail(image, regions.colors_of(scene), labels)
+    return found
+
+
+def _draw_thumbnail(image: Image, colors: Sequence[Color], labels: np.ndarray) -> None:
+    """Draws the icon of a map: Blender does not update it after strokes."""
+    height, width = labels.shape
+    coarse = max(1, max(height, width) // THUMBNAIL_SIDE)
+    small = labels[::-1][::coarse, ::coarse]
+    pixels = np.ones((*small.shape, 4), np.float32)
+    pixels[..., :3] = (np.array(colors, np.float32) / 255)[small]
+    preview = image.preview_ensure()
+    preview.image_size = small.shape[1], small.shape[0]
+    preview.image_pixels_float.foreach_set(pixels.ravel())
+
+
+def _facts_of(scene: Scene, found: regions.ReadMap, labels: np.ndarray) -> MapFacts:
+    counts = np.bincount(labels.ravel(), minlength=len(scene.distill.regions))
+    unknown = found.labels < 0
+    return MapFacts(
+        tuple((counts / labels.size).tolist()),
+        float((unknown & found.soft).mean()),
+        float((unknown & ~found.soft).mean()),
+        label_arrays.edge_differences(labels),
+    )
+
+
+def forget() -> None:
+    """Lets every map be read again, for example after the colors of the regions have changed."""
+    _changed.update(_facts)
+
+
+def differing_edges(scene: Scene) -> list[str]:
+    """The names of the opposite edges of the layout that differ although the texture tiles there."""
+    found = facts(scene.distill.image_layout)
+    if found is None:
+        return []
+    tiles = properties.tiles(scene.distill)
+    names = (tr("top and bottom"), tr("left and right"))
+    return [name for name, tile, share in zip(names, tiles, found.edges, strict=True) if tile and share > VISIBLE_EDGE]
+
+
+def unmapped_regions(scene: Scene) -> list[str]:
+    """The names of the regions that the layout uses and the region map lacks."""
+    layout, swatch = facts(scene.distill.image_layout), facts(scene.distill.image_regions)
+    if layout is None or swatch is None:
+        return []
+    pairs = zip(scene.distill.regions, layout.shares, swatch.shares, strict=False)
+    return [region.name for region, used, known in pairs if used > 0 and known == 0]
+
+
+# ---------------------------------------------------------------------------------------------- called by Blender
+
+
+def _on_timer() -> float:
+    scene = bpy.context.scene
+    if _changed and scene is not None and not session.is_modal_operator_running() and update(scene):
+        session.redraw()
+    return 0.4
+
+
+@persistent
+def _on_change(_scene: Scene, depsgraph: Depsgraph) -> None:
+    for changed in depsgraph.updates:
+        if isinstance(changed.id, Image):
+            _changed.add(changed.id.original.session_uid)
+
+
+@persistent
+def _on_undo(*_args: object) -> None:
+    forget()
+
+
+@persistent
+def _on_load(*_args: object) -> None:
+    _facts.clear()
+    _changed.clear()
+
+
+_handlers = (
+    (bpy.app.handlers.depsgraph_update_post, _on_change),
+    (bpy.app.handlers.undo_post, _on_undo),
+    (bpy.app.handlers.redo_post, _on_undo),
+    (bpy.app.handlers.load_post, _on_load),
+)
+
+
+def start() -> None:
+    """Begin to watch the maps. Called when the add-on is enabled."""
+    for handlers, function in _handlers:
+        handlers.append(function)
+    if not bpy.app.background:
+        bpy.app.timers.register(_on_timer, first_interval=0.5, persistent=True)
+
+
+def stop() -> None:
+    """Called when the add-on is disabled."""
+    if bpy.app.timers.is_registered(_on_timer):
+        bpy.app.timers.unregister(_on_timer)
+    for handlers, function in _handlers:
+        handlers.remove(function)

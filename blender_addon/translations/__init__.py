@@ -1,0 +1,19 @@
+"""Texts of the interface in other languages; English is in the code.
+
+Blender translates labels and tooltips by itself. A test compares these files with the interface, so that none of its
+texts is missing and none is left over. Errors stay English, as those of the service are.
+"""
+
+from . import de_DE, zh_HANS
+
+LANGUAGES = {"de_DE": de_DE.TEXTS, "zh_HANS": zh_HANS.TEXTS}
+CONTEXTS = ("*", "Operator")
+"""The contexts in which Blender looks up a text: that of labels of operators, and that of everything else."""
+
+
+def tables() -> dict[str, dict[tuple[str, str], str]]:
+    """The translations as `bpy.app.translations.register` takes them."""
+    return {
+        language: {(context, text): translated for text, translated in texts.items() for context in CONTEXTS}
+        for language, texts in LANGUAGES.items()
+    }
