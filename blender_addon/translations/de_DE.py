@@ -383,4 +383,6 @@ TEXTS = {
     "{} of another program": "{} eines anderen Programms",
     "{} waits": "{} wartet",
     "{} {} Variations": "{} ({} Varianten)",
+    "{}, {} left": "{}, noch {}",
+    "{}, {} so far": "{}, bisher {}",
 }

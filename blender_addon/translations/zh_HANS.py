@@ -383,4 +383,6 @@ TEXTS = {
     "{} of another program": "其他程序的 {}",
     "{} waits": "{} 等待中",
     "{} {} Variations": "{} {} 个变体",
+    "{}, {} left": "{}，剩余 {}",
+    "{}, {} so far": "{}，已用 {}",
 }

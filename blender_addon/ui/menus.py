@@ -132,7 +132,7 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
     if running is not None:
         row = self.layout.row(align=True)
         row.ui_units_x = STATUS_UNITS
-        text = f"{running.title}: {running.progress_text()}"
+        text = f"{running.title}: {current.progress_text(running)}"
         if len(active) > 1:
             text = tr("{} ({} more)").format(text, len(active) - 1)
         row.progress(factor=running.fraction, type="BAR", text=text)
