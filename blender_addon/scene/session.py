@@ -169,7 +169,7 @@ class Session:
         return [r for r in self.records.values() if r.document != self.document]
 
     def drawn_state(self) -> object:
-        """What the panel shows that changes without an event: the notice, and the seconds of jobs without an estimate."""
+        """What the panel shows that changes without an event: the notice, and seconds of jobs without an estimate."""
         running = [r for r in self.of_this_file() if r.state == "running" and r.seconds_left is None]
         return self.notice.current, int(time.monotonic()) if running else 0
 
