@@ -26,7 +26,7 @@ TEXTS = {
     "Axes along which the texture repeats without a seam": "Achsen, entlang derer sich die Textur ohne Naht wiederholt",
     "BF16": "BF16",
     "Both": "Beides",
-    "Box": "Rechteck",
+    "Box": "Box",
     "Brightness from which a pixel counts": "Helligkeit, ab der ein Pixel zählt",
     "Cancel": "Abbrechen",
     "Cancel All": "Alle abbrechen",

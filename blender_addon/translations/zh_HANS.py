@@ -26,7 +26,7 @@ TEXTS = {
     "Axes along which the texture repeats without a seam": "纹理无缝重复的轴向",
     "BF16": "BF16",
     "Both": "两者",
-    "Box": "矩形",
+    "Box": "方框",
     "Brightness from which a pixel counts": "像素计入的亮度下限",
     "Cancel": "取消",
     "Cancel All": "全部取消",
