@@ -8,7 +8,7 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, UILayout
 
 from ...link.records import JobRecord
-from ...scene import properties, queue, requests, session
+from ...scene import materials, properties, queue, requests, session
 from .elements import SERVICE_ERRORS, draw_error, draw_text, in_both_editors
 
 SHOWN_UNFINISHED = 4
@@ -35,6 +35,8 @@ class Run:
         else:
             for warning in requests.warnings(context):
                 draw_text(layout, warning, context, "INFO")
+            if settings.use_at_once and materials.linked_materials(materials.target_objects(context)):
+                layout.operator("distill.make_local", icon="LIBRARY_DATA_OVERRIDE")
         _draw_model(layout, context)
         if current.error is not None:
             draw_error(layout, context, current.error)
