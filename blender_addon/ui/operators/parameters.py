@@ -87,6 +87,7 @@ def _preset_operator(kind: wire.JobKind) -> type[Operator]:
         "__doc__": "Save the parameters as a preset, or delete one. Presets contain neither seed nor model",
         "bl_idname": f"distill.preset_{kind.name}",
         "bl_label": "Save Preset",
+        "bl_options": {"REGISTER", "INTERNAL"},  # the menus of the presets have it
         "preset_menu": f"DISTILL_MT_presets_{kind.name}",
         "preset_subdir": presets.subfolder(kind.name),
         "preset_defines": [f"settings = bpy.context.scene.distill.parameters_{kind.name}"],
