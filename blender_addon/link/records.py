@@ -168,13 +168,6 @@ class JobRecord:
     def fail(self, error: wire.WireError) -> None:
         self.state, self.code, self.sentence = "failed", error.code, error.sentence
 
-    def progress_text(self) -> str:
-        """`Step 12 of 50, 8 s left`."""
-        parts = [self.message or self.state.capitalize()]
-        if self.state == "running" and self.seconds_left is not None:
-            parts.append(f"{duration(self.seconds_left)} left")
-        return ", ".join(parts)
-
 
 def duration(seconds: float) -> str:
     """`8 s`, `3 min`, `1.5 h`."""

@@ -27,7 +27,7 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import comparison, image_io, materials, preferences, properties, recall, results, suggestion, swatch
+from . import comparison, image_io, materials, preferences, properties, queue, recall, results, suggestion, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -78,6 +78,7 @@ class Session:
         self.models: tuple[wire.ModelEntry, ...] = ()
         self.notice = Notice("", 0.0)
         self._looking = False
+        self._running_since: dict[str, float] = {}
         self._unsent: dict[str, JobDraft] = {}
         self._preview_keys: dict[str, str] = {}
         self._previews: bpy.utils.previews.ImagePreviewCollection | None = None
@@ -209,6 +210,15 @@ class Session:
         """Jobs of closed files that are active, or whose result was downloaded and not imported."""
         return [r for r in self.records.values() if r.document != self.document]
 
+    def drawn_state(self) -> object:
+        """What the panel shows that changes without an event: the notice, and seconds of jobs without an estimate."""
+        running = [r for r in self.of_this_file() if r.state == "running" and r.seconds_left is None]
+        return self.notice.current, int(time.monotonic()) if running else 0
+
+    def progress_text(self, record: JobRecord) -> str:
+        """What a job does now, and the time that it needs or has taken."""
+        return queue.progress_text(record, time.monotonic() - self._running_since.get(record.job, time.monotonic()))
+
     def model(self, name: str) -> wire.ModelEntry | None:
         """The model of a name, ignoring case; None if the service does not know it, or has not been asked."""
         return next((model for model in self.models if model.name.casefold() == name.casefold()), None)
@@ -307,6 +317,8 @@ class Session:
             case background.JobProgressed(_, status):
                 if record.state != "canceling" or status.state != "queued":
                     record.state = status.state
+                if status.state == "running":
+                    self._running_since.setdefault(record.job, time.monotonic())
                 record.fraction, record.message = status.progress, status.message
                 record.seconds_left = status.seconds_left
             case background.JobWaiting(_, message):
@@ -474,15 +486,16 @@ def is_modal_operator_running() -> bool:
 
 # ---------------------------------------------------------------------------------------------- called by Blender
 
-_notice_shown = False
+_drawn_state: object = None
+"""What `Session.drawn_state` was when the panel was last drawn because of it."""
 
 
 def _on_timer() -> float:
-    global _notice_shown
+    global _drawn_state
     try:
         pump()
-        if _current.notice.current != _notice_shown:
-            _notice_shown = _current.notice.current
+        if (state := _current.drawn_state()) != _drawn_state:
+            _drawn_state = state
             redraw()
     except Exception as error:  # Blender removes a timer that raises
         traceback.print_exc()

@@ -20,6 +20,7 @@ from blender_addon import wire
 from blender_addon.link import background
 from blender_addon.link.records import JobRecord
 from blender_addon.scene import image_io, materials, properties, results, session
+from blender_addon.ui.operators import reports as operator_reports
 from blender_addon.ui.panels import elements
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, command_of, environment, error_of, preferences, pump_until, use_folder
@@ -291,6 +292,21 @@ def test_a_new_layout_clears_the_error_about_the_old_one(blender: Any) -> None:
     assert session.current().error is not None
     blender.ops.distill.layout_new()
     assert session.current().error is None
+
+
+@pytest.mark.parametrize(("place", "reports"), [("UI", 0), ("WINDOW", 1)])
+def test_an_error_is_shown_once(blender: Any, monkeypatch: pytest.MonkeyPatch, place: str, reports: int) -> None:
+    """A button of the panel is pressed where the panel shows the error; elsewhere it is also reported."""
+    region = SimpleNamespace(type=place)
+    monkeypatch.setattr(operator_reports, "bpy", SimpleNamespace(context=SimpleNamespace(region=region)))
+    found: list[str] = []
+    operator = SimpleNamespace(
+        options=SimpleNamespace(is_invoke=True), report=lambda _kind, sentence: found.append(sentence)
+    )
+    error = wire.WireError("internal", "A defect")
+    assert operator_reports.fail(operator, error) == {"CANCELLED"}
+    assert session.current().error is error
+    assert len(found) == reports
 
 
 def test_a_failed_job_shows_its_error_and_runs_again(start: Start, blender: Any) -> None:

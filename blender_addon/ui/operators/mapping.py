@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import EnumProperty, FloatProperty
 from bpy.types import Context, Event, Material, Object, Operator
 
@@ -161,7 +162,10 @@ class DISTILL_OT_remove_frames(Operator):
 
     def execute(self, _context: Context) -> Done:
         count = result_nodes.remove_frames(materials.active_material())
-        self.report({"INFO"}, f"Removed the nodes of {count} result{'s' if count != 1 else ''}")
+        self.report(
+            {"INFO"},
+            tr("Removed the nodes of {} results").format(count) if count != 1 else tr("Removed the nodes of 1 result"),
+        )
         return {"FINISHED"}
 
 
@@ -181,7 +185,9 @@ class DISTILL_OT_make_local(Operator):
 
     def execute(self, context: Context) -> Done:
         count = materials.make_local(materials.target_objects(context))
-        self.report({"INFO"}, f"Made {count} material{'s' if count != 1 else ''} local")
+        self.report(
+            {"INFO"}, tr("Made {} materials local").format(count) if count != 1 else tr("Made 1 material local")
+        )
         return {"FINISHED"}
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 from bpy.types import Context, Event, Operator
 
@@ -345,7 +346,7 @@ class DISTILL_OT_more_like_this(Operator):
         if record is None:
             return {"CANCELLED"}
         if not record.request:
-            self.report({"ERROR"}, f"“{record.title}” does not say which pictures it was made from")
+            self.report({"ERROR"}, tr("“{}” does not say which pictures it was made from").format(record.title))
             return {"CANCELLED"}
         current = session.current()
         inputs = record.request.get("inputs")
