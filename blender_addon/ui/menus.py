@@ -6,21 +6,10 @@ import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Menu
 
-from ..scene import assets, mapping, session
+from ..scene import assets, session
 
 STATUS_UNITS = 16
 """Width of the progress in the status bar, in Blender's units of about 20 pixels."""
-
-
-ACTIVE_RESULT = (
-    "distill.more_like_this",
-    "distill.again_exactly",
-    "distill.delete_result",
-    "distill.udim",
-    "distill.mark_asset",
-    "distill.save_result",
-)
-"""Operators that work on the result that the gallery shows large."""
 
 
 class DISTILL_MT_main(Menu):
@@ -99,42 +88,35 @@ class DISTILL_MT_main_results(Menu):
 
     bl_label = "Results"
 
-    def draw(self, context: Context) -> None:
+    def draw(self, _context: Context) -> None:
         layout = self.layout
         layout.operator("distill.use_result", text="Apply Newest Result")
         layout.operator("distill.show_result", text="View Newest Result")
         layout.operator("distill.restore_previous")
         layout.operator("distill.reuse_parameters", text="Reuse Parameters of Newest Result")
         layout.operator("distill.fetch_result", text="Get Newest Result")
-        layout.operator("distill.dismiss", text="Remove Newest Result from List")
-        layout.operator("distill.dismiss_missing")
-        layout.separator()
-        for name in ACTIVE_RESULT:
-            layout.operator(name).job = context.window_manager.distill_result
+        layout.operator("distill.again_exactly")
+        layout.operator("distill.more_like_this")
         layout.operator("distill.compare_switch")
         layout.operator("distill.compare_split")
-        layout.operator("distill.delete_unused")
         layout.separator()
-        layout.menu("DISTILL_MT_main_mapping")
-
-
-class DISTILL_MT_main_mapping(Menu):
-    """How the result lies on the selected objects"""
-
-    bl_label = "Mapping"
-
-    def draw(self, _context: Context) -> None:
-        layout = self.layout
-        for key, (name, _) in mapping.PROJECTIONS.items():
-            layout.operator("distill.projection", text=name).projection = key
-        layout.separator()
-        layout.operator("distill.repeats", text="Repeat Twice as Often").factor = 2.0
+        layout.operator_menu_enum("distill.projection", "projection")
         layout.operator("distill.tile_width")
         layout.operator("distill.texel_density")
+        layout.operator("distill.repeats", text="Double the Repeats").factor = 2.0
+        layout.operator("distill.repeats", text="Halve the Repeats").factor = 0.5
         layout.separator()
+        layout.operator("distill.mark_asset")
+        layout.operator("distill.save_result")
+        layout.operator("distill.udim")
         layout.operator("distill.udim_size")
+        layout.separator()
         layout.operator("distill.remove_frames")
         layout.operator("distill.make_local")
+        layout.operator("distill.delete_result", text="Delete Newest Result")
+        layout.operator("distill.delete_unused")
+        layout.operator("distill.dismiss", text="Remove Newest Result from List")
+        layout.operator("distill.dismiss_missing")
 
 
 def _draw_in_header(self: Any, _context: Context) -> None:
@@ -209,10 +191,4 @@ def remove() -> None:
         menu.remove(draw)
 
 
-classes = (
-    DISTILL_MT_main,
-    DISTILL_MT_main_input,
-    DISTILL_MT_main_layout,
-    DISTILL_MT_main_results,
-    DISTILL_MT_main_mapping,
-)
+classes = (DISTILL_MT_main, DISTILL_MT_main_input, DISTILL_MT_main_layout, DISTILL_MT_main_results)
