@@ -40,9 +40,8 @@ class GrainOptions:
         peak_correlation, lattice_peaks, lattice_contrast, min_lattice_contrast, min_lattice_points, row_correlation,
         chance_rise, row_tolerance: as in `quilting.periodicity.PeriodicityOptions`, which finds periods to a fraction
             of a pixel; here a tenth is enough.
+        least_odd: correlation at odd multiples of a lattice's periods, as a share of that at even ones, at least.
         row_length: parts in rows are this many rows long, for example bricks.
-        most_lattice: a lattice's cell is at most this many times as large as the spectrum's part; a multiple of the
-            true cell of a chainmail was found.
     """
 
     thumbnail: int = 512
@@ -62,8 +61,8 @@ class GrainOptions:
     row_correlation: float = 0.1
     chance_rise: float = 11.0
     row_tolerance: float = 0.9
+    least_odd: float = 0.6
     row_length: float = 1.4
-    most_lattice: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,7 @@ def measure_grain(pixels: Pixels, options: GrainOptions = GrainOptions()) -> Gra
     if kind == "rows":
         part = max(period * step * options.row_length, part)
         return Grain(part, part, detail, kind)
-    visible = _longest(sorted(coarse), np.array([coarse[length] for length in sorted(coarse)]), options.part_energy)
-    part = min(period * step, options.most_lattice * visible)
-    return Grain(part, part, detail, kind)
+    return Grain(period * step, period * step, detail, kind)
 
 
 def log_luminance(pixels: npt.NDArray[np.uint8] | Floats) -> Floats:
@@ -242,12 +239,15 @@ def _lattice_cell(correlation: Floats, options: GrainOptions) -> float | None:
 
 
 def _is_lattice(near: Floats, periods: Floats, options: GrainOptions, reach: int = 6) -> bool:
-    """Whether the correlation is higher at integer combinations of two periods than half way between them."""
+    """Whether the correlation is higher at integer combinations of two periods than half way between them.
+
+    It must be as high at odd combinations as at even ones: half of a period of straight joints is not a period.
+    """
     height, middle = near.shape[0], near.shape[1] // 2
     counts = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1.0)] * 2, indexing="ij"), -1).reshape(-1, 2)
 
-    def heights(half: tuple[float, float] = (0, 0)) -> Floats:
-        lags = np.rint((counts + half) @ periods).astype(int)
+    def heights(half: tuple[float, float] = (0, 0), where: npt.NDArray[np.bool_] | slice = slice(None)) -> Floats:
+        lags = np.rint((counts[where] + half) @ periods).astype(int)
         inside = (lags[:, 0] >= 0) & (lags[:, 0] < height) & (np.abs(lags[:, 1]) <= middle)
         lags = lags[inside & (np.hypot(*lags.T) >= float(np.hypot(*periods.T).min()) / 4)]
         return near[lags[:, 0], lags[:, 1] + middle]
@@ -257,7 +257,11 @@ def _is_lattice(near: Floats, periods: Floats, options: GrainOptions, reach: int
         return False
     between = max(float(heights(half).mean()) for half in ((0.5, 0), (0, 0.5), (0.5, 0.5)))
     contrast = max(options.min_lattice_contrast, options.lattice_contrast / len(points) ** 0.5)
-    return float(points.mean()) - between >= contrast
+    if float(points.mean()) - between < contrast:
+        return False
+    classes = [heights(where=(counts % 2 == odd).all(1)) for odd in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    even, *others = (float(heights_.mean()) if len(heights_) else 0.0 for heights_ in classes)
+    return min(others) >= options.least_odd * even
 
 
 def _row_distance(correlation: Floats, options: GrainOptions) -> int | None:
