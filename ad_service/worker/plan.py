@@ -43,7 +43,7 @@ def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
     notes += [*picture_notes(decoded, request.parameters), *swatch.notes]
     parts = count_parts(swatch, size, options)
     if parts < options.least_parts:
-        shown = f"{parts:.0f} of the swatch's parts" if parts >= 1.5 else "one of the swatch's parts, or less"
+        shown = f"{parts:.0f} of the swatch's parts" if parts >= 1.5 else "one of the swatch's parts or less"
         remedy = "; the automatic scale shows more" if request.parameters["scale"] else ""
         notes.append(f"The result shows about {shown}, where a dozen look better{remedy}")
     return Plan(

@@ -28,6 +28,7 @@ from ad_service.worker.image_files import encode_png, job_document
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
 from tests.support.live_service import ROOT, LiveService
+from tests.support.photographs import tiles
 
 Capture = pytest.CaptureFixture[str]
 
@@ -107,7 +108,7 @@ def test_synthesize_writes_the_picture_and_prints_its_path_and_metrics(
 
 
 def test_every_parameter_is_a_flag(stub: type[StubRunner], call: Callable[..., int], swatch: Path) -> None:
-    values = {"int": 64, "float": 0.5, "str": "mine"}
+    values = {"int": 64, "float": 0.5, "str": "mine", "crop": "0,0,32,32", "corners": ""}
     documents = [p.document() for p in wire.SYNTHESIZE.parameters]
     given = {d.name: d.choices[-1] if d.choices else values[d.kind] for d in documents}
     given |= {"steps": 9, "iterations": 3}
@@ -261,6 +262,22 @@ def test_suggest_regions_writes_a_label_map_and_has_no_size(
         assert len(found.getcolors()) <= 3
     assert call("suggest-regions", swatch, "--size", "64", "--out", out) == 2
     assert "--size" in capsys.readouterr().err
+
+
+def test_prepare_writes_the_swatch_as_a_job_uses_it(call: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
+    photograph, out = tmp_path / "wall.png", tmp_path / "swatch.png"
+    Image.fromarray(tiles(300, 400, 40)).save(photograph)
+    assert call("prepare", photograph, "--corners", "50,40 350,60 340,260 60,250", "--fit", "--out", out) == 0
+    with Image.open(out) as image:
+        assert 280 < image.width < 320 and 180 < image.height < 260
+    crop = ("--crop", "100,50,200,160", "--real-width", "2", "--scale", "0.5", "--even-light", "1")
+    assert call("prepare", photograph, *crop, "--out", out) == 0
+    with Image.open(out) as image:
+        assert image.size == (100, 80)
+        assert image.info["dpi"][0] == pytest.approx(50 * 0.0254, rel=0.01)
+    assert "Shows 10.2 m at 50 px/m" in capsys.readouterr().out
+    assert call("prepare", photograph, "--fit", "--scale", "1", "--out", out) == 2
+    assert "--fit is given together with --scale" in capsys.readouterr().err
 
 
 @pytest.fixture

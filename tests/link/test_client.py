@@ -225,3 +225,16 @@ def test_the_program_comes_from_the_installers_file(tmp_path: Path) -> None:
     (tmp_path / client.LAUNCH_FILE).write_text(json.dumps({"executable": "/opt/ad-service"}))
     assert client.executable_of(address) == "/opt/ad-service"
     assert client.executable_of(client.ServiceAddress(data_dir=str(tmp_path), executable="/mine")) == "/mine"
+
+
+def test_a_plan_is_parsed_and_one_of_another_form_is_a_version_mismatch() -> None:
+    plan = {"crop": [0, 0, 64, 64], "scale": 0.5, "width": 512, "height": 256, "sentence": "Uses all", "notes": ["a"]}
+    documents = iter([plan, {"scale": 1.0}])
+    with fake_service(lambda method, path: as_json(next(documents))) as url:
+        connected = client.Client(url)
+        request = wire.JobRequest("synthesize", {"width": 500}, {"swatch": "0" * 64})
+        assert connected.plan(request) == wire.Plan((0, 0, 64, 64), 0.5, 512, 256, "Uses all", notes=("a",))
+        with pytest.raises(wire.WireError) as caught:
+            connected.plan(request)
+        assert caught.value.code == "version-mismatch"
+        connected.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from contextlib import suppress
 
 import pytest
 import requests
+from PIL import Image
 
 from ad_service.storage import models
 from blender_addon import wire
 from tests.support.live_service import ROOT, LiveService
+from tests.support.photographs import tiles
 
 NOWHERE = "3f1f1f60-0000-4000-8000-000000000000"
 
@@ -72,6 +75,7 @@ def test_openapi_matches_the_routes_and_the_contract(service: LiveService) -> No
         "/v1/jobs/{job}/events",
         "/v1/jobs/{job}/cancel",
         "/v1/jobs",
+        "/v1/plan",
         "/v1/storage",
         "/v1/storage/prune",
     }
@@ -402,3 +406,31 @@ def test_a_waiting_client_does_not_delay_stopping(start: Callable[..., LiveServi
     assert time.monotonic() - started < 8
     waiting.join(timeout=5)
     assert not waiting.is_alive()
+
+
+# ---------------------------------------------------------------------------------------------- plans
+
+
+def test_a_plan_says_what_a_job_would_use_while_the_service_stays_responsive(service: LiveService) -> None:
+    sha = service.put_blob(photograph())
+    body = {"kind": "synthesize", "parameters": {"width": 500, "real_width": 2.0}, "inputs": {"swatch": sha}}
+    response = service.request("POST", "/v1/plan", json=body)
+    assert response.status_code == 200, response.text
+    plan = wire.Plan.parse(response.json())
+    assert (plan.crop, plan.scale, plan.width, plan.height) == ((0, 0, 400, 300), 1.0, 496, 512)
+    assert plan.pixels_per_meter == 200 and "Shows 2.5 m at 200 px/m" in plan.sentence
+    assert any("500" in note for note in plan.notes)
+
+
+def test_a_plan_without_its_picture_or_with_a_wrong_value_is_a_problem(service: LiveService) -> None:
+    body = {"kind": "synthesize", "inputs": {"swatch": "0" * 64}}
+    assert is_problem(service.request("POST", "/v1/plan", json=body), "blob-missing")
+    wrong = {**body, "parameters": {"seed": -1}}
+    assert is_problem(service.request("POST", "/v1/plan", json=wrong), "invalid-parameter")
+    assert is_problem(service.request("POST", "/v1/plan", json=[]), "invalid-request")
+
+
+def photograph() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(tiles(300, 400, 40)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -34,6 +34,7 @@ class FitOptions:
         sharp_detail: wavelength in pixels of the finest detail after scaling, to which a soft photograph that is larger
             than the budget is scaled down.
         positions: places along each axis at which a part of the swatch is tried.
+        evenness: how much the even lighting of that part counts beside being typical.
         least_label: share of its own share of the regions that each region has at least in that part.
         grain: how the parts are measured.
     """
@@ -47,6 +48,7 @@ class FitOptions:
     least_side: float = 0.75
     sharp_detail: float = 4.0
     positions: int = 17
+    evenness: float = 2.0
     least_label: float = 0.25
     grain: GrainOptions = field(default_factory=GrainOptions)
 
@@ -148,7 +150,7 @@ def _best_place(
     half_y, half_x = side_y // 2, side_x // 2
     slope = np.abs(means(light, 0, 0, half_y, side_x) - means(light, half_y, 0, half_y, side_x))
     slope += np.abs(means(light, 0, 0, side_y, half_x) - means(light, 0, half_x, side_y, half_x))
-    cost = cost + slope / (float(light.std()) + 1e-6)
+    cost = cost + options.evenness * slope / max(float(slope.std()), 0.03)  # 0.03: chance in an evenly lit picture
     if regions is not None:
         there = regions[np.ix_(*(np.arange(n) * m // n for n, m in zip((rows, columns), regions.shape, strict=True)))]
         for label in np.unique(regions):

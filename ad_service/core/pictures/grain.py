@@ -40,9 +40,11 @@ class GrainOptions:
         peak_correlation, lattice_peaks, lattice_contrast, min_lattice_contrast, min_lattice_points, row_correlation,
         chance_rise, row_tolerance: as in `quilting.periodicity.PeriodicityOptions`, which finds periods to a fraction
             of a pixel; here a tenth is enough.
+        least_odd: correlation at odd multiples of a lattice's periods, as a share of that at even ones, at least.
+        most_doubled: how many times larger a lattice may be that is preferred for that reason.
+        most_lattice: a lattice's cell that is more times as large as the spectrum's part may be that of a material that
+            was tiled to a large picture, with many stones in a cell; the part is then taken between the two.
         row_length: parts in rows are this many rows long, for example bricks.
-        most_lattice: a lattice's cell is at most this many times as large as the spectrum's part; a multiple of the
-            true cell of a chainmail was found.
     """
 
     thumbnail: int = 512
@@ -62,8 +64,10 @@ class GrainOptions:
     row_correlation: float = 0.1
     chance_rise: float = 11.0
     row_tolerance: float = 0.9
+    least_odd: float = 0.6
+    most_doubled: float = 2.2
+    most_lattice: float = 6.0
     row_length: float = 1.4
-    most_lattice: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,10 @@ def measure_grain(pixels: Pixels, options: GrainOptions = GrainOptions()) -> Gra
     if kind == "rows":
         part = max(period * step * options.row_length, part)
         return Grain(part, part, detail, kind)
-    visible = _longest(sorted(coarse), np.array([coarse[length] for length in sorted(coarse)]), options.part_energy)
-    part = min(period * step, options.most_lattice * visible)
+    of_spectrum = _longest(sorted(coarse), np.array([coarse[length] for length in sorted(coarse)]), options.part_energy)
+    part = period * step
+    if part > options.most_lattice * of_spectrum:
+        part = math.sqrt(part * 2 * of_spectrum)
     return Grain(part, part, detail, kind)
 
 
@@ -232,32 +238,53 @@ def _lattice_cell(correlation: Floats, options: GrainOptions) -> float | None:
     lags = np.argwhere(peaks) - [0, middle]
     lags = lags[np.hypot(*lags.T) >= options.nearest_lag]
     order = np.argsort(-correlation[lags[:, 0], lags[:, 1] + middle], kind="stable")[: options.lattice_peaks]
-    near = _highest(correlation, 9)
+    near, shortest = _highest(correlation, 9), None
     pairs = [np.stack(pair).astype(float) for pair in combinations(lags[order], 2)]
     for pair in sorted(pairs, key=lambda pair: float(np.hypot(*pair.T).sum())):
         area = abs(float(np.linalg.det(pair)))
         if area > 0.4 * float(np.hypot(*pair.T).prod()) and _is_lattice(near, pair, options):
-            return math.sqrt(area)
-    return None
+            shortest = shortest or math.sqrt(area)
+            if math.sqrt(area) > options.most_doubled * shortest:
+                return shortest
+            if _is_whole(near, pair, options):
+                return math.sqrt(area)
+    return shortest
 
 
 def _is_lattice(near: Floats, periods: Floats, options: GrainOptions, reach: int = 6) -> bool:
     """Whether the correlation is higher at integer combinations of two periods than half way between them."""
-    height, middle = near.shape[0], near.shape[1] // 2
-    counts = np.stack(np.meshgrid(*[np.arange(-reach, reach + 1.0)] * 2, indexing="ij"), -1).reshape(-1, 2)
-
-    def heights(half: tuple[float, float] = (0, 0)) -> Floats:
-        lags = np.rint((counts + half) @ periods).astype(int)
-        inside = (lags[:, 0] >= 0) & (lags[:, 0] < height) & (np.abs(lags[:, 1]) <= middle)
-        lags = lags[inside & (np.hypot(*lags.T) >= float(np.hypot(*periods.T).min()) / 4)]
-        return near[lags[:, 0], lags[:, 1] + middle]
-
-    points = heights()
+    counts = _counts(reach)
+    points = _heights(near, periods, counts)
     if len(points) < options.min_lattice_points:
         return False
-    between = max(float(heights(half).mean()) for half in ((0.5, 0), (0, 0.5), (0.5, 0.5)))
+    between = max(float(_heights(near, periods, counts + half).mean()) for half in ((0.5, 0), (0, 0.5), (0.5, 0.5)))
     contrast = max(options.min_lattice_contrast, options.lattice_contrast / len(points) ** 0.5)
     return float(points.mean()) - between >= contrast
+
+
+def _is_whole(near: Floats, periods: Floats, options: GrainOptions, reach: int = 6) -> bool:
+    """Whether the correlation is about as high at odd combinations of two periods as at even ones.
+
+    It is not at halves of the periods of straight joints, which correlate along themselves at any lag.
+    """
+    counts = _counts(reach)
+    classes = [_heights(near, periods, counts[(counts % 2 == odd).all(1)]) for odd in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    even, *others = (float(heights.mean()) if len(heights) else 0.0 for heights in classes)
+    return min(others) >= options.least_odd * even
+
+
+def _counts(reach: int) -> Floats:
+    """All pairs of integers from -reach to reach, (n, 2)."""
+    return np.stack(np.meshgrid(*[np.arange(-reach, reach + 1.0)] * 2, indexing="ij"), -1).reshape(-1, 2)
+
+
+def _heights(near: Floats, periods: Floats, counts: Floats) -> Floats:
+    """The correlation at the combinations of two periods that lie in its map, without the origin."""
+    height, middle = near.shape[0], near.shape[1] // 2
+    lags = np.rint(counts @ periods).astype(int)
+    inside = (lags[:, 0] >= 0) & (lags[:, 0] < height) & (np.abs(lags[:, 1]) <= middle)
+    lags = lags[inside & (np.hypot(*lags.T) >= float(np.hypot(*periods.T).min()) / 4)]
+    return near[lags[:, 0], lags[:, 1] + middle]
 
 
 def _row_distance(correlation: Floats, options: GrainOptions) -> int | None:
