@@ -90,6 +90,10 @@ def slow(_data_dir: Path) -> Tiles:
     return Tiles(0.4, steps=100)
 
 
+def steady(_data_dir: Path) -> Tiles:
+    return Tiles(0.6, steps=15)
+
+
 def brisk(_data_dir: Path) -> Tiles:
     return Tiles(0.2, steps=10)
 

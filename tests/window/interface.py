@@ -66,8 +66,18 @@ def middle(place: Any) -> tuple[int, int]:
 def show_tab(place: Any, tab: str = "Distill") -> Steps:
     """Opens the sidebar of an area with a tab."""
     place.spaces.active.show_region_ui = True
+    sidebar = region(place, "UI")
+
+    def is_shown() -> bool:
+        try:
+            sidebar.active_panel_category = tab
+        except TypeError:  # not drawn yet
+            return False
+        return sidebar.active_panel_category == tab
+
+    yield from until(is_shown)
     yield 0.6
-    region(place, "UI").active_panel_category = tab
+    sidebar.active_panel_category = tab  # the first drawing chooses the first tab
     yield 0.6
 
 

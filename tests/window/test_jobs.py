@@ -13,7 +13,7 @@ Start = Callable[..., LiveService]
 
 
 def test_a_job_is_canceled_and_the_next_one_reaches_the_material(blender: Blender, start: Start) -> None:
-    found = blender.run("jobs.run_cancel_and_finish", start("brisk").data_dir)
+    found = blender.run("jobs.run_cancel_and_finish", start("steady").data_dir)
     assert found["states"] == ["succeeded", "canceled"]
 
 
@@ -26,13 +26,13 @@ def test_a_result_that_arrives_during_a_stroke_waits_for_its_end(blender: Blende
 
 
 def test_a_job_survives_the_end_of_the_service(blender: Blender, start: Start) -> None:
-    service = start("brisk")
+    service = start("steady")
     run = blender.start("jobs.submit_and_wait_for_a_killed_service", service.data_dir)
     try:
         run.wait_for("running")
         service.stop(signal.SIGKILL)
         run.wait_for("lost")
-        start("brisk")
+        start("steady")
         run.finish()
     finally:
         run.stop()

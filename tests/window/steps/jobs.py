@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import bpy
@@ -22,6 +23,14 @@ def submit(width: int = 128, height: int = 64, **parameters: Any) -> None:
     """Submits a job, as the button in the sidebar of the 3D View does."""
     scenes.small_output(width, height, **parameters)
     operate("distill.run", area("VIEW_3D"))
+
+
+def until_job(condition: Callable[[Any], Any], seconds: float = 60.0) -> Steps:
+    """Waits until a condition on the newest job is true; fails after `seconds`."""
+    try:
+        yield from until(lambda: condition(newest()), seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {newest()}") from None
 
 
 def until_imported(seconds: float = 60.0) -> Steps:
@@ -45,9 +54,9 @@ def run_cancel_and_finish() -> Steps:
     yield from show_tab(area("VIEW_3D"))
     scenes.swatch()
     submit()
-    yield from until(lambda: newest().state == "running")
+    yield from until_job(lambda job: job.state == "running")
     bpy.ops.distill.cancel()
-    yield from until(lambda: newest().state == "canceled")
+    yield from until_job(lambda job: job.state == "canceled")
     submit(seed=3)
     current = session.current()
     yield from until(lambda: current.preview_icon(newest().job) and 0 < newest().fraction < 1)
@@ -88,11 +97,11 @@ def result_during_a_stroke() -> Steps:
     with within(view):
         first, second, _ = maps()
     yield from paint("layout", "MODEL", 1)
-    submit()
     current = session.current()
 
     def hold() -> Steps:
-        yield from until(lambda: current.downloaded)
+        submit()
+        yield from until_job(lambda _: current.downloaded)
         yield 0.5
         assert not newest().imported, "the result was imported during the stroke"
 

@@ -50,11 +50,11 @@ def counted_drawing() -> Iterator[set[str]]:
 
 def widen(place: Any, width: int) -> Steps:
     """Drags the edge of an area's sidebar until it has a width, in pixels. Sets the interface scale to 1."""
+    bpy.context.preferences.view.ui_scale = 1.0
+    yield 0.3
     sidebar = region(place, "UI")
     for _ in range(4):  # the edge may still be moving after the sidebar was opened
-        bpy.context.preferences.view.ui_scale = 1.0  # also lets Blender find out where the edges are
-        yield 0.3
-        edge, y = sidebar.x + 7, sidebar.y + sidebar.height // 3  # the sidebar has a transparent margin
+        edge, y = sidebar.x + 7, sidebar.y + sidebar.height - 40  # beside a section: between them the sidebar is open
         yield from interface.drag((edge, y), (edge + sidebar.width - width, y))
         if abs(sidebar.width - width) < 10:
             return

@@ -9,7 +9,7 @@ from typing import Any
 import bpy
 import numpy as np
 
-from blender_addon.scene import image_io, session
+from blender_addon.scene import image_io, painting, session
 from tests.window import interface
 from tests.window.interface import Steps, area, operate, screenshot, show_tab, stroke, until, window, within
 from tests.window.steps.jobs import until_imported
@@ -27,13 +27,15 @@ class State:
     Attributes:
         steps: a function of steps that gets to the state, in a window with the editors.
         sections: labels of the sections that are open.
-        editors: the kinds of the areas, from the right to the left; the first one fills the window.
+        editors: the kinds of the areas, from the right to the left; the first one is the 3D View.
+        tab: the kind of the area that shows the tab.
         theme, language, scale: of Blender's interface.
     """
 
     steps: Callable[[], Steps]
     sections: tuple[str, ...]
     editors: tuple[str, ...] = ("VIEW_3D",)
+    tab: str = "VIEW_3D"
     theme: str = "dark"
     language: str = "en_US"
     scale: float = 1.0
@@ -42,34 +44,45 @@ class State:
 # ---------------------------------------------------------------------------------------------- what is shown
 
 
-def plane() -> None:
-    """A plane in the place of the cube, seen from the front and above."""
+def plane(repeats: int = 2) -> None:
+    """A plane in the place of the cube, on which a texture repeats, seen from the front and above."""
     bpy.ops.object.select_all(action="SELECT")
     bpy.ops.object.delete()
     bpy.ops.mesh.primitive_plane_add(size=4)
-    plane = bpy.context.active_object
-    plane.data.materials.append(bpy.data.materials["Material"])
-    for layer in plane.data.uv_layers[0].data:
-        layer.uv *= 2
+    bpy.context.active_object.data.materials.append(bpy.data.materials["Material"])
+    for layer in bpy.context.active_object.data.uv_layers[0].data:
+        layer.uv *= repeats
     view = area("VIEW_3D").spaces.active
     view.overlay.show_floor = view.overlay.show_axis_x = view.overlay.show_axis_y = False
     view.region_3d.view_distance = 7.0
 
 
-def photograph(width: int = 2000, height: int = 1500) -> Any:
-    """A picture of a wall of the example's cobbles as a phone would see it from the side; made here, so CC0."""
+CORNERS = "120,60 1840,330 1840,1290 120,1440"
+"""Where a rectangle of the wall lies in the photograph: x and y from the top left, clockwise from there."""
+
+
+def photograph() -> Any:
+    """The example's cobbles as a phone would see them from the side, 2000 x 1500 pixels. Made here, so CC0."""
     bpy.ops.distill.example()
-    wall = image_io.pixels_of(bpy.context.scene.distill.image_swatch, "swatch")[:200, :, :3]
-    wall = np.concatenate([wall, wall[:, ::-1]], 1)
-    wall = np.tile(np.concatenate([wall, wall[::-1]], 0), (3, 2, 1))
-    y, x = np.mgrid[:height, :width] / np.array([height, width]).reshape(2, 1, 1)
-    depth = 1 / (1.35 - 0.7 * x)
-    u, v = 1.35 * x * depth * 0.48, 0.5 + (y - 0.5) * depth
-    shade = (1.1 - 0.35 * x)[..., None]
-    pixels = wall[(v * 1100).astype(int) % len(wall), (u * 1400).astype(int) % wall.shape[1]] * shade
-    image = image_io.new_image("wall.png", image_io.encode_png(pixels.clip(0, 255).astype(np.uint8)))
-    bpy.context.scene.distill.image_swatch = image
-    return image
+    settings = bpy.context.scene.distill
+    wall = image_io.pixels_of(settings.image_swatch, "swatch")[..., :3].astype(np.float32)
+    corners = np.array([corner.split(",") for corner in CORNERS.split()], float)
+    square = np.array([(30, 30), (418, 30), (418, 300), (30, 300)], float)
+    rows = []
+    for (x, y), (u, v) in zip(corners, square, strict=True):  # the homography from the photograph to the wall
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+    matrix = np.append(np.linalg.solve(np.array(rows), square.ravel()), 1).reshape(3, 3)
+    y, x = np.mgrid[:1500, :2000]
+    places = np.stack([x, y, np.ones_like(x)], -1) @ matrix.T
+    places = np.clip(places[..., :2] / places[..., 2:], 0, 446.99)
+    left, part = places.astype(int), (places % 1).astype(np.float32)[..., None]
+    u, v = left[..., 0], left[..., 1]
+    top = wall[v, u] * (1 - part[:, :, 0]) + wall[v, u + 1] * part[:, :, 0]
+    low = wall[v + 1, u] * (1 - part[:, :, 0]) + wall[v + 1, u + 1] * part[:, :, 0]
+    pixels = (top * (1 - part[:, :, 1]) + low * part[:, :, 1]) * np.linspace(1.1, 0.75, 2000)[:, None]
+    settings.use_layout = False
+    settings.image_swatch = image_io.new_image("wall.png", image_io.encode_png(pixels.clip(0, 255).astype(np.uint8)))
+    return settings.image_swatch
 
 
 def shown_in_editor(image: Any) -> Steps:
@@ -85,12 +98,6 @@ def connected() -> Steps:
     yield from until(lambda: session.current().status is not None)
 
 
-def small(side: int = 256, **parameters: Any) -> None:
-    group = bpy.context.scene.distill.parameters_synthesize
-    for name, value in {"width": side, "height": side, **parameters}.items():
-        setattr(group, name, value)
-
-
 # ---------------------------------------------------------------------------------------------- states
 
 
@@ -99,9 +106,20 @@ def first_run() -> Steps:
 
 
 def example() -> Steps:
+    yield from connected()
     plane()
     operate("distill.example", area("VIEW_3D"))
-    yield 2.0
+    yield from shown_in_editor(bpy.context.scene.distill.image_swatch)
+    yield 4.0
+
+
+def shader_editor() -> Steps:
+    yield from connected()
+    plane()
+    operate("distill.example", area("NODE_EDITOR"))
+    with within(area("NODE_EDITOR")):
+        bpy.ops.node.view_all()
+    yield 4.0
 
 
 def fitted() -> Steps:
@@ -113,36 +131,35 @@ def fitted() -> Steps:
 def straightening() -> Steps:
     """The tool runs, with its corners on the wall."""
     yield from connected()
-    image = photograph()
-    yield from shown_in_editor(image)
-    operate_modal("distill.straighten_swatch", area("IMAGE_EDITOR"))
-    yield 1.0
-
-
-def operate_modal(name: str, place: Any) -> None:
-    module, function = name.split(".")
-    with within(place):
-        getattr(getattr(bpy.ops, module), function)("INVOKE_DEFAULT")
+    yield from shown_in_editor(photograph())
+    bpy.context.scene.distill.parameters_synthesize.corners = CORNERS
+    with within(area("IMAGE_EDITOR")):
+        bpy.ops.distill.straighten_swatch("INVOKE_DEFAULT")
+    yield 2.0
 
 
 def painting_the_layout() -> Steps:
+    """A stroke in the Image Editor and one on the model, with the layout over the material."""
     yield from connected()
-    plane()
+    plane(1)
     operate("distill.example", area("VIEW_3D"))
-    small(512)
+    settings = bpy.context.scene.distill
+    settings.parameters_synthesize.width = settings.parameters_synthesize.height = 512
+    bpy.context.window_manager.distill_overlay = True
     yield from paint("layout", "EDITOR", 1)
-    yield from shown_in_editor(bpy.context.scene.distill.image_layout)
-    yield from stroke(area("IMAGE_EDITOR"), 120, up=60)
-    yield from paint("layout", "MODEL", 1)
-    yield from stroke(area("VIEW_3D"), 120)
+    yield from shown_in_editor(settings.image_layout)
+    painting.unified_settings(bpy.context).size = 25
+    yield from stroke(area("IMAGE_EDITOR"), 150, up=60)
+    yield from paint("layout", "MODEL", 0)
+    yield from stroke(area("VIEW_3D"), 150, up=-60)
 
 
 def running() -> Steps:
     yield from connected()
     plane()
     operate("distill.example", area("VIEW_3D"))
-    small(512, preset="standard")
     bpy.context.scene.distill.variations = 2
+    yield from shown_in_editor(bpy.context.scene.distill.image_layout)
     operate("distill.run", area("VIEW_3D"))
     current = session.current()
     yield from until(lambda: any(current.preview_icon(r.job) and r.fraction > 0.3 for r in current.of_this_file()), 200)
@@ -153,7 +170,6 @@ def result() -> Steps:
     yield from connected()
     plane()
     operate("distill.example", area("VIEW_3D"))
-    small(512)
     operate("distill.run", area("VIEW_3D"))
     yield from until_imported(250.0)
     area("VIEW_3D").spaces.active.shading.type = "MATERIAL"
@@ -163,21 +179,25 @@ def result() -> Steps:
 
 
 def preferences() -> Steps:
+    """The preferences of the add-on, in an area of the window."""
     yield from connected()
-    operate("distill.preferences", area("VIEW_3D"))
-    yield 2.0
+    interface.split(area("VIEW_3D"), "PREFERENCES", 0.55)
+    bpy.context.preferences.active_section = "ADDONS"
+    bpy.context.window_manager.addon_search = "Texture"
+    bpy.ops.preferences.addon_expand(module="blender_addon")
+    yield 3.0
 
 
 TWO = ("VIEW_3D", "IMAGE_EDITOR")
 STATES = {
     "first_run": State(first_run, ("Input", "Output", "Run", "Results", "Service")),
     "example": State(example, ("Input", "Regions and Layout", "Run"), TWO),
-    "fitted": State(fitted, ("Input", "Output", "Run"), TWO),
-    "straightening": State(straightening, ("Input", "Run"), TWO),
+    "fitted": State(fitted, ("Input", "Output", "Run"), TWO, "IMAGE_EDITOR"),
+    "straightening": State(straightening, ("Input", "Run"), TWO, "IMAGE_EDITOR"),
     "painting": State(painting_the_layout, ("Regions and Layout", "Run"), TWO),
     "running": State(running, ("Input", "Run", "Results"), TWO),
     "result": State(result, ("Input", "Run", "Results"), TWO),
-    "shader_editor": State(example, ("Input", "Run", "Results"), ("VIEW_3D", "NODE_EDITOR")),
+    "shader_editor": State(shader_editor, ("Input", "Run", "Results"), ("VIEW_3D", "NODE_EDITOR"), "NODE_EDITOR"),
     "preferences": State(preferences, ("Input",)),
     "painting_light": State(painting_the_layout, ("Regions and Layout", "Run"), TWO, theme="light"),
     "first_run_german": State(first_run, ("Input", "Output", "Run", "Results"), language="de_DE"),
@@ -197,9 +217,10 @@ def take(name: str) -> Steps:
     yield 0.5
     for number, kind in enumerate(state.editors[1:]):
         interface.split(area("VIEW_3D"), kind, 1 / (len(state.editors) - number))
+    place = area(state.tab)
+    yield from show_tab(place)
+    yield from widen(place, SIDEBAR)
     for place in window().screen.areas:
-        yield from show_tab(place)
-        yield from widen(place, SIDEBAR)
         place.spaces.active.show_region_toolbar = False
     view.ui_scale = state.scale
     yield from state.steps()
