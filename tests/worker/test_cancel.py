@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from traceback import extract_stack
 
 import numpy as np
 import pytest
@@ -70,3 +71,15 @@ def test_a_job_is_canceled_inside_its_steps_and_the_next_one_is_the_same(
         with pytest.raises(CanceledError):
             job.run(cancel)
     assert job.run(lambda _: None).pictures["image"] == before
+
+
+def test_a_backward_pass_is_canceled(tmp_path: Path) -> None:
+    tiny_checkpoints.tiny_sd15(tmp_path / "models" / "tiny")
+    job = Job(tmp_path, "tiny", method="optimize")
+
+    def cancel(_: str) -> None:
+        if any(frame.name == "grad" and frame.filename.endswith("autograd/__init__.py") for frame in extract_stack()):
+            raise CanceledError
+
+    with pytest.raises(CanceledError):
+        job.run(cancel)

@@ -184,6 +184,8 @@ class AttentionCapture:
         run = self._run
         assert run is not None, "the network was called without its capture"
         checkpoint()
+        if Q.requires_grad:  # the backward pass of a window takes several seconds on a CPU
+            Q.register_hook(lambda _: checkpoint())
         grid = token_grid(run.latent_grid, Q.shape[2])
         if self.similarity is not None:
             Q, K = center_tokens(Q), center_tokens(K)

@@ -17,6 +17,7 @@ from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Accumulator, Shape, Window, cut_windows, windows
 from ad_service.core.sampling.attention import AttentionCapture, Layer, Reference, TokenLabels
 from ad_service.core.sampling.losses import ad_loss, attend, content_loss
+from ad_service.core.steps import checkpoint
 
 MAX_BATCH = 32
 """Most windows in one run of the network; more were not faster."""
@@ -271,6 +272,7 @@ class _Descent:
         capture = self.capture
         total = torch.zeros((), device=capture.model.device)
         for i, layer in layers.items():
+            checkpoint()
             with torch.no_grad():
                 target = capture.target(i, layer, reference, layout)
             total = total + ad_loss(attend(layer.Q, layer.K, layer.V, capture.similarity), target).sum()
