@@ -71,7 +71,7 @@ def show_tab(place: Any, tab: str = "Distill") -> Steps:
     def is_shown() -> bool:
         try:
             sidebar.active_panel_category = tab
-        except TypeError:  # not drawn yet
+        except (AttributeError, TypeError):  # not drawn yet
             return False
         return sidebar.active_panel_category == tab
 

@@ -53,8 +53,8 @@ def widen(place: Any, width: int) -> Steps:
     bpy.context.preferences.view.ui_scale = 1.0
     yield 0.3
     sidebar = region(place, "UI")
-    for _ in range(4):  # the edge may still be moving after the sidebar was opened
-        edge, y = sidebar.x + 7, sidebar.y + sidebar.height - 40  # beside a section: between them the sidebar is open
+    for margin in (7, 0, 7, 0):  # a sidebar that lies over the editor has a transparent margin
+        edge, y = sidebar.x + margin, sidebar.y + sidebar.height - 40  # beside the first section
         yield from interface.drag((edge, y), (edge + sidebar.width - width, y))
         if abs(sidebar.width - width) < 10:
             return
