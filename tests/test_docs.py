@@ -221,6 +221,20 @@ def test_the_readme_explains_the_metrics_of_the_panel() -> None:
     assert explained == shown
 
 
+def test_every_promise_names_tests_that_exist() -> None:
+    rows = re.findall(
+        r"^\| .* \| (.*) \|$", (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    promises = [row for row in rows if row != "test"]
+    assert len(promises) > 20
+    for row in promises:
+        files = re.findall(r"`(\w+/test_\w+\.py)`", row)
+        assert files, row
+        text = "".join((ROOT / "tests" / file).read_text(encoding="utf-8") for file in files)
+        for name in re.findall(r"`(test_\w+)`", row):
+            assert f"def {name}(" in text, name
+
+
 # -- the Python example ---------------------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ def default_data_dir() -> Path:
 def one_service(settings: Settings) -> Iterator[None]:
     """Holds the data folder's lock inside the block. What a killed service left of runtime.json is removed.
 
-    New files are readable by their owner only from here on, and those that are there already are made so.
+    Inside, new files are readable by their owner only, and those that are there already are made so.
 
     Raises: AlreadyRunningError, which names the service that holds it; OSError if the folder cannot be written.
     """
@@ -113,13 +113,14 @@ def one_service(settings: Settings) -> Iterator[None]:
             f"the data folder {settings.data_dir} cannot be written: {error.strerror}; "
             "choose another one with --data-dir"
         ) from error
+    mask = os.umask(0o077)
     try:
         settings.runtime_file.unlink(missing_ok=True)
         remove_drafts(settings.data_dir)
-        os.umask(0o077)
         _make_private(settings)
         yield
     finally:
+        os.umask(mask)
         lock.release()
 
 

@@ -51,7 +51,7 @@ class PreparedSwatch:
 
     Attributes:
         pixels: (h, w, 3); with the automatic scale they are scaled already.
-        regions: the label map of `pixels`, of any size.
+        regions: the label map of `pixels`, of its own size.
         used: the rectangle that is used, in pixels of the upright picture, or of the straightened one.
         picture: width and height of the picture that `used` lies in.
         scale: pixels of the result for one pixel of `used`.
@@ -78,7 +78,7 @@ class PreparedSwatch:
 
 @dataclass(frozen=True)
 class _View:
-    """The part of a photograph that is used so far, and where it lies."""
+    """The part of a photograph that is used so far, and where it lies. `regions` covers it at a size of its own."""
 
     pixels: Pixels
     regions: Pixels | None
@@ -90,9 +90,14 @@ class _View:
     def cropped(self, rectangle: Rectangle) -> _View:
         left, top, width, height = rectangle
         rows, columns = slice(top, top + height), slice(left, left + width)
+        regions = self.regions
+        if regions is not None:
+            y, x = (n / m for n, m in zip(regions.shape[:2], self.pixels.shape[:2], strict=True))
+            last_y, last_x = max(round(top * y) + 1, round((top + height) * y)), round((left + width) * x)
+            regions = regions[round(top * y) : last_y, round(left * x) : max(round(left * x) + 1, last_x)]
         return _View(
             self.pixels[rows, columns],
-            None if self.regions is None else self.regions[rows, columns],
+            regions,
             None if self.opaque is None else self.opaque[rows, columns],
             (self.used[0] + left, self.used[1] + top, width, height),
             self.picture,
@@ -113,7 +118,7 @@ def prepare_swatch(
     """
     check_size("swatch", decoded.pixels, wire.MIN_PICTURE_SIDE)
     if regions is not None:
-        regions = _regions_of(decoded.pixels, regions, parameters)
+        _check_shape(regions, decoded.pixels)
     view = _geometry(decoded, regions, parameters)
     check_size("the used part of the swatch", view.pixels, wire.MIN_PICTURE_SIDE)
     meters_across, real_width = view.pixels.shape[1], parameters["real_width"]
@@ -155,8 +160,8 @@ def count_parts(swatch: PreparedSwatch, size: tuple[int, int], options: SwatchOp
 # ---------------------------------------------------------------------------------------------- geometry
 
 
-def _regions_of(pixels: Pixels, regions: Pixels, parameters: Mapping[str, Any]) -> Pixels:
-    """The region map, at the photograph's size if anything is done to the photograph."""
+def _check_shape(regions: Pixels, pixels: Pixels) -> None:
+    """Raises WireError `invalid-labels` for a region map of another shape than the swatch."""
     (h, w), (height, width) = pixels.shape[:2], regions.shape[:2]
     if abs(height * w - width * h) > max(height * w, width * h) / 50:
         raise WireError(
@@ -164,10 +169,11 @@ def _regions_of(pixels: Pixels, regions: Pixels, parameters: Mapping[str, Any]) 
             f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})",
             picture="regions",
         )
-    unchanged = parameters["scale"] and not (parameters["crop"] or parameters["corners"] or parameters["lens"])
-    if unchanged or (h, w) == (height, width):
-        return regions
-    return np.asarray(Image.fromarray(regions).resize((w, h), Image.Resampling.NEAREST))
+
+
+def _resized_labels(regions: Pixels, height: int, width: int) -> Pixels:
+    """A label map at another size, in its own colors."""
+    return np.asarray(Image.fromarray(regions).resize((width, height), Image.Resampling.NEAREST))
 
 
 def _geometry(decoded: Decoded, regions: Pixels | None, parameters: Mapping[str, Any]) -> _View:
@@ -180,6 +186,8 @@ def _geometry(decoded: Decoded, regions: Pixels | None, parameters: Mapping[str,
     whole = _View(decoded.pixels, regions, decoded.opaque, (0, 0, width, height), (width, height))
     if corners is None and not lens:
         return whole if crop is None else whole.cropped(crop)
+    if regions is not None:
+        regions = _resized_labels(regions, height, width)
     if decoded.opaque is not None:
         mask = np.repeat(decoded.opaque[..., None], 3, 2).astype(np.uint8)
     try:
@@ -227,12 +235,8 @@ def _fitted(view: _View, fitted: Fit) -> _View:
         return part
     shortest = wire.MIN_PICTURE_SIDE
     size = tuple(max(shortest, round(side * fitted.scale)) for side in (fitted.width, fitted.height))
-    pixels, regions = (
-        None if picture is None else np.asarray(Image.fromarray(picture).resize((size[0], size[1]), how))
-        for picture, how in ((part.pixels, Image.Resampling.BICUBIC), (part.regions, Image.Resampling.NEAREST))
-    )
-    assert pixels is not None
-    return _View(pixels, regions, None, part.used, part.picture, part.is_straight)
+    pixels = np.asarray(Image.fromarray(part.pixels).resize((size[0], size[1]), Image.Resampling.BICUBIC))
+    return _View(pixels, part.regions, None, part.used, part.picture, part.is_straight)
 
 
 def _rough_labels(regions: Pixels, options: SwatchOptions) -> npt.NDArray[np.int64]:
@@ -244,7 +248,7 @@ def _rough_labels(regions: Pixels, options: SwatchOptions) -> npt.NDArray[np.int
     small = regions[::step, ::step].astype(np.int64)
     colors, count = np.unique(small.reshape(-1, 3) // 8, axis=0, return_counts=True)
     chosen: list[Any] = []
-    for color in colors[np.argsort(-count)][: int((count >= options.region_share * count.sum()).sum())] * 8 + 4:
+    for color in colors[np.argsort(-count)][: max(1, int((count >= options.region_share * count.sum()).sum()))] * 8 + 4:
         if all(np.abs(color - other).max() > options.same_color for other in chosen):
             chosen.append(color)
     labels: npt.NDArray[np.int64] = np.stack([np.abs(small - color).sum(2) for color in chosen]).argmin(0)
@@ -277,7 +281,8 @@ def _without_transparency(view: _View, options: SwatchOptions) -> tuple[_View, t
     source = np.ix_(rows, columns)
     pixels = np.where(view.opaque[..., None], view.pixels, view.pixels[source])
     regions = view.regions
-    if regions is not None and regions.shape[:2] == view.opaque.shape:
+    if regions is not None:
+        regions = _resized_labels(regions, *view.opaque.shape)
         regions = np.where(view.opaque[..., None], regions, regions[source])
     note = f"{clear:.0%} of the swatch is transparent and was filled with its opaque part"
     return _View(pixels, regions, None, view.used, view.picture, view.is_straight), (note,)

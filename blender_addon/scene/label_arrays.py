@@ -28,14 +28,16 @@ class LabelOptions:
         min_flat_share: fraction of the pixels that a flat color must have.
         cluster_side: largest side of the copy of a picture that is clustered by color.
         edge_band: part of a side over which `meet_edges` may move a boundary.
+        path_rows: rows in which its path is looked for; it is interpolated between them in a larger map.
     """
 
     ramp_distance: float = 30.0
     max_other_share: float = 0.002
     max_flat_colors: int = 12
     min_flat_share: float = 0.005
-    cluster_side: int = 1024
+    cluster_side: int = 768
     edge_band: float = 1 / 8
+    path_rows: int = 512
 
 
 DEFAULTS = LabelOptions()
@@ -160,32 +162,27 @@ def _blurred(picture: np.ndarray, radius: int) -> np.ndarray:
 def connected(labels: np.ndarray, row: int, column: int, tiles: tuple[bool, bool] = (False, False)) -> np.ndarray:
     """The area (height, width) of equal labels that contains a pixel, by edges; over the borders that tile (y, x).
 
-    Runs of equal labels in rows and columns are filled in turn until nothing changes.
+    Runs of equal labels in the rows are joined where they touch, each with the lowest number among its neighbors.
     """
-    same = labels == labels[row, column]
-    area = np.zeros_like(same)
-    area[row, column] = True
-    count = 0
-    while (grown := int(area.sum())) != count:
-        count = grown
-        for axis in (1, 0):
-            area = _fill_runs(area, same, axis, tiles[axis])
-    return area
-
-
-def _fill_runs(area: np.ndarray, same: np.ndarray, axis: int, tile: bool) -> np.ndarray:
-    """Extends an area to whole runs of `same` along an axis."""
-    a, s = (area, same) if axis == 1 else (area.T, same.T)
-    if tile:
-        a, s = np.tile(a, 2), np.tile(s, 2)
-    runs = np.cumsum(~s, axis=1) + np.arange(len(s))[:, None] * (s.shape[1] + 1)
-    hit = np.zeros(int(runs.max()) + 1, bool)
-    hit[runs[a]] = True
-    filled = hit[runs] & s
-    if tile:
-        half = s.shape[1] // 2
-        filled = filled[:, :half] | filled[:, half:]
-    return filled if axis == 1 else filled.T
+    begins = np.ones(labels.shape, bool)
+    begins[:, 1:] = labels[:, 1:] != labels[:, :-1]
+    run = (np.cumsum(begins, dtype=np.int32) - 1).reshape(labels.shape)
+    touching = (begins[:-1] | begins[1:]) & (labels[:-1] == labels[1:])
+    first, second = [run[:-1][touching]], [run[1:][touching]]
+    opposite = ((run[0], run[-1], labels[0] == labels[-1]), (run[:, 0], run[:, -1], labels[:, 0] == labels[:, -1]))
+    for tile, (begin, end, same) in zip(tiles, opposite, strict=True):
+        if tile:
+            first.append(begin[same])
+            second.append(end[same])
+    a, b = np.concatenate(first), np.concatenate(second)
+    lowest = np.arange(int(run[-1, -1]) + 1)
+    while (lowest[a] != lowest[b]).any():
+        low = np.minimum(lowest[a], lowest[b])
+        np.minimum.at(lowest, lowest[a], low)
+        np.minimum.at(lowest, lowest[b], low)
+        while (lowest[lowest] != lowest).any():
+            lowest = lowest[lowest]
+    return (lowest == lowest[run[row, column]])[run]
 
 
 def edge_differences(labels: np.ndarray) -> tuple[float, float]:
@@ -210,7 +207,10 @@ def _meet_right(labels: np.ndarray, closed: bool, options: LabelOptions) -> np.n
     height, width = labels.shape
     band = max(2, int(width * options.edge_band))
     old, new = labels[:, -band:], labels[:, :band][:, ::-1]
-    cut = _cheapest_path((old != new) + 0.5 * _meander(height, band), closed)
+    coarse = -(-height // options.path_rows)
+    differs = (old != new)[::coarse, ::coarse]
+    path = _cheapest_path(differs + 0.5 * _meander(*differs.shape), closed) * coarse
+    cut = np.interp(np.arange(height), np.arange(len(path)) * coarse, path)
     out = labels.copy()
     out[:, -band:] = np.where(np.arange(band) > cut[:, None], new, old)
     out[:, -1] = labels[:, 0]
@@ -240,8 +240,9 @@ def _cheapest_path(cost: np.ndarray, closed: bool) -> np.ndarray:
     if start is not None:
         total[np.arange(len(total)) != start] = np.inf
     steps = np.empty(cost.shape, np.int8)
+    near = np.full((3, cost.shape[1]), np.inf)
     for row in range(len(cost)):
-        near = np.stack([np.pad(total, (1, 0), constant_values=np.inf)[:-1], total, np.append(total[1:], np.inf)])
+        near[0, 1:], near[1], near[2, :-1] = total[:-1], total, total[1:]
         if row:
             choice = near.argmin(0)
             total = near[choice, np.arange(len(total))] + cost[row]

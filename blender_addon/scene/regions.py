@@ -161,8 +161,10 @@ def snapped(scene: Scene, found: ReadMap) -> np.ndarray:
     unknown = found.labels < 0
     if not unknown.any():
         return found.labels
-    labels = found.labels.copy()
-    labels[unknown] = label_arrays.nearest_labels(label_arrays.unpack(found.packed[unknown]), colors_of(scene))
+    labels, packed = found.labels.copy(), found.packed[unknown] & 0xFFFFFF
+    distinct = label_arrays.distinct_colors(packed)
+    nearest = label_arrays.nearest_labels(label_arrays.unpack(distinct), colors_of(scene))
+    labels[unknown] = label_arrays.look_up(packed, distinct, nearest)
     return labels
 
 

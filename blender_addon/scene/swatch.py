@@ -147,14 +147,18 @@ def _width(settings: PropertyGroup, crop: str) -> float:
 # ---------------------------------------------------------------------------------------------- the plan
 
 
+_Key = tuple[str, tuple[object, ...], tuple[object, ...]]
+"""The job kind, the parameters, and the stamps of the pictures."""
+
+
 @dataclass
 class _Planning:
     """The settings that were seen last and when they changed, those of the last request, and the answer to it."""
 
-    seen: object = None
+    seen: _Key | None = None
     changed: float = 0.0
-    requested: object = None
-    answered: object = None
+    requested: _Key | None = None
+    answered: _Key | None = None
     is_pending: bool = False
     plan: wire.Plan | None = None
     error: wire.WireError | None = None
@@ -204,7 +208,7 @@ def is_plan_pending() -> bool:
 def on_plan(event: background.PlanReceived) -> None:
     """Takes the answer to the last request; drops one to an earlier request."""
     if event.key == _planning.requested:
-        _planning.answered, _planning.plan, _planning.error = event.key, event.plan, event.error
+        _planning.answered, _planning.plan, _planning.error = _planning.requested, event.plan, event.error
 
 
 def plan(scene: Scene) -> wire.Plan | None:
@@ -212,9 +216,10 @@ def plan(scene: Scene) -> wire.Plan | None:
     return _planning.plan if _is_current(scene) else None
 
 
-def last_plan() -> wire.Plan | None:
-    """The newest plan, which may be of earlier settings."""
-    return _planning.plan
+def last_plan(scene: Scene) -> wire.Plan | None:
+    """The newest plan of the scene's pictures, which may be of earlier settings."""
+    key = _key(scene)
+    return _planning.plan if key is not None and _planning.answered and _planning.answered[-1] == key[-1] else None
 
 
 def plan_notes(scene: Scene) -> tuple[str, ...]:
@@ -238,8 +243,8 @@ def _is_current(scene: Scene) -> bool:
     return _planning.answered is not None and _planning.answered == _key(scene)
 
 
-def _key(scene: Scene) -> object:
-    """The settings that a plan depends on; None if a picture is missing."""
+def _key(scene: Scene) -> _Key | None:
+    """The settings that a plan depends on, the pictures last; None if a picture is missing."""
     settings = scene.distill
     kind = properties.kind_of(settings)
     images = [getattr(settings, f"image_{p.name}") for p in kind.pictures if p.required]

@@ -129,6 +129,7 @@ TEXTS = {
     "Import into This File": "In diese Datei importieren",
     "In Decoder": "Im Decoder",
     "In Pixels": "In den Pixeln",
+    "In the Image Editor, Enter applies and Escape cancels": "Im Bildeditor: Eingabe wendet an, Escape bricht ab",
     "Index of the region. -1: the active one": "Nummer des Bereichs. -1: der aktive",
     "Input": "Eingabe",
     "It continues as soon as the service responds": "Er wird fortgesetzt, sobald der Dienst antwortet",

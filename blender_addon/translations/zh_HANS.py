@@ -129,6 +129,7 @@ TEXTS = {
     "Import into This File": "导入此文件",
     "In Decoder": "在解码器中",
     "In Pixels": "在像素中",
+    "In the Image Editor, Enter applies and Escape cancels": "在图像编辑器中：回车应用，Esc 取消",
     "Index of the region. -1: the active one": "区域序号。-1：活动区域",
     "Input": "输入",
     "It continues as soon as the service responds": "服务响应后将自动继续",

@@ -415,6 +415,20 @@ def test_a_noisy_map_is_clean_after_its_regions_were_taken_from_it(blender: Any)
     assert {tuple(c) for c in shown.reshape(-1, 3).tolist()} == set(regions.colors_of(blender.context.scene))
 
 
+def test_a_spiral_is_one_area_and_a_diagonal_is_not() -> None:
+    spiral = np.zeros((41, 41), int)
+    for ring in range(0, 20, 4):
+        spiral[ring, ring : 41 - ring] = spiral[ring : 41 - ring, 40 - ring] = 1
+        spiral[40 - ring, ring + 2 : 41 - ring] = spiral[ring + 4 : 41 - ring, ring + 2] = 1
+        spiral[ring + 4, ring + 2 : ring + 5] = 1
+    assert (label_arrays.connected(spiral, 0, 0) == (spiral == 1)).all()
+    assert label_arrays.connected(np.eye(9, dtype=int), 4, 4).sum() == 1
+    row = np.zeros((3, 6), int)
+    row[1, :2] = row[1, 5] = 1
+    assert label_arrays.connected(row, 1, 0).sum() == 2
+    assert label_arrays.connected(row, 1, 0, (False, True)).sum() == 3
+
+
 # ---------------------------------------------------------------------------------------------- from the model
 
 

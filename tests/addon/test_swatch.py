@@ -245,7 +245,9 @@ def test_a_plan_is_shown_until_the_settings_change(blender: Any) -> None:
     assert swatch.plan(blender.context.scene) == PLAN, "a seed changes no plan"
     settings(blender).parameters_synthesize.width = 1024
     assert swatch.plan(blender.context.scene) is None
-    assert swatch.last_plan() == PLAN
+    assert swatch.last_plan(blender.context.scene) == PLAN
+    scenes.swatch("another")
+    assert swatch.last_plan(blender.context.scene) is None, "it says nothing about another swatch"
 
 
 def test_a_plan_of_earlier_settings_is_dropped(blender: Any) -> None:
@@ -255,7 +257,7 @@ def test_a_plan_of_earlier_settings_is_dropped(blender: Any) -> None:
     settings(blender).parameters_synthesize.width = 1024
     rest(thread)
     swatch.on_plan(background.PlanReceived(thread.keys[0], PLAN))
-    assert swatch.last_plan() is None
+    assert swatch.last_plan(blender.context.scene) is None
     swatch.on_plan(background.PlanReceived(thread.keys[1], PLAN))
     assert swatch.plan(blender.context.scene) == PLAN
 

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from ad_service.storage.jobs import MAX_ATTEMPTS, MAX_CRASHES, Jobs
+from ad_service.storage.jobs import _SCHEMA, MAX_ATTEMPTS, MAX_CRASHES, Jobs
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Result, WireError
 
@@ -600,6 +600,24 @@ def test_the_file_shrinks_when_jobs_are_removed(jobs: Jobs) -> None:
     jobs.compact()
     assert jobs.file.stat().st_size < before / 5
     assert [status.id for status in jobs.newest()] == ["99", "98", "97", "96", "95"]
+
+
+def test_a_record_of_version_0_2_0_is_opened_with_all_its_jobs(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.sqlite"
+    with sqlite3.connect(file) as db:
+        db.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA} PRAGMA user_version = 2;")
+        db.executemany(
+            "INSERT INTO jobs (id, request, state, revision, attempt, crashes, progress, message, created, updated)"
+            " VALUES (?, ?, ?, 3, 1, 0, 0.5, 'Step 3', 100.0, 200.0)",
+            [(job, json.dumps(request().document()), state) for job, state in (("a", "failed"), ("b", "running"))],
+        )
+    db.close()
+    jobs = Jobs(file)
+    assert [(status.id, status.state) for status in jobs.newest()] == [("b", "running"), ("a", "failed")]
+    jobs.recover()
+    assert jobs.get("b").attempt == 2
+    assert jobs._db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2
+    jobs.close()
 
 
 def test_the_file_of_an_earlier_version_shrinks_too(version_1: Path) -> None:

@@ -192,7 +192,8 @@ def test_every_parameter_reaches_the_core(core: StubCore) -> None:
     assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
     assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
     assert core.loaded == [("pocket", "fp32")]
-    reached = set(SynthesizeRequest.__dataclass_fields__) | {"model", "precision", "tile"}
+    of_the_swatch = {"crop", "corners", "lens", "real_width"}
+    reached = set(SynthesizeRequest.__dataclass_fields__) | {"model", "precision", "tile"} | of_the_swatch
     assert {parameter.name for parameter in wire.SYNTHESIZE.parameters} <= reached
 
 
@@ -213,7 +214,8 @@ def test_the_result_carries_its_job_and_what_it_was_made_with(core: StubCore) ->
     assert document["files"] == {"swatch": "bricks.png"}
     assert document["made_with"]["model"] == "pocket"
     assert document["made_with"]["model_sha256"] == "d" * 64
-    assert document["metrics"] == {"seam_x": 1.25}
+    assert document["metrics"] == {"seam_x": 1.25, "scale": 1.0}
+    assert document["used"] == {"crop": [0, 0, 48, 40], "scale": 1.0, "sentence": "Uses all of 48 x 40, unscaled"}
 
 
 def test_the_same_job_gives_the_same_bytes_and_another_seed_others(core: StubCore) -> None:
@@ -223,9 +225,14 @@ def test_the_same_job_gives_the_same_bytes_and_another_seed_others(core: StubCor
 
 
 def test_infinite_metrics_are_left_out_and_all_notes_are_kept(core: StubCore) -> None:
-    _, outcome = run({"swatch": png(np.dstack([np.zeros((40, 48, 3)), np.full((40, 48), 7)]))})
-    assert outcome.metrics == {"seam_x": 1.25}
-    assert outcome.notes == ("the transparency of swatch is ignored", "a note of the model", "a note of the core")
+    pixels = np.full((40, 48, 4), 255)
+    pixels[:4, :, 3] = 0
+    pixels[4:, :, :3] = np.random.default_rng(0).integers(0, 256, (36, 48, 3))
+    _, outcome = run({"swatch": png(pixels)})
+    assert outcome.metrics == {"seam_x": 1.25, "scale": 1.0}
+    clear, used, *others = outcome.notes
+    assert "10% of the swatch is transparent" in clear and used == "Uses 48 x 36 of 48 x 40, unscaled"
+    assert others == ["a note of the model", "a note of the core"]
 
 
 # ---------------------------------------------------------------------------------------------- regions and layout

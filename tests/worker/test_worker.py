@@ -268,7 +268,7 @@ def test_a_job_that_is_canceled_before_its_first_step_is_not_run(tmp_path: Path)
 
 def test_only_the_newest_previews_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Clock, "preview_is_due", lambda self: True)
-    monkeypatch.setattr(Clock, "progress_is_due", lambda self: True)
+    monkeypatch.setattr(Clock, "progress_is_due", lambda self, step: True)
     store, events = run_job(tmp_path, "shows", steps=30)
     previews = [event.preview for event in events if isinstance(event, protocol.Progress) and event.preview]
     assert len(set(previews)) == len(previews) == 30

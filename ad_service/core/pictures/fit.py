@@ -28,8 +28,8 @@ class FitOptions:
         least_grain: pixels in the result that a part has at least where larger and weaker structure is shown too.
         broad: how many times larger than the parts that structure must be.
         least_part: pixels in the result that a part has at least.
-        budget: pixels of the used part after scaling, as a multiple of the result's: with more the job takes longer
-            and does not look better.
+        budget: pixels of the used part after scaling, as a multiple of the result's. A paving of 12 megapixels takes
+            55 s of one core at 1.5 and 76 s at 3.0; the same paving as a swatch of 512 x 512 takes 41 s.
         least_side: shorter side of the used part after scaling, as a multiple of the result's shorter side.
         sharp_detail: wavelength in pixels of the finest detail after scaling, to which a soft photograph that is larger
             than the budget is scaled down.
@@ -43,7 +43,7 @@ class FitOptions:
     least_grain: float = 10.0
     broad: float = 2.5
     least_part: float = 24.0
-    budget: float = 3.0
+    budget: float = 1.5
     least_side: float = 0.75
     sharp_detail: float = 4.0
     positions: int = 17

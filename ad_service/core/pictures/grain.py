@@ -97,7 +97,7 @@ def measure_grain(pixels: Pixels, options: GrainOptions = GrainOptions()) -> Gra
     lengths = sorted(bands)
     energies = np.array([bands[length] for length in lengths])
     strongest = float(energies.max())
-    if strongest <= 0:
+    if strongest < 1e-9:  # one flat color
         side = float(min(pixels.shape[:2]))
         return Grain(side, side, 2.0, "spectrum")
     detail = lengths[int(np.argmax(energies >= options.sharp_energy * strongest))]

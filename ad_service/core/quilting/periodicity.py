@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ad_service.core.correlation import overlap_correlation
+from ad_service.core.steps import checkpoint
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def _find_lattice(correlation: Tensor, options: PeriodicityOptions) -> Tensor | 
     near = F.max_pool2d(correlation[None, None], 9, 1, 4)[0, 0]
     pairs = [torch.stack(pair) for pair in combinations(lags, 2)]
     for pair in sorted(pairs, key=lambda pair: float(pair.norm(dim=1).sum())):
+        checkpoint()
         area = abs(float(torch.linalg.det(pair)))
         if area > 0.4 * float(pair.norm(dim=1).prod()) and _is_lattice(near, pair, options):
             return pair
@@ -168,6 +170,7 @@ def _find_rows(correlation: Tensor, options: PeriodicityOptions) -> Tensor | Non
     grain = float(unlike.float().norm(dim=1).min())
     best, found, end = max(options.peak_correlation, options.chance_rise * grain / side), None, side // 3
     for angle in torch.arange(0, 180, 1.5).tolist():
+        checkpoint()
         profile = _profile(correlation, angle, sparse=2)
         rise = profile - profile.cummin(0).values
         highest = F.max_pool1d(profile[None, None], nearest + 1, 1, nearest // 2)[0, 0]
@@ -185,6 +188,7 @@ def _refined_rows(correlation: Tensor, period: int, angle: float) -> Tensor:
     """The period (1, 2) of rows near one that is known to a pixel and 1.5 degrees, from its furthest multiple."""
     best, found = -1.0, (float(period), angle)
     for fine in torch.arange(angle - 1.5, angle + 1.75, 0.25).tolist():
+        checkpoint()
         profile, at, n = _profile(correlation, fine), period, 1
         while (next_ := round(at * (n + 1) / n)) + 3 < len(profile):  # each is searched where the last one points
             at, n = next_ - 3 + int(profile[next_ - 3 : next_ + 4].argmax()), n + 1

@@ -90,7 +90,7 @@ def _draw_plan(layout: UILayout, context: Context) -> None:
     """What a job would use, its time and memory, and what the artist should know; gray while it is out of date."""
     if session.current().status is None:
         return
-    current, last = swatch.plan(context.scene), swatch.last_plan()
+    current, last = swatch.plan(context.scene), swatch.last_plan(context.scene)
     column = layout.column()
     column.active = current is not None
     if (shown := current or last) is not None:
