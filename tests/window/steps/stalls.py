@@ -1,8 +1,8 @@
 """Steps that measure how long the interface stands still around each action. Nothing here is asserted.
 
 A timer that runs as often as possible shows the gaps between two turns of Blender's main loop. A profiler adds up the
-processor time of the add-on's own functions in each gap, with what they call in Blender. The rest is Blender's own work,
-such as drawing, which is slow with a software renderer, and other processes.
+processor time of the add-on's own functions in each gap, with what they call in Blender. The rest is the work of
+Blender, such as drawing, which is slow with a software renderer, and of other processes.
 """
 
 from __future__ import annotations
