@@ -39,9 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "blender_addon/ui": {
         *("wire", "blender_addon.link", "blender_addon.scene"),
-        *("bpy", "blf", "gpu", "gpu_extras", "rna_keymap_ui"),
+        *("bpy", "blf", "bl_operators", "gpu", "gpu_extras", "numpy", "rna_keymap_ui"),
     },
     "blender_addon/translations": set(),
+    "blender_addon/presets": {"bpy"},
     "blender_addon/examples": {"blender_addon", "bpy", "bpy_extras", "mathutils", "numpy", "addon_utils"},
 }
 """For each folder, beside itself and the standard library: other folders and packages. `wire` is the contract."""

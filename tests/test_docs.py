@@ -216,7 +216,7 @@ def test_every_button_named_in_the_readme_is_in_the_panel() -> None:
 def test_the_readme_explains_the_metrics_of_the_panel() -> None:
     rows = README.read_text(encoding="utf-8").split("| measurement |")[1].split("\n\n")[0]
     explained = set(re.findall(r"^\| ([A-Z][^|]*) \|", rows, re.MULTILINE))
-    texts = [metric.text for metric in (*records.SEAM_METRICS, *records.QUALITY_METRICS)]
+    texts = [metric.text for metric in records.METRICS]
     shown = {re.split(r"( [XY])? [{(]", text)[0] for text in texts}
     assert explained == shown
 

@@ -247,7 +247,7 @@ def _refuse_unusable(model: InstalledModel, title: str, names: list[str]) -> Non
 
 @dataclass(frozen=True)
 class Known:
-    """A well-known model: its repository on the hub, its license, the bytes of its download, and its purpose."""
+    """A well-known model: its repository on the hub, its license, about how many bytes it has, and its purpose."""
 
     repo: str
     title: str
@@ -286,7 +286,7 @@ KNOWN = {
         "The largest parts and the finest detail; needs a large GPU",
     ),
 }
-"""Models that are fetched by a short name. The sizes are those of `wanted_files`, in November 2026."""
+"""Models that are fetched by a short name. The sizes are approximate; a download reports its exact one."""
 
 
 @dataclass(frozen=True)

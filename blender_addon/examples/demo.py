@@ -124,7 +124,8 @@ def wait_for_result(session: ModuleType) -> None:
         time.sleep(0.1)
         if time.monotonic() - printed > 10:
             printed = time.monotonic()
-            print("  " + "; ".join(record.progress_text() for record in session.current().of_this_file()), flush=True)
+            current = session.current()
+            print("  " + "; ".join(map(current.progress_text, current.of_this_file())), flush=True)
         if printed - start > WAIT_SECONDS:
             raise SystemExit(f"demo.py: no result after {WAIT_SECONDS:g} seconds")
     errors = [record.sentence for record in session.current().of_this_file() if record.sentence]

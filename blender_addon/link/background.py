@@ -103,6 +103,15 @@ class JobEnded:
 
 
 @dataclass(frozen=True)
+class BlobsFetched:
+    """The blobs that `fetch` asked for, by name: those that the service has; an error if it could not be reached."""
+
+    key: str
+    blobs: Mapping[str, bytes]
+    error: wire.WireError | None = None
+
+
+@dataclass(frozen=True)
 class PlanReceived:
     """The answer to a request of a plan; `key` is the caller's name of that request."""
 
@@ -135,6 +144,7 @@ Event = (
     | JobWaiting
     | PreviewReceived
     | JobEnded
+    | BlobsFetched
     | PlanReceived
     | QueueChanged
     | ModelsChanged
@@ -193,9 +203,20 @@ class BackgroundThread:
         """Upload the pictures, submit the job, then watch it."""
         self._queue(lambda: self._submit(job, kind, parameters, pictures, address, may_start), job)
 
-    def resubmit(self, job: str, request: Mapping[str, Any], address: client.ServiceAddress) -> None:
-        """Submit an earlier request, whose pictures the service has; then watch the job."""
-        self._queue(lambda: self._resubmit(job, request, address), job)
+    def resubmit(
+        self,
+        job: str,
+        request: Mapping[str, Any],
+        address: client.ServiceAddress,
+        pictures: Mapping[str, PictureSource] | None = None,
+        may_start: bool = False,
+    ) -> None:
+        """Submit an earlier request, then watch the job. `pictures` are uploaded; the service has the other ones."""
+        self._queue(lambda: self._resubmit(job, request, address, pictures or {}, may_start), job)
+
+    def fetch(self, key: str, blobs: Mapping[str, str], address: client.ServiceAddress, may_start: bool) -> None:
+        """Download blobs, given by their sha256; a `BlobsFetched` event with the same key has those that exist."""
+        self._queue(lambda: self._fetch(key, blobs, address, may_start))
 
     def watch(self, job: str, address: client.ServiceAddress) -> None:
         """Watch a job that was submitted earlier, by this Blender or another."""
@@ -417,9 +438,41 @@ class BackgroundThread:
                 raise
             self._send(PlanReceived(key, error=error))
 
-    def _resubmit(self, job: str, request: Mapping[str, Any], address: client.ServiceAddress) -> None:
+    def _resubmit(
+        self,
+        job: str,
+        request: Mapping[str, Any],
+        address: client.ServiceAddress,
+        pictures: Mapping[str, PictureSource],
+        may_start: bool,
+    ) -> None:
         self._set_address(address)
-        self._on_submitted(job, self._checked_service().submit(job, wire.JobRequest.parse(request)))
+        service = self._checked_service(may_start)
+        for source in pictures.values():
+            service.upload(source())
+        self._on_submitted(job, service.submit(job, wire.JobRequest.parse(request)))
+
+    def _fetch(self, key: str, blobs: Mapping[str, str], address: client.ServiceAddress, may_start: bool) -> None:
+        self._set_address(address)
+        found: dict[str, bytes] = {}
+        try:
+            service = self._checked_service(may_start)
+            for name, sha in blobs.items():
+                if (data := self._download(service, sha)) is not None:
+                    found[name] = data
+        except wire.WireError as error:
+            self._send(BlobsFetched(key, found, error))
+            return
+        self._send(BlobsFetched(key, found))
+
+    def _download(self, service: client.Client, sha: str) -> bytes | None:
+        """A blob, or None if the service does not have it."""
+        try:
+            return service.download(sha)
+        except wire.WireError as error:
+            if error.code not in ("not-found", "blob-missing"):
+                raise
+            return None
 
     def _checked_service(self, may_start: bool = False) -> client.Client:
         """A client whose service responded just now: the service of the current one may have stopped."""
@@ -532,11 +585,8 @@ class BackgroundThread:
 
     def _download_preview(self, job: str, sha: str) -> None:
         """Report a preview, unless the service has deleted it for a newer one."""
-        try:
-            self._send(PreviewReceived(job, self._service().download(sha)))
-        except wire.WireError as error:
-            if error.code != "not-found":
-                raise
+        if (png := self._download(self._service(), sha)) is not None:
+            self._send(PreviewReceived(job, png))
 
     def _fail(self, job: str | None, error: wire.WireError) -> None:
         if job is None or error.code in SERVICE_ERRORS:

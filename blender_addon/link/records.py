@@ -3,20 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from enum import Enum
 from string import Formatter
 from typing import Any
 
 from .. import wire
 
 
+class Rating(Enum):
+    """How good a measurement is, for its icon."""
+
+    GOOD = "good"
+    FAIR = "fair"
+    POOR = "poor"
+    NONE = "not rated"
+
+
+@dataclass(frozen=True)
+class RatingOptions:
+    """(good, poor) limits of measurements: up to the first is good, beyond the second is poor, in between is fair.
+
+    Seams, patch distance and blur: the ten results of docs/experiments.md (pocket, 512 pixels), which look good, have
+    seams up to 1.02, patch distances up to 0.52 of that between the halves of the swatch, and a sharpness from 0.95.
+    Copies: pocket has 0.71 (beans) and 0.78 (paving), where single parts are recognized beside the swatch.
+    """
+
+    copies: tuple[float, float] = (0.3, 0.8)
+    """Share of verbatim copies."""
+    seam: tuple[float, float] = (1.15, 1.5)
+    """Step across the edge over the mean step inside; 2 is a visible cut."""
+    patch_distance: tuple[float, float] = (1.0, 2.0)
+    """Patch distance over that between the swatch's own halves. Above 1 it is no longer one more piece of it."""
+    blur: tuple[float, float] = (0.15, 0.35)
+    """What sharpness lacks to 1. Below 0.65 the result is visibly soft beside the swatch."""
+    repetition: tuple[float, float] = (0.1, 0.25)
+    """Repetition above the swatch's own."""
+    layout_lost: tuple[float, float] = (0.1, 0.25)
+    """What the layout match lacks to the swatch's own."""
+
+    def rate(self, limits: tuple[float, float], value: float) -> Rating:
+        return Rating.GOOD if value <= limits[0] else Rating.FAIR if value <= limits[1] else Rating.POOR
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A line of text about a result, a format string over its metrics, and what it means."""
+    """A line of text about a result, a format string over its metrics, and what it means.
+
+    `rate` returns how good the metrics are; None for those that are neither good nor bad.
+    """
 
     text: str
     help: str
+    rate: Callable[[RatingOptions, Mapping[str, float]], Rating] | None = None
 
     @property
     def names(self) -> set[str]:
@@ -24,33 +64,44 @@ class Metric:
         return {name for _, name, _, _ in Formatter().parse(self.text) if name}
 
 
-SEAM_METRICS = (
-    Metric("Seam X {seam_x:.2f}", "How visible the seam between left and right edge is. Near 1: there is no seam"),
-    Metric("Seam Y {seam_y:.2f}", "How visible the seam between top and bottom edge is. Near 1: there is no seam"),
-)
-QUALITY_METRICS = (
+METRICS = (
+    Metric(
+        "Verbatim copies {copy_share:.0%}",
+        "How much of the result is copied pixel by pixel from the swatch, in blocks of 32 pixels. Lower is better",
+        lambda o, m: o.rate(o.copies, m["copy_share"]),
+    ),
+    Metric(
+        "Seam X {seam_x:.2f}",
+        "How visible the seam between left and right edge is. Near 1: there is no seam",
+        lambda o, m: o.rate(o.seam, m["seam_x"]),
+    ),
+    Metric(
+        "Seam Y {seam_y:.2f}",
+        "How visible the seam between top and bottom edge is. Near 1: there is no seam",
+        lambda o, m: o.rate(o.seam, m["seam_y"]),
+    ),
     Metric(
         "Patch distance {patch_distance:.1%} (swatch {swatch_halves_distance:.1%})",
         "How much small patches of the result differ from patches of the swatch. Lower is better; the number in "
         "parentheses is the difference between the swatch's own halves",
+        lambda o, m: o.rate(o.patch_distance, m["patch_distance"] / max(m["swatch_halves_distance"], 1e-6)),
     ),
     Metric(
         "Sharpness {sharpness:.2f} (swatch 1)",
         "How crisp the finest detail is compared with the swatch. Near 1 is best; lower is blurrier",
-    ),
-    Metric(
-        "Verbatim copies {copy_share:.0%}",
-        "How much of the result is copied pixel by pixel from the swatch, in blocks of 32 pixels. Lower is better",
+        lambda o, m: o.rate(o.blur, 1 - m["sharpness"]),
     ),
     Metric(
         "Repetition {repetition:.2f} (swatch {swatch_repetition:.2f})",
         "How strongly the texture repeats inside one tile. 1 is an exact repetition; the number in parentheses is the "
         "swatch's own, which regular materials such as bricks have too",
+        lambda o, m: o.rate(o.repetition, m["repetition"] - m["swatch_repetition"]),
     ),
     Metric(
         "Layout match {label_agreement:.2f} (swatch {label_agreement_ceiling:.2f})",
         "How well the materials follow the painted layout. Higher is better; the number in parentheses is the most "
         "that can be expected, measured on the swatch",
+        lambda o, m: o.rate(o.layout_lost, m["label_agreement_ceiling"] - m["label_agreement"]),
     ),
     Metric(
         "Structure kept {content_correlation:.2f}",
@@ -61,11 +112,16 @@ QUALITY_METRICS = (
         "How exactly the model can reproduce the swatch, before and after fitting its decoder. Higher is better",
     ),
 )
+"""What is measured, what interests artists most first."""
 
 
-def metric_texts(metrics: Iterable[Metric], values: Mapping[str, float]) -> list[tuple[str, str]]:
-    """(text, help) of each metric whose values are all given."""
-    return [(m.text.format_map(values), m.help) for m in metrics if m.names <= values.keys()]
+def rated_metrics(
+    values: Mapping[str, float],
+    options: RatingOptions = RatingOptions(),
+) -> list[tuple[str, str, Rating]]:
+    """(text, help, rating) of each metric whose values are all given."""
+    found = [m for m in METRICS if m.names <= values.keys()]
+    return [(m.text.format_map(values), m.help, m.rate(options, values) if m.rate else Rating.NONE) for m in found]
 
 
 @dataclass
@@ -79,6 +135,13 @@ class JobRecord:
     document: str
     """The id of the file that the job belongs to."""
     material: str = ""
+    """Name of the material that gets the result, in journals of version 0.2.0."""
+    materials: Mapping[str, str] = field(default_factory=dict)
+    """The ids of the materials that get the result, with their names when the job was submitted."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """The names of the images that the job's pictures were made of."""
+    regions: Sequence[Sequence[str]] = field(default_factory=list)
+    """(name, color in hex) of each region of the job's label maps."""
     state: str = "queued"
     fraction: float = 0.0
     message: str = ""
@@ -104,13 +167,6 @@ class JobRecord:
 
     def fail(self, error: wire.WireError) -> None:
         self.state, self.code, self.sentence = "failed", error.code, error.sentence
-
-    def progress_text(self) -> str:
-        """`Step 12 of 50, 8 s left`."""
-        parts = [self.message or self.state.capitalize()]
-        if self.state == "running" and self.seconds_left is not None:
-            parts.append(f"{duration(self.seconds_left)} left")
-        return ", ".join(parts)
 
 
 def duration(seconds: float) -> str:

@@ -34,6 +34,8 @@ JPEG_HEAD = 1 << 17
 
 ROWS_AT_ONCE = 16
 """Rows of pixels that are converted together."""
+SIZE = "distill_size"
+"""Custom property of a result's image: width and height of its file, known without decoding it (0.5 s for 4096)."""
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -196,6 +198,18 @@ def new_image(name: str, png: bytes, data: bool = False) -> Image:
     if data:
         image.colorspace_settings.name = "Non-Color"
     return image
+
+
+def size_of(image: Image) -> tuple[int, int]:
+    """Width and height of an image. Those of a result that was not drawn yet are known without decoding it."""
+    stored = image.get(SIZE)
+    width, height = stored if stored is not None and not image.has_data else image.size
+    return int(width), int(height)
+
+
+def store_size(image: Image, png: bytes) -> None:
+    """Stores the size in a PNG file's header, for `size_of`."""
+    image[SIZE] = struct.unpack(">II", png[16:24])
 
 
 def _unusable(sentence: str) -> LocalError:

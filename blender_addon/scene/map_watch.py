@@ -44,6 +44,8 @@ class MapFacts:
 
 _facts: dict[int, MapFacts] = {}
 _changed: set[int] = set()
+_steps: dict[int, str] = {}
+"""The step of the add-on's changes (`map_history`) in which each map was read."""
 
 
 def facts(image: Image | None) -> MapFacts | None:
@@ -60,9 +62,13 @@ def update(scene: Scene) -> bool:
     found = False
     for picture in properties.LABEL_MAPS:
         image = getattr(scene.distill, f"image_{picture}")
-        if image is None or image.session_uid not in _changed or not scene.distill.regions:
+        if image is None or not scene.distill.regions:
+            continue
+        step = getattr(scene.distill, f"step_{picture}")
+        if image.session_uid not in _changed and _steps.get(image.session_uid, step) == step:
             continue
         _changed.discard(image.session_uid)
+        _steps[image.session_uid] = step
         if image.size[0] * image.size[1] > MAX_PIXELS:
             continue
         try:
@@ -130,7 +136,7 @@ def unmapped_regions(scene: Scene) -> list[str]:
 
 def _on_timer() -> float:
     scene = bpy.context.scene
-    if _changed and scene is not None and not session.is_modal_operator_running() and update(scene):
+    if scene is not None and not session.is_modal_operator_running() and update(scene):
         session.redraw()
     return 0.4
 
@@ -151,6 +157,7 @@ def _on_undo(*_args: object) -> None:
 def _on_load(*_args: object) -> None:
     _facts.clear()
     _changed.clear()
+    _steps.clear()
 
 
 _handlers = (

@@ -270,6 +270,31 @@ for _map in LABEL_MAPS:
         options={"HIDDEN"}, description="Which change of this map by the add-on the scene is in, for undo"
     )
 
+GALLERY = {
+    "result": StringProperty(name="Active Result", description="Job of the result that is shown large"),
+    "page": IntProperty(name="Page", description="Page of the gallery", min=0),
+    "search": StringProperty(
+        name="Search", description="Show results whose name contains this text", options={"TEXTEDIT_UPDATE"}
+    ),
+    "only_favorites": BoolProperty(name="Favorites", description="Show favorites only"),
+    "swatch": StringProperty(name="Swatch", description="Show results of this swatch only. Empty: of all swatches"),
+    "compare": StringProperty(
+        name="Compare With", description="Job of the result that the active one is compared with"
+    ),
+    "split": FloatProperty(
+        name="Split",
+        description="Place of the line between the two results, from left to right",
+        default=0.5,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+    ),
+    "split_on": BoolProperty(
+        name="Split View", description="Whether the Image Editor shows both results", options={"HIDDEN"}
+    ),
+}
+"""State of the gallery in the window manager, which is neither saved nor undone. Each name starts with `distill_`."""
+
 classes = (DistillRegion, *GROUPS.values(), DistillSettings)
 
 
@@ -277,7 +302,7 @@ def add_to_blender() -> None:
     """Adds `Scene.distill`, and the panel's own state, which is neither saved nor undone, to the window manager."""
     bpy.types.Scene.distill = PointerProperty(type=DistillSettings)
     bpy.types.WindowManager.distill_show_metrics = BoolProperty(
-        name="Measurements", description="Show how good each result is, compared with the swatch"
+        name="Measurements", description="Show how good the result is, compared with the swatch"
     )
     bpy.types.WindowManager.distill_overlay = BoolProperty(
         name="Overlay",
@@ -295,9 +320,13 @@ def add_to_blender() -> None:
     bpy.types.WindowManager.distill_parts = IntProperty(
         name="Parts", description="Number of parts to divide the swatch into", default=2, min=2, max=8
     )
+    for name, value in GALLERY.items():
+        setattr(bpy.types.WindowManager, f"distill_{name}", value)
 
 
 def remove_from_blender() -> None:
+    for name in GALLERY:
+        delattr(bpy.types.WindowManager, f"distill_{name}")
     del bpy.types.WindowManager.distill_parts
     del bpy.types.WindowManager.distill_overlay_strength
     del bpy.types.WindowManager.distill_overlay

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from bpy.app.translations import pgettext_iface as tr
 
 from .. import wire
+from ..link.records import JobRecord, duration
+
+SHOWN_ELAPSED = 3.0
+"""Seconds after which a job without an estimate shows how long it has run."""
 
 
 def describe(status: wire.JobStatus) -> str:
@@ -21,6 +25,16 @@ def describe(status: wire.JobStatus) -> str:
 def state_of(status: wire.JobStatus) -> str:
     """`waiting`, or how much of the job is done: `12%`."""
     return tr("waiting") if status.state == "queued" else f"{status.progress:.0%}"
+
+
+def progress_text(record: JobRecord, elapsed: float) -> str:
+    """`Step 12 of 50, 8 s left`; while the time left is not known, how many seconds the job has run so far."""
+    message = record.message or record.state.capitalize()
+    if record.state != "running":
+        return message
+    if record.seconds_left is not None:
+        return tr("{}, {} left").format(message, duration(record.seconds_left))
+    return tr("{}, {} so far").format(message, duration(elapsed)) if elapsed >= SHOWN_ELAPSED else message
 
 
 def waiting_text(job: str, queue: Sequence[wire.JobStatus], titles: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ from bpy.types import Context, Image, Scene
 from .. import wire
 from ..link.background import PictureSource
 from ..wire.errors import LocalError
-from . import image_io, properties, regions
+from . import image_io, materials, properties, regions
 
-TITLE_BYTES = 44
-"""Length of a title without its seed. Blender cuts names at 63 bytes and appends a number to duplicates."""
+TITLE_BYTES = 26
+"""Length of a title without its size and seed. Blender cuts names at 63 bytes, and duplicates get a number."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,15 @@ class JobDraft:
     title: str
     parameters: Mapping[str, Any]
     pictures: Mapping[str, PictureSource]
+    sources: Mapping[str, str]
+    """The names of the images that the pictures are made of."""
+    regions: Sequence[tuple[str, str]]
+    """(name, color in hex) of each region, if the job has label maps."""
+
+    @property
+    def swatch_name(self) -> str:
+        """The name of the swatch without its suffix, for a new material."""
+        return str(self.sources.get("swatch", self.title)).rsplit(".", 1)[0]
 
 
 def missing(scene: Scene) -> str:
@@ -45,9 +54,13 @@ def missing(scene: Scene) -> str:
     return ""
 
 
-def warnings(_context: Context) -> list[str]:
+def warnings(context: Context) -> list[str]:
     """What the artist may not expect of the result, known before the run: one sentence each."""
-    return []
+    objects = materials.target_objects(context)
+    if not context.scene.distill.use_at_once or not objects:
+        return []
+    found = (materials.problem_of(objects), materials.note_of(objects))
+    return [sentence for sentence in found if sentence]
 
 
 def drafts(scene: Scene) -> list[JobDraft]:
@@ -60,13 +73,23 @@ def drafts(scene: Scene) -> list[JobDraft]:
     images = [getattr(settings, f"image_{p.name}") for p in kind.pictures if p.required]
     stems = [image.name.rsplit(".", 1)[0] for image in images]  # picture_sources has checked that all are given
     title = " in ".join(_shorten(stem, TITLE_BYTES // len(stems)) for stem in stems)
+    sources = {name: getattr(settings, f"image_{name}").name for name in pictures}
+    colors = zip(settings.regions, regions.colors_of(scene), strict=True)
+    used_regions = [(r.name, bytes(c).hex()) for r, c in colors] if "layout" in pictures else []
+    sizes = properties.output_size(settings)
     found = []
     for seed in range(first, first + settings.variations):
         values = {p.name: p.check(parameters[p.name]) for p in kind.parameters}
         if "seed" in values:
             values["seed"] = kind.parameter("seed").check(seed)
-        found.append(JobDraft(kind.name, f"{title} {seed}", values, pictures))
+        found.append(JobDraft(kind.name, title_of(title, values, sizes), values, pictures, sources, used_regions))
     return found
+
+
+def title_of(name: str, parameters: Mapping[str, Any], size: tuple[int, int]) -> str:
+    """The title of a job: its images, its size and its seed, so that results can be told apart."""
+    seed = f", seed {parameters['seed']}" if "seed" in parameters else ""
+    return f"{name} {size[0]} x {size[1]}{seed}"
 
 
 def picture_sources(scene: Scene, kind: wire.JobKind) -> dict[str, PictureSource]:

@@ -7,22 +7,27 @@ between calls, since undo and opening another file would invalidate it.
 
 from __future__ import annotations
 
+import re
 import time
 import traceback
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import bpy
 import bpy.utils.previews
 from bpy.app.handlers import persistent
 from bpy.app.translations import pgettext_iface as tr
+from bpy.types import Scene
 
 from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import comparison, materials, preferences, properties, results, suggestion, swatch
+from . import comparison, image_io, materials, preferences, properties, queue, recall, results, suggestion, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -68,10 +73,12 @@ class Session:
         self.error: wire.WireError | None = None
         self.service_message = ""
         self.connecting = False
+        self._recalls: dict[str, tuple[JobRecord, Mapping[str, str]]] = {}
         self.queue: tuple[wire.JobStatus, ...] = ()
         self.models: tuple[wire.ModelEntry, ...] = ()
         self.notice = Notice("", 0.0)
         self._looking = False
+        self._running_since: dict[str, float] = {}
         self._unsent: dict[str, JobDraft] = {}
         self._preview_keys: dict[str, str] = {}
         self._previews: bpy.utils.previews.ImagePreviewCollection | None = None
@@ -90,9 +97,11 @@ class Session:
             self._looking = True
             self.thread.connect(address)
 
-    def submit(self, draft: JobDraft, material: str) -> JobRecord:
-        """Submit a job; `material` is the name of the material that gets the result, or empty."""
-        record = JobRecord(str(uuid.uuid4()), draft.kind, draft.title, draft.parameters, self.document, material)
+    def submit(self, draft: JobDraft, targets: Mapping[str, str]) -> JobRecord:
+        """Submit a job; `targets` are the materials that get the result: names by id."""
+        title = self.free_title(draft.title)
+        record = JobRecord(str(uuid.uuid4()), draft.kind, title, draft.parameters, self.document, materials=targets)
+        record.sources, record.regions = draft.sources, draft.regions
         record.message = "Uploading"
         self.records[record.job] = record
         self._submit(record, draft)
@@ -116,11 +125,45 @@ class Session:
             self._submit(record, self._unsent[record.job])
             return record
         del self.records[record.job]
-        new = JobRecord(str(uuid.uuid4()), record.kind, record.title, record.parameters, self.document, record.material)
-        new.request = record.request
-        self.records[new.job] = new
+        new = self._copy(record, record.request)
         self.thread.resubmit(new.job, new.request, preferences.service_address())
         return new
+
+    def vary(self, record: JobRecord, pictures: Mapping[str, background.PictureSource], seed: int) -> JobRecord:
+        """Submit a job again with another seed. The result is not applied to a material.
+
+        `pictures` are those of its pictures that are still in the file; the service has the others.
+        """
+        parameters = {**record.parameters, "seed": seed}
+        new = self._copy(record, {**record.request, "parameters": parameters})
+        new.parameters = parameters
+        stem = re.sub(r"(, seed)? \d+( \(\d+\))?$", "", record.title)
+        new.title, new.materials, new.material = self.free_title(f"{stem}, seed {seed}"), {}, ""
+        address, may_start = preferences.service_address(), preferences.may_start()
+        self.thread.resubmit(new.job, new.request, address, pictures, may_start)
+        return new
+
+    def recall(self, scene: Scene, record: JobRecord) -> bool:
+        """Set the panel as it was for a job; returns whether that is done, or waits for pictures from the service."""
+        missing = recall.bring_back(scene, record)
+        if missing:
+            self._recalls[record.job] = record, missing
+            address, may_start = preferences.service_address(), preferences.may_start()
+            self.thread.fetch(record.job, missing, address, may_start)
+        return not missing
+
+    def _copy(self, record: JobRecord, request: Mapping[str, Any]) -> JobRecord:
+        """A new job like another one, in the open file."""
+        new = JobRecord(str(uuid.uuid4()), record.kind, record.title, record.parameters, self.document, record.material)
+        new.materials, new.sources, new.regions = record.materials, record.sources, record.regions
+        new.request, new.message = request, "Uploading"
+        self.records[new.job] = new
+        return new
+
+    def free_title(self, title: str) -> str:
+        """A title that no job and no image of the open file has: with (2) or a higher number behind it if needed."""
+        taken = {record.title for record in self.of_this_file()} | {image.name for image in bpy.data.images}
+        return next(t for n in count(1) if (t := title if n == 1 else f"{title} ({n})") not in taken)
 
     def watch(self, record: JobRecord) -> JobRecord:
         """Watch a job that was submitted before, and download its result."""
@@ -167,6 +210,15 @@ class Session:
         """Jobs of closed files that are active, or whose result was downloaded and not imported."""
         return [r for r in self.records.values() if r.document != self.document]
 
+    def drawn_state(self) -> object:
+        """What the panel shows that changes without an event: the notice, and seconds of jobs without an estimate."""
+        running = [r for r in self.of_this_file() if r.state == "running" and r.seconds_left is None]
+        return self.notice.current, int(time.monotonic()) if running else 0
+
+    def progress_text(self, record: JobRecord) -> str:
+        """What a job does now, and the time that it needs or has taken."""
+        return queue.progress_text(record, time.monotonic() - self._running_since.get(record.job, time.monotonic()))
+
     def model(self, name: str) -> wire.ModelEntry | None:
         """The model of a name, ignoring case; None if the service does not know it, or has not been asked."""
         return next((model for model in self.models if model.name.casefold() == name.casefold()), None)
@@ -179,6 +231,7 @@ class Session:
         """Whether more events are expected, of this file's jobs or of the service."""
         return (
             self.connecting
+            or bool(self._recalls)
             or suggestion.is_pending()
             or any(r.active or r.job in self.downloaded for r in self.of_this_file())
         )
@@ -200,6 +253,8 @@ class Session:
                 self._resume_jobs()
             case background.ServiceStarting(message):
                 self.service_message = message
+            case background.BlobsFetched(key, blobs, error):
+                self._on_blobs(key, blobs, error)
             case background.ServiceLost(error):
                 self.status, self.service_message, self.connecting = None, "", False
                 if not (self._looking and error.code == "service-unreachable"):
@@ -243,6 +298,16 @@ class Session:
         """Show a text in the status bar for NOTICE_SECONDS."""
         self.notice = Notice(text, time.monotonic() + NOTICE_SECONDS, icon)
 
+    def _on_blobs(self, key: str, blobs: Mapping[str, bytes], error: wire.WireError | None) -> None:
+        record, missing = self._recalls.pop(key)
+        try:
+            if error is not None:
+                raise error
+            recall.complete(bpy.context.scene, record, missing, blobs)
+        except wire.WireError as problem:
+            self.show_error(problem)
+        push_undo(f"Again Exactly {record.title}")
+
     def _on_job_event(self, record: JobRecord, event: background.Event) -> None:
         match event:
             case background.JobSubmitted(_, request):
@@ -252,6 +317,8 @@ class Session:
             case background.JobProgressed(_, status):
                 if record.state != "canceling" or status.state != "queued":
                     record.state = status.state
+                if status.state == "running":
+                    self._running_since.setdefault(record.job, time.monotonic())
                 record.fraction, record.message = status.progress, status.message
                 record.seconds_left = status.seconds_left
             case background.JobWaiting(_, message):
@@ -296,6 +363,7 @@ class Session:
             if record is None:
                 del self.downloaded[job]
             elif record.document == self.document and not is_modal_operator_running():
+                bpy.context.window_manager.distill_result = job
                 try:
                     results.import_result(record, self.downloaded.pop(job).pictures)
                     self.announce(tr("{} is ready").format(record.title))
@@ -324,6 +392,7 @@ class Session:
             if document:
                 break
         self.document = document or str(uuid.uuid4())
+        self._recalls.clear()
         known = {r.job: r for r in self.records.values() if r.active or r.job in self.downloaded}
         self.records = {r.job: r for r in stored} | known
         for record in stored:
@@ -400,6 +469,12 @@ def redraw() -> None:
             window.workspace.status_text_set(None)  # Python has no other way to redraw the status bar
 
 
+def redraw_soon() -> None:
+    """Redraw the sidebars in half a second, for what Blender prepares in the background."""
+    if not bpy.app.timers.is_registered(redraw):
+        bpy.app.timers.register(redraw, first_interval=0.5)
+
+
 def is_modal_operator_running() -> bool:
     """Whether a stroke, a transform or the like is going on in a window."""
     return any(
@@ -411,15 +486,16 @@ def is_modal_operator_running() -> bool:
 
 # ---------------------------------------------------------------------------------------------- called by Blender
 
-_notice_shown = False
+_drawn_state: object = None
+"""What `Session.drawn_state` was when the panel was last drawn because of it."""
 
 
 def _on_timer() -> float:
-    global _notice_shown
+    global _drawn_state
     try:
         pump()
-        if _current.notice.current != _notice_shown:
-            _notice_shown = _current.notice.current
+        if (state := _current.drawn_state()) != _drawn_state:
+            _drawn_state = state
             redraw()
     except Exception as error:  # Blender removes a timer that raises
         traceback.print_exc()
@@ -451,6 +527,7 @@ def _on_save(*_args: object) -> None:
         ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
         if image.is_dirty and image.library is None and ours:
             image.pack()
+            image.pop(image_io.SIZE, None)  # the artist may have scaled it
     _current.save_journal()
 
 

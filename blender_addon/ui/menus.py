@@ -95,7 +95,28 @@ class DISTILL_MT_main_results(Menu):
         layout.operator("distill.restore_previous")
         layout.operator("distill.reuse_parameters", text="Reuse Parameters of Newest Result")
         layout.operator("distill.fetch_result", text="Get Newest Result")
+        layout.operator("distill.again_exactly")
+        layout.operator("distill.more_like_this")
+        layout.operator("distill.compare_switch")
+        layout.operator("distill.compare_split")
+        layout.separator()
+        layout.operator_menu_enum("distill.projection", "projection")
+        layout.operator("distill.tile_width")
+        layout.operator("distill.texel_density")
+        layout.operator("distill.repeats", text="Double the Repeats").factor = 2.0
+        layout.operator("distill.repeats", text="Halve the Repeats").factor = 0.5
+        layout.separator()
+        layout.operator("distill.mark_asset")
+        layout.operator("distill.save_result")
+        layout.operator("distill.udim")
+        layout.operator("distill.udim_size")
+        layout.separator()
+        layout.operator("distill.remove_frames")
+        layout.operator("distill.make_local")
+        layout.operator("distill.delete_result", text="Delete Newest Result")
+        layout.operator("distill.delete_unused")
         layout.operator("distill.dismiss", text="Remove Newest Result from List")
+        layout.operator("distill.dismiss_missing")
 
 
 def _draw_in_header(self: Any, _context: Context) -> None:
@@ -132,7 +153,7 @@ def _draw_in_status_bar(self: Any, _context: Context) -> None:
     if running is not None:
         row = self.layout.row(align=True)
         row.ui_units_x = STATUS_UNITS
-        text = f"{running.title}: {running.progress_text()}"
+        text = f"{running.title}: {current.progress_text(running)}"
         if len(active) > 1:
             text = tr("{} ({} more)").format(text, len(active) - 1)
         row.progress(factor=running.fraction, type="BAR", text=text)

@@ -20,6 +20,7 @@ from blender_addon import wire
 from blender_addon.link import background
 from blender_addon.link.records import JobRecord
 from blender_addon.scene import image_io, materials, properties, results, session
+from blender_addon.ui.operators import reports as operator_reports
 from blender_addon.ui.panels import elements
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, command_of, environment, error_of, preferences, pump_until, use_folder
@@ -33,7 +34,7 @@ def test_a_result_image_stores_how_it_was_made(service: LiveService, blender: An
     scenes.small_output(128, 64, seed=7)
     image = scenes.make()
     assert tuple(image.size) == (128, 64)
-    assert image.name == "bricks 7"
+    assert image.name == "bricks 128 x 64, seed 7"
     assert image.packed_file is not None
     assert image["distill_seed"] == 7
     assert image["distill_seam_x"] == pytest.approx(1.02)
@@ -71,7 +72,7 @@ def test_restyle_keeps_the_size_of_the_image(service: LiveService, blender: Any)
     scenes.content("wall.png", 96)
     image = scenes.make()
     assert tuple(image.size) == (96, 96)
-    assert image.name == "wall in bricks 0"
+    assert image.name == "wall in bricks 96 x 96, seed 0"
     request = wire.JobRequest.parse(json.loads(image["distill_request"]))
     assert (request.kind, set(request.inputs)) == ("restyle", {"content", "swatch"})
     assert scenes.base_color_node(blender.context.active_object.active_material).image == image
@@ -176,7 +177,8 @@ def test_a_long_swatch_name_is_shortened_before_the_seed(service: LiveService, b
     scenes.swatch("ж" * 30 + ".png")
     scenes.small_output(seed=wire.MAX_SEED)
     names = [scenes.make().name, scenes.make().name]
-    assert names[0].endswith(f" {wire.MAX_SEED}") and names[1].endswith(f" {wire.MAX_SEED}.001")
+    assert names[0].endswith(f"128 x 64, seed {wire.MAX_SEED}")
+    assert names[1].endswith(f"128 x 64, seed {wire.MAX_SEED} (2)"), "the same seed again has another title"
 
 
 def test_a_job_without_a_service_fails_with_a_remedy(blender: Any) -> None:
@@ -290,6 +292,21 @@ def test_a_new_layout_clears_the_error_about_the_old_one(blender: Any) -> None:
     assert session.current().error is not None
     blender.ops.distill.layout_new()
     assert session.current().error is None
+
+
+@pytest.mark.parametrize(("place", "reports"), [("UI", 0), ("WINDOW", 1)])
+def test_an_error_is_shown_once(blender: Any, monkeypatch: pytest.MonkeyPatch, place: str, reports: int) -> None:
+    """A button of the panel is pressed where the panel shows the error; elsewhere it is also reported."""
+    region = SimpleNamespace(type=place)
+    monkeypatch.setattr(operator_reports, "bpy", SimpleNamespace(context=SimpleNamespace(region=region)))
+    found: list[str] = []
+    operator = SimpleNamespace(
+        options=SimpleNamespace(is_invoke=True), report=lambda _kind, sentence: found.append(sentence)
+    )
+    error = wire.WireError("internal", "A defect")
+    assert operator_reports.fail(operator, error) == {"CANCELLED"}
+    assert session.current().error is error
+    assert len(found) == reports
 
 
 def test_a_failed_job_shows_its_error_and_runs_again(start: Start, blender: Any) -> None:
@@ -459,7 +476,7 @@ def test_a_finished_job_is_announced(service: LiveService, blender: Any) -> None
     scenes.small_output(seed=4)
     scenes.make()
     notice = session.current().notice
-    assert (notice.text, notice.current) == ("bricks 4 is ready", True)
+    assert (notice.text, notice.current) == ("bricks 128 x 64, seed 4 is ready", True)
 
 
 def test_the_log_of_a_service_that_does_not_start_is_shown(blender: Any, tmp_path: Path) -> None:

@@ -356,7 +356,6 @@ def test_edges_that_differ_are_named_and_made_to_meet(blender: Any) -> None:
     scene = blender.context.scene
     assert map_watch.differing_edges(scene) == []  # not read yet
     blender.ops.distill.fill(picture="layout", region=1, box=(0.5, 0.0, 1.0, 1.0))
-    map_watch.forget()
     map_watch.update(scene)
     assert map_watch.differing_edges(scene) == ["left and right"]
     settings.parameters_synthesize.tile = "y"
@@ -364,7 +363,6 @@ def test_edges_that_differ_are_named_and_made_to_meet(blender: Any) -> None:
     settings.parameters_synthesize.tile = "xy"
     before = labels("layout")
     blender.ops.distill.meet_edges()
-    map_watch.forget()
     map_watch.update(scene)
     assert map_watch.differing_edges(scene) == []
     changed = np.argwhere((labels("layout") != before).any(0))

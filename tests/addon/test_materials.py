@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from blender_addon import wire
-from blender_addon.scene import materials, results
+from blender_addon.scene import materials, result_nodes, results
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of
 
@@ -26,8 +26,10 @@ def test_a_result_is_applied_beside_existing_nodes_and_restored(service: LiveSer
     node = scenes.base_color_node(material)
     assert node.image == image
     assert node.parent.label == f"Distill: {image.name}"
-    assert node.inputs["Vector"].links[0].from_node.type == "TEX_COORD"
-    assert len(material.node_tree.nodes) == count + 2
+    mapping = node.inputs["Vector"].links[0].from_node
+    assert mapping.type == "MAPPING" and mapping.parent == node.parent
+    assert mapping.inputs["Vector"].links[0].from_node.type == "TEX_COORD", "the coordinates are those of before"
+    assert len(material.node_tree.nodes) == count + 3
     assert material.node_tree.nodes[before_name].image.name == "old"
     assert materials.base_color_image(material).name == "old", "the next swatch is not the result"
     blender.ops.distill.restore_previous()
@@ -35,7 +37,7 @@ def test_a_result_is_applied_beside_existing_nodes_and_restored(service: LiveSer
     assert not blender.ops.distill.restore_previous.poll()
     blender.ops.distill.use_result()
     assert scenes.base_color_node(material).image == image
-    assert len(material.node_tree.nodes) == count + 2
+    assert len(material.node_tree.nodes) == count + 3
 
 
 def test_results_are_not_applied_if_the_option_is_off(service: LiveService, blender: Any) -> None:
@@ -45,7 +47,7 @@ def test_results_are_not_applied_if_the_option_is_off(service: LiveService, blen
     blender.context.scene.distill.use_at_once = False
     scenes.make()
     assert scenes.base_color_node(material).image.name == "old"
-    assert [n.label for n in material.node_tree.nodes if n.type == "FRAME"] == ["Distill: bricks 0"]
+    assert not result_nodes.frames(material)
 
 
 def test_restore_disconnects_a_base_color_without_image(service: LiveService, blender: Any) -> None:
@@ -77,7 +79,7 @@ def test_normal_roughness_and_height_maps_are_connected(start: Start, blender: A
     assert shader.inputs["Roughness"].links[0].from_node.image.colorspace_settings.name == "Non-Color"
     converter = shader.inputs["Normal"].links[0].from_node
     assert converter.type == "NORMAL_MAP"
-    assert converter.inputs["Color"].links[0].from_node.image.name == "bricks 0 normal"
+    assert converter.inputs["Color"].links[0].from_node.image.name == "bricks 128 x 64, seed 0 normal"
     output = material.node_tree.get_output_node("ALL")
     assert output.inputs["Displacement"].links[0].from_node.type == "DISPLACEMENT"
     blender.ops.distill.restore_previous()
@@ -135,7 +137,7 @@ def test_a_result_of_version_0_1_0_is_applied(start: Start, blender: Any) -> Non
     material = blender.context.active_object.active_material
     blender.ops.distill.restore_previous()
     for node in [n for n in material.node_tree.nodes if n.parent is not None]:
-        for key in (materials.OUTPUT, materials.FEEDS):  # which nodes did not have then
+        for key in (materials.OUTPUT, result_nodes.FEEDS):  # which nodes did not have then
             node.pop(key, None)
     blender.ops.distill.use_result()
     shader = material.node_tree.nodes["Principled BSDF"]
@@ -234,12 +236,12 @@ def test_a_height_map_is_refused_without_a_material_output(start: Start, blender
 
 def test_each_missing_node_has_its_own_error(blender: Any) -> None:
     material = scenes.material_with_image()
-    with pytest.raises(wire.WireError, match="does not contain this result"):
-        materials.use_result(material, "unknown")
-    materials.add_result(material, "known", "Bricks", {"image": scenes.swatch()})
+    with pytest.raises(wire.WireError, match="has nothing to restore"):
+        result_nodes.restore(material)
     material.node_tree.nodes.remove(material.node_tree.nodes["Principled BSDF"])
     with pytest.raises(wire.WireError, match="has no Principled BSDF; add one"):
-        materials.use_result(material, "known")
+        result_nodes.apply(material, "known", "Bricks", {"image": scenes.swatch()})
+    assert not result_nodes.frames(material)
 
 
 def test_run_adds_a_material_to_an_object_without_one(service: LiveService, blender: Any) -> None:
@@ -280,10 +282,12 @@ def test_a_result_with_a_painted_layout_lies_on_the_uv_map(blender: Any, service
     scenes.swatch()
     scenes.small_output()
     scenes.make()
-    assert scenes.base_color_node(material).inputs["Vector"].links[0].from_node == mapping
+    own = scenes.base_color_node(material).inputs["Vector"].links[0].from_node
+    assert own.inputs["Vector"].links[0].from_node == mapping
     blender.ops.distill.use_layout()
     scenes.make()
-    assert not scenes.base_color_node(material).inputs["Vector"].links
+    assert own.inputs["Vector"].links[0].from_socket.name == "UV"
+    assert own.inputs["Vector"].links[0].from_node.parent == own.parent, "not the artist's coordinates"
     mapping.inputs["Scale"].default_value = (1.0, 1.0, 1.0)
     blender.ops.distill.use_layout()
     assert not materials.is_mapped(material)

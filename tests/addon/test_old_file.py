@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from blender_addon import wire
-from blender_addon.scene import materials, requests, results, session
+from blender_addon.scene import requests, result_nodes, results, session
 from tests.addon import scenes
 
 OLD_FILE = Path(__file__).parents[1] / "data" / "version_0_1_0.blend"
@@ -36,9 +36,9 @@ def test_the_results_of_an_old_file_are_found(opened: Any) -> None:
 def test_another_result_of_an_old_file_can_be_used_and_the_original_restored(opened: Any) -> None:
     material = opened.context.active_object.active_material
     newer, older = session.current().of_this_file()
-    assert materials.in_use(material, newer.job) and not materials.in_use(material, older.job)
+    assert result_nodes.in_use(material, newer.job) and not result_nodes.in_use(material, older.job)
     assert opened.ops.distill.use_result(job=older.job) == {"FINISHED"}
-    assert materials.in_use(material, older.job)
+    assert result_nodes.in_use(material, older.job)
     assert scenes.base_color_node(material).image == results.image_of(older.job)
     assert opened.ops.distill.restore_previous() == {"FINISHED"}
     assert scenes.base_color_node(material).image.name == "old"

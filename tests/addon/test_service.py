@@ -12,6 +12,7 @@ import pytest
 
 from blender_addon import wire
 from blender_addon.link import client
+from blender_addon.link.records import JobRecord
 from blender_addon.scene import bug_report, queue, session
 from blender_addon.scene import preferences as scene_preferences
 from tests.addon import scenes
@@ -60,6 +61,14 @@ def test_a_waiting_job_says_what_it_waits_for(start: Start, blender: Any) -> Non
     assert two.startswith("Waiting: 2 jobs before it, first Synthesize 256 x 64 of another program (")
     assert queue.waiting_text(foreign, current.queue, titles) == ""
     assert [status.id for status in current.foreign_jobs()] == [foreign]
+
+
+def test_a_job_without_an_estimate_shows_how_long_it_has_run(blender: Any) -> None:
+    record = JobRecord("a", "synthesize", "Bricks", {}, "file", state="running", message="Loading the model")
+    assert queue.progress_text(record, 1.0) == "Loading the model"
+    assert queue.progress_text(record, 34.0) == "Loading the model, 34 s so far"
+    record.seconds_left = 8.0
+    assert queue.progress_text(record, 34.0) == "Loading the model, 8 s left"
 
 
 def test_models_are_listed_with_what_can_be_downloaded(service: LiveService, blender: Any) -> None:

@@ -20,7 +20,7 @@ All of them work from a script without a window, except painting:
 In a script, an operator that fails raises RuntimeError with the text that the panel would show.
 """
 
-from . import inputs, jobs, layout, parameters, regions, results, service, swatch_tools
+from . import assets, inputs, jobs, layout, mapping, parameters, regions, results, service, swatch_tools
 
 classes = (
     *service.classes,
@@ -31,4 +31,6 @@ classes = (
     *parameters.classes,
     *jobs.classes,
     *results.classes,
+    *mapping.classes,
+    *assets.classes,
 )

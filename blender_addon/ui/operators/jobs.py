@@ -5,7 +5,7 @@ from bpy.props import FloatProperty
 from bpy.types import Context, Event, Operator
 
 from ... import wire
-from ...scene import materials, properties, requests, session
+from ...scene import materials, properties, requests, results, session
 from .reports import Done, busy_cursor, fail, find_record, job_property
 
 
@@ -35,13 +35,16 @@ class DISTILL_OT_run(Operator):
                 drafts = requests.drafts(context.scene)
         except wire.WireError as error:
             return fail(self, error)
-        material = materials.active_material()
-        thing = context.active_object
-        if material is None and context.scene.distill.use_at_once and materials.can_have_material(thing):
-            material = materials.ensure_material(thing, drafts[0].title)
-            session.push_undo(f"Material {material.name}")
-        for draft in drafts:
-            current.submit(draft, material.name if material else "")
+        targets = {}
+        if context.scene.distill.use_at_once:
+            objects = [o for o in materials.target_objects(context) if materials.can_have_material(o)]
+            new = [thing.name for thing in objects if thing.active_material is None]
+            found = materials.ensure_materials(objects, drafts[0].swatch_name)
+            targets = {materials.ensure_id(material): material.name for material in found}
+            if new:
+                session.push_undo(f"Material of {new[0]}")
+        for index, draft in enumerate(drafts):
+            current.submit(draft, targets if index == 0 else {})  # other variations are chosen in the gallery
         return {"FINISHED"}
 
 
@@ -108,7 +111,7 @@ class DISTILL_OT_cancel_foreign(Operator):
 
 
 class DISTILL_OT_dismiss(Operator):
-    """Remove this job from the list. Its images stay in the file"""
+    """Remove this job from the list. Images of its result stay only where they are used"""
 
     bl_idname = "distill.dismiss"
     bl_label = "Remove from List"
@@ -119,8 +122,30 @@ class DISTILL_OT_dismiss(Operator):
         record = find_record(self)
         if record is None or record.active:
             return {"CANCELLED"}
+        results.release(record.job)
         session.current().remove(record)
         return {"FINISHED"}
 
 
-classes = (DISTILL_OT_run, DISTILL_OT_wait, DISTILL_OT_cancel, DISTILL_OT_cancel_foreign, DISTILL_OT_dismiss)
+class DISTILL_OT_dismiss_missing(Operator):
+    """Remove the results whose images are not in this file from the list"""
+
+    bl_idname = "distill.dismiss_missing"
+    bl_label = "Clear Missing Results"
+
+    def execute(self, _context: Context) -> Done:
+        current, found = session.current(), results.all_results()
+        for record in current.of_this_file():
+            if record.state == "succeeded" and record.job not in found and record.job not in current.downloaded:
+                current.remove(record)
+        return {"FINISHED"}
+
+
+classes = (
+    DISTILL_OT_run,
+    DISTILL_OT_wait,
+    DISTILL_OT_cancel,
+    DISTILL_OT_cancel_foreign,
+    DISTILL_OT_dismiss,
+    DISTILL_OT_dismiss_missing,
+)

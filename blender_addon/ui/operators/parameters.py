@@ -3,11 +3,13 @@
 import random
 from typing import Any
 
+from bl_operators.presets import AddPresetBase
 from bpy.app.translations import pgettext_iface as tr
 from bpy.props import IntProperty, StringProperty
 from bpy.types import Context, Operator
 
-from ...scene import properties
+from ... import wire
+from ...scene import presets, properties
 from .reports import Done
 
 
@@ -79,4 +81,24 @@ class DISTILL_OT_random_seed(Operator):
         return {"FINISHED"}
 
 
-classes = (DISTILL_OT_output_size, DISTILL_OT_toggle_automatic, DISTILL_OT_choose_model, DISTILL_OT_random_seed)
+def _preset_operator(kind: wire.JobKind) -> type[Operator]:
+    """Blender's operator to save and delete presets, for the parameters of a job kind."""
+    members = {
+        "__doc__": "Save the parameters as a preset, or delete one. Presets contain neither seed nor model",
+        "bl_idname": f"distill.preset_{kind.name}",
+        "bl_label": "Save Preset",
+        "preset_menu": f"DISTILL_MT_presets_{kind.name}",
+        "preset_subdir": presets.subfolder(kind.name),
+        "preset_defines": [f"settings = bpy.context.scene.distill.parameters_{kind.name}"],
+        "preset_values": [f"settings.{name}" for name in presets.names(kind)],
+    }
+    return type(f"DISTILL_OT_preset_{kind.name}", (AddPresetBase, Operator), members)
+
+
+classes = (
+    DISTILL_OT_output_size,
+    DISTILL_OT_toggle_automatic,
+    DISTILL_OT_choose_model,
+    DISTILL_OT_random_seed,
+    *(_preset_operator(kind) for kind in presets.KINDS),
+)

@@ -11,7 +11,7 @@ from bpy.types import Context, Operator
 
 from ... import wire
 from ...link.records import JobRecord
-from ...scene import session
+from ...scene import results, session
 
 Done = set[str]
 """What `execute` returns: {"FINISHED"} or {"CANCELLED"}, in Blender's spelling."""
@@ -47,7 +47,8 @@ def find_record(operator: Operator, state: str = "") -> JobRecord | None:
     """The operator's job, or the newest one (in a state, if given); reports a warning if there is none."""
     session.pump()
     if operator.job:
-        found = session.current().records.get(operator.job)
+        image = results.image_of(operator.job)
+        found = session.current().records.get(operator.job) or (results.record_of(image) if image else None)
     else:
         found = next((r for r in session.current().of_this_file() if state in ("", r.state)), None)
     if found is None:

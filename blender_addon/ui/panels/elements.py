@@ -49,13 +49,18 @@ def _panel_id(section: type[Any], space: str) -> str:
 
 
 def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0) -> None:
-    """Text in the interface's language, in as many lines as it needs: Blender's labels do not wrap.
+    """A sentence in the interface's language, with a capital first letter; see `draw_lines`."""
+    draw_lines(layout, capitalize(tr(text)), context, icon, buttons)
+
+
+def draw_lines(layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0) -> None:
+    """Text, such as a name, in as many lines as it needs: Blender's labels do not wrap.
 
     `buttons` is the number of icons beside the text.
     """
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for line in wrap(capitalize(tr(text)), context, buttons + (icon != "NONE")):
+    for line in wrap(text, context, buttons + (icon != "NONE")):
         column.label(text=line, icon=icon, translate=False)
         icon = "BLANK1" if icon != "NONE" else "NONE"
 

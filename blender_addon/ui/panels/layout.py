@@ -177,9 +177,10 @@ def _draw_title(box: UILayout, text: str, menu: str) -> None:
 def _draw_map(box: UILayout, image: Image) -> UILayout:
     """A map's thumbnail, and a column for buttons beside it."""
     split = box.split(factor=0.35)
-    preview = image.preview_ensure()
-    if preview is not None and preview.icon_id:
-        split.template_icon(preview.icon_id, scale=4.0)
+    if map_watch.facts(image) is not None:  # else Blender would draw the icon in a thread of its own, too
+        split.template_icon(image.preview_ensure().icon_id, scale=4.0)
+    else:
+        split.label(icon="IMAGE_DATA")
     return split.column(align=True)
 
 

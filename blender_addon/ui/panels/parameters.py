@@ -10,6 +10,7 @@ from bpy.types import Context, Menu, PropertyGroup, UILayout
 from ... import wire
 from ...scene import properties, session, swatch
 from .elements import in_both_editors
+from .presets import draw_presets
 
 SIZES = (512, 1024, 2048, 4096)
 """Sides of the square textures that have a button, in pixels."""
@@ -20,6 +21,9 @@ class Output:
 
     bl_label = "Output"
     layout: Any
+
+    def draw_header_preset(self, context: Context) -> None:
+        draw_presets(self.layout, context)
 
     def draw(self, context: Context) -> None:
         _draw_parameters(self.layout, context, advanced=False)

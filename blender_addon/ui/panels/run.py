@@ -8,7 +8,7 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, UILayout
 
 from ...link.records import JobRecord
-from ...scene import properties, queue, requests, session
+from ...scene import materials, properties, queue, requests, session
 from .elements import SERVICE_ERRORS, draw_error, draw_text, in_both_editors
 
 SHOWN_UNFINISHED = 4
@@ -35,6 +35,8 @@ class Run:
         else:
             for warning in requests.warnings(context):
                 draw_text(layout, warning, context, "INFO")
+            if settings.use_at_once and materials.linked_materials(materials.target_objects(context)):
+                layout.operator("distill.make_local", icon="LIBRARY_DATA_OVERRIDE")
         _draw_model(layout, context)
         if current.error is not None:
             draw_error(layout, context, current.error)
@@ -78,10 +80,10 @@ def _draw_active(layout: UILayout, record: JobRecord, context: Context) -> None:
     row.operator("distill.cancel", text="", icon="X", emboss=False).job = record.job
     if record.state == "queued":
         titles = {job: known.title for job, known in current.records.items()}
-        text = queue.waiting_text(record.job, current.queue, titles) or tr(record.progress_text())
+        text = queue.waiting_text(record.job, current.queue, titles) or tr(current.progress_text(record))
         draw_text(box, text, context)
         return
-    box.progress(factor=record.fraction, type="BAR", text=record.progress_text())
+    box.progress(factor=record.fraction, type="BAR", text=current.progress_text(record))
     if icon := current.preview_icon(record.job):
         box.template_icon(icon, scale=8.0)
 
@@ -116,7 +118,7 @@ def _draw_other(layout: UILayout, record: JobRecord, context: Context) -> None:
     """A job of another file."""
     box = layout.box()
     downloaded = record.job in session.current().downloaded
-    state = tr("ready") if downloaded else record.progress_text()
+    state = tr("ready") if downloaded else session.current().progress_text(record)
     draw_text(box, tr("Job of another file: {}, {}").format(record.title, state), context, "FILE_BLEND")
     if downloaded:
         box.operator("distill.fetch_result", text="Import into This File", icon="IMPORT").job = record.job

@@ -22,7 +22,7 @@ from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.quilting.quilt import QuiltOptions
 from ad_service.core.sampling.attention import AttentionCapture
 from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
-from blender_addon.link.records import QUALITY_METRICS, SEAM_METRICS
+from blender_addon.link.records import METRICS
 from tests.support.tiny_models import FAMILIES, SHIPPED, backbone, end, predict, texture, with_predict
 
 SWATCH = texture(96, 128)
@@ -305,7 +305,7 @@ def test_results_have_every_metric_that_the_panel_shows() -> None:
     swatch, regions = three_materials()
     _, laid_out = make("pocket", 64, 64, swatch=swatch, maps=LabelMaps(stripes(64, 64), regions), detail="decoder")
     _, restyled = make("pocket", 64, 64, swatch=swatch, content=swatch, steps=1)
-    names = {name for metric in (*SEAM_METRICS, *QUALITY_METRICS) for name in metric.names}
+    names = {name for metric in METRICS for name in metric.names}
     assert names <= {*laid_out.metrics, *restyled.metrics}
 
 
