@@ -48,6 +48,11 @@ def area(kind: str) -> Any:
     return max((a for a in window().screen.areas if a.type == kind), key=lambda a: a.width * a.height)
 
 
+def editor() -> Any:
+    """The largest area."""
+    return max(window().screen.areas, key=lambda a: a.width * a.height)
+
+
 def region(place: Any, kind: str = "WINDOW") -> Any:
     return next(r for r in place.regions if r.type == kind)
 

@@ -1,6 +1,6 @@
-"""Measures how long Blender's interface stands still: `python -m tests.window.stalls [FILE]`.
+"""Measures how long Blender's interface stands still: `python -m tests.window.stalls FILE`.
 
-Writes a JSON file for docs/speed, from which docs/benchmarks.md takes its table, and prints the table.
+Writes the measurements as JSON and prints them as a table. Stalls are longer while other programs use the processor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 from tests.support.live_service import launch
 from tests.window import launcher
 
-FILE = launcher.ROOT / "docs" / "stalls" / "stalls.json"
 SIDES = (2048, 4096)
 NOT_ACTIONS = {"version", "started", "passed", "idle"}
 
@@ -55,14 +54,13 @@ def table(found: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.window.stalls", description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=FILE)
+    parser.add_argument("file", type=Path, help="JSON file to write")
     given = parser.parse_args()
     commands = launcher.commands()
     if not commands:
         print(launcher.MISSING, file=sys.stderr)
         return 1
     found = [measure(command) for command in commands]
-    given.file.parent.mkdir(parents=True, exist_ok=True)
     given.file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
     return 0

@@ -20,9 +20,9 @@ def newest() -> Any:
 
 
 def submit(width: int = 128, height: int = 64, **parameters: Any) -> None:
-    """Submits a job, as the button in the sidebar of the 3D View does."""
+    """Submits a job, as the button in the sidebar of the largest area does."""
     scenes.small_output(width, height, **parameters)
-    operate("distill.run", area("VIEW_3D"))
+    operate("distill.run", interface.editor())
 
 
 def until_job(condition: Callable[[Any], Any], seconds: float = 60.0) -> Steps:

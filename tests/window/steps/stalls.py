@@ -1,8 +1,8 @@
 """Steps that measure how long the interface stands still around each action. Nothing here is asserted.
 
 A timer that runs as often as possible shows the gaps between two turns of Blender's main loop. A profiler adds up the
-time of the add-on's own functions in each gap, with what they call in Blender. The rest is Blender's own work, such as
-drawing, which is slow with a software renderer.
+processor time of the add-on's own functions in each gap, with what they call in Blender. The rest is the work of
+Blender, such as drawing, which is slow with a software renderer, and of other processes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ SETTLE_SECONDS = 2.0
 
 
 class Gaps:
-    """The gaps between turns of the main loop: seconds, and seconds in the add-on's functions."""
+    """The gaps between turns of the main loop: seconds, and the add-on's processor seconds in it."""
 
     def __init__(self) -> None:
         self.gaps: list[tuple[float, float]] = []
         self.last = time.perf_counter()
         self.own = 0.0
+        self.ended = False
         self._began: tuple[FrameType, float] | None = None
 
     def __enter__(self) -> Gaps:
@@ -42,21 +43,23 @@ class Gaps:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        bpy.app.timers.unregister(self._tick)
+        self.ended = True
         sys.setprofile(None)
 
-    def _tick(self) -> float:
+    def _tick(self) -> float | None:
+        if self.ended:
+            return None
         now = time.perf_counter()
         self.gaps.append((now - self.last, self.own))
         self.last, self.own = now, 0.0
         return 0.0
 
     def _profile(self, frame: FrameType, event: str, _argument: Any) -> None:
-        """Adds up the time between the call and the return of the outermost functions of the add-on."""
+        """Adds up the processor time between the call and the return of the outermost functions of the add-on."""
         if event == "call" and self._began is None and frame.f_code.co_filename.startswith(PACKAGE):
-            self._began = frame, time.perf_counter()
+            self._began = frame, time.thread_time()
         elif event == "return" and self._began is not None and self._began[0] is frame:
-            self.own += time.perf_counter() - self._began[1]
+            self.own += time.thread_time() - self._began[1]
             self._began = None
 
     def longest(self) -> dict[str, float]:
