@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import bpy
@@ -590,3 +591,28 @@ def test_an_error_of_a_suggestion_is_shown(blender: Any, start: Any) -> None:
     blender.ops.distill.suggest_regions(parts=2)
     assert "does not fit into 1 GB" in error_of(blender.ops.distill.wait, timeout=30.0)
     assert not suggestion.is_pending()
+
+
+def test_a_suggestion_is_dropped_when_another_file_is_opened(service: LiveService, blender: Any, tmp_path: Any) -> None:
+    session.pump()
+    scenes.swatch("other.png")
+    blender.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other.blend"))
+    blender.ops.distill.connect()
+    blender.ops.distill.suggest_regions(parts=3)
+    blender.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
+    assert not suggestion.is_pending()
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        session.pump()
+        time.sleep(0.1)
+    assert len(blender.context.scene.distill.regions) == 0
+    assert session.current().error is None
+
+
+def test_a_suggestion_for_another_swatch_is_dropped(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    blender.ops.distill.suggest_regions(parts=3)
+    scenes.swatch("other.png")
+    assert blender.ops.distill.wait(timeout=30.0) == {"FINISHED"}
+    assert not suggestion.is_pending()
+    assert blender.context.scene.distill.image_regions is None

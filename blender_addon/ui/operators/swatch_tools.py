@@ -415,7 +415,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         self.fits = False
         session.pump()
         try:
-            comparison.start(context.scene, session.current().thread)
+            comparison.start(context.scene)
         except wire.WireError as error:
             fail(self, error)
             return False
@@ -423,10 +423,10 @@ class DISTILL_OT_compare_swatch(_ImageTool):
 
     def tick(self, context: Context) -> Done:
         session.pump()
-        if (error := comparison.error() or session.current().error) is not None and not comparison.is_pending():
+        if (error := comparison.error()) is not None and not comparison.is_pending():
             fail(self, error)
             return self._end(context, {"CANCELLED"})
-        comparison.update(context.scene, session.current().thread)
+        comparison.update(context.scene)
         after = comparison.image("after")
         if after is not None and comparison.image("before") is not None and context.space_data.image != after:
             context.space_data.image = after
@@ -443,7 +443,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         return ""
 
     def revert(self, context: Context) -> None:
-        comparison.stop(session.current().thread)
+        comparison.stop()
         space = context.space_data
         if space is not None and space.type == "IMAGE_EDITOR":
             space.image = bpy.data.images.get(self.shown) or context.scene.distill.image_swatch
