@@ -21,7 +21,7 @@ from blender_addon.scene import (
     session,
     suggestion,
 )
-from blender_addon.wire.colors import region_of_color
+from blender_addon.wire.colors import PALETTE, region_of_color
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of
 
@@ -43,7 +43,7 @@ def labels(picture: str) -> np.ndarray:
 
 def test_colors_mean_the_same_region_as_in_the_service() -> None:
     rng = np.random.default_rng(0)
-    colors = list(regions.PALETTE[:5])
+    colors = list(PALETTE[:5])
     pixels = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
     pixels[:20] = (np.array(colors)[rng.integers(0, 5, (20, 50))] + rng.integers(-40, 41, (20, 50, 3))).clip(0, 255)
     expected = [[region_of_color(color, colors) for color in row] for row in pixels.tolist()]
