@@ -11,7 +11,7 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,7 +27,7 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import comparison, image_io, materials, preferences, properties, queue, recall, results, suggestion, swatch
+from . import image_io, materials, preferences, properties, queue, recall, results, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -74,6 +74,7 @@ class Session:
         self.service_message = ""
         self.connecting = False
         self._recalls: dict[str, tuple[JobRecord, Mapping[str, str]]] = {}
+        self._side_jobs: dict[str, Callable[[background.JobEnded], None]] = {}
         self.queue: tuple[wire.JobStatus, ...] = ()
         self.models: tuple[wire.ModelEntry, ...] = ()
         self.notice = Notice("", 0.0)
@@ -111,6 +112,33 @@ class Session:
         self._unsent[record.job] = draft
         address, may_start = preferences.service_address(), preferences.may_start()
         self.thread.submit(record.job, draft.kind, draft.parameters, draft.pictures, address, may_start)
+
+    def submit_side_job(
+        self,
+        kind: str,
+        parameters: Mapping[str, Any],
+        pictures: Mapping[str, background.PictureSource],
+        on_end: Callable[[background.JobEnded], None],
+    ) -> str:
+        """Submit a job whose result is no texture and which has no record; returns its id.
+
+        `on_end` gets its end on the main thread, unless it is canceled or another file is opened before. A WireError
+        that `on_end` raises is shown in the panel.
+        """
+        job = str(uuid.uuid4())
+        self._side_jobs[job] = on_end
+        address, may_start = preferences.service_address(), preferences.may_start()
+        self.thread.submit(job, kind, parameters, pictures, address, may_start)
+        return job
+
+    def cancel_side_job(self, job: str) -> None:
+        """Cancel a side job; nothing if it has ended."""
+        if self._side_jobs.pop(job, None) is not None:
+            self.thread.cancel(job)
+
+    def is_side_job(self, job: str) -> bool:
+        """Whether a side job of that id has not ended."""
+        return job in self._side_jobs
 
     def can_retry(self, record: JobRecord) -> bool:
         """Whether an ended job can run again: its request or its pictures are known."""
@@ -232,7 +260,7 @@ class Session:
         return (
             self.connecting
             or bool(self._recalls)
-            or suggestion.is_pending()
+            or bool(self._side_jobs)
             or any(r.active or r.job in self.downloaded for r in self.of_this_file())
         )
 
@@ -268,16 +296,11 @@ class Session:
                 self._on_models(found, refusal)
             case _ if event.job in self.records:
                 self._on_job_event(self.records[event.job], event)
-            case background.JobEnded():
-                comparison.on_end(event)
-                self._on_suggestion(event)
-
-    def _on_suggestion(self, event: background.JobEnded) -> None:
-        try:
-            if suggestion.on_end(event):
-                push_undo("Suggest Regions")
-        except wire.WireError as error:
-            self.show_error(error)
+            case background.JobEnded(job) if job in self._side_jobs:
+                try:
+                    self._side_jobs.pop(job)(event)
+                except wire.WireError as problem:
+                    self.show_error(problem)
 
     def _resume_jobs(self) -> None:
         """Continue the jobs that failed only because the service was not reached."""
@@ -299,6 +322,8 @@ class Session:
         self.notice = Notice(text, time.monotonic() + NOTICE_SECONDS, icon)
 
     def _on_blobs(self, key: str, blobs: Mapping[str, bytes], error: wire.WireError | None) -> None:
+        if key not in self._recalls:  # another file was opened meanwhile
+            return
         record, missing = self._recalls.pop(key)
         try:
             if error is not None:
@@ -384,6 +409,13 @@ class Session:
             if scene.library is None:
                 scene.distill.journal = text
 
+    def open_file(self) -> None:
+        """Drop what the closed file waited for beside its jobs, and read the journal of the opened one."""
+        self._recalls.clear()
+        for job in list(self._side_jobs):
+            self.cancel_side_job(job)
+        self.load_journal()
+
     def load_journal(self) -> None:
         """Read the jobs of the file that was opened, and watch those without a result. Other files' jobs continue."""
         document, stored = "", list[JobRecord]()
@@ -392,7 +424,6 @@ class Session:
             if document:
                 break
         self.document = document or str(uuid.uuid4())
-        self._recalls.clear()
         known = {r.job: r for r in self.records.values() if r.active or r.job in self.downloaded}
         self.records = {r.job: r for r in stored} | known
         for record in stored:
@@ -421,15 +452,16 @@ def pump() -> int:
     """Handle the events since the last call and import results; returns the number of events. Never waits."""
     if not _current.document:
         _current.load_journal()
-    events = _current.thread.take_events()
-    for event in events:
+    handled = 0
+    for event in _current.thread.take_events():
         _current.on_event(event)
-    if _current.import_downloaded() or events:
+        handled += 1
+    if _current.import_downloaded() or handled:
         redraw()
     if (scene := bpy.context.scene) is not None and scene.library is None:
         swatch.follow(scene)
         swatch.update_plan(_current.thread, _current.status is not None)
-    return len(events)
+    return handled
 
 
 def wait(timeout: float = 600.0) -> bool:
@@ -513,7 +545,7 @@ def _on_start() -> None:
 @persistent
 def _on_load(*_args: object) -> None:
     swatch.start()
-    _current.load_journal()
+    _current.open_file()
 
 
 @persistent
@@ -550,5 +582,4 @@ def stop() -> None:
             bpy.app.timers.unregister(timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
-    suggestion.forget()
     _current.close()

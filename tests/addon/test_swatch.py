@@ -317,7 +317,7 @@ def test_the_swatch_is_compared_before_and_after_its_light_is_evened(service: Li
     scenes.swatch()
     blender.ops.distill.connect()
     settings(blender).parameters_synthesize.even_light = 1.0
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     assert comparison.is_pending()
     pump_until(lambda: not comparison.is_pending())
     assert (compared("before") == scenes.checks()).all()
@@ -329,23 +329,22 @@ def test_a_comparison_follows_the_slider(service: LiveService, blender: Any) -> 
     scenes.swatch()
     blender.ops.distill.connect()
     settings(blender).parameters_synthesize.even_light = 1.0
-    thread = session.current().thread
-    comparison.start(blender.context.scene, thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     before = comparison.image("before")
     settings(blender).parameters_synthesize.even_light = 0.0
-    comparison.update(blender.context.scene, thread)
+    comparison.update(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     assert (compared("after") == scenes.checks()).all()
     assert comparison.image("before") == before, "only the light was changed"
-    comparison.update(blender.context.scene, thread)
+    comparison.update(blender.context.scene)
     assert not comparison.is_pending()
 
 
 def test_compared_pictures_are_not_saved(service: LiveService, blender: Any, tmp_path: Path) -> None:
     scenes.swatch()
     blender.ops.distill.connect()
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     scenes.save_and_reload(tmp_path / "a.blend")
     assert comparison.image("before") is None
@@ -354,7 +353,7 @@ def test_compared_pictures_are_not_saved(service: LiveService, blender: Any, tmp
 
 def test_a_comparison_without_a_service_reports_the_error(blender: Any) -> None:
     scenes.swatch()
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     assert comparison.error().code == "service-unreachable"
-    comparison.stop(session.current().thread)
+    comparison.stop()
