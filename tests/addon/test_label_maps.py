@@ -215,13 +215,13 @@ def test_painted_pixels_follow_their_region_to_a_new_color(blender: Any) -> None
     with_layout()
     blender.ops.distill.fill(picture="layout", region=1, box=(0.0, 0.0, 1.0, 0.5))
     settings = blender.context.scene.distill
-    before = regions._labels(blender.context.scene, "layout")
+    before = regions.read_map(blender.context.scene, "layout").labels
     was = tuple(settings.regions[1].color)
     settings.regions[1].color = settings.regions[0].color
     settings.regions[0].color = was  # a current color takes precedence over a former one
-    assert (regions._labels(blender.context.scene, "layout") == 1 - before).all()
+    assert (regions.read_map(blender.context.scene, "layout").labels == 1 - before).all()
     settings.regions[0].color, settings.regions[1].color = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    assert (regions._labels(blender.context.scene, "layout") == before).all()
+    assert (regions.read_map(blender.context.scene, "layout").labels == before).all()
     regions.update_colors(blender.context.scene, "layout")
     assert {tuple(c) for c in image_io.pixels_of(settings.image_layout, "layout")[..., :3].reshape(-1, 3).tolist()} == {
         (0, 0, 0),
