@@ -590,3 +590,20 @@ def test_an_error_of_a_suggestion_is_shown(blender: Any, start: Any) -> None:
     blender.ops.distill.suggest_regions(parts=2)
     assert "does not fit into 1 GB" in error_of(blender.ops.distill.wait, timeout=30.0)
     assert not suggestion.is_pending()
+
+
+def test_an_error_of_a_large_map_arrives_after_the_press_with_its_remedy(
+    blender: Any, service: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions, "QUICK_PIXELS", 0)
+    with_layout()
+    paint(blender.context.scene.distill.image_layout, 0.5)
+    assert blender.ops.distill.run() == {"FINISHED"}
+    current = session.current()
+    assert session.wait(60)
+    assert current.error is not None and current.error.data["unclean"] == "layout"
+    assert current.of_this_file() == [], "a job that was never submitted is not listed"
+    blender.ops.distill.clean(picture="layout")
+    blender.ops.distill.run()
+    assert session.wait(60)
+    assert [record.state for record in current.of_this_file()] == ["succeeded"]

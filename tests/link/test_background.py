@@ -15,6 +15,7 @@ from tests.link.fake_service import as_json, fake_service
 
 PLAN = {"crop": [0, 0, 64, 64], "scale": 1.0, "width": 512, "height": 512, "sentence": "Uses all", "notes": []}
 JOB = "5a3e6a8e-9f3c-4a9a-8d8b-000000000001"
+JOB_STATUS = {"id": JOB, "request": {}, "attempt": 1, "progress": 0.5, "message": "", "created": 1.0, "updated": 2.0}
 
 
 class SlowPlans:
@@ -36,7 +37,7 @@ class SlowPlans:
             return as_json({"ready": True})
         if path.startswith("/v1/jobs/"):
             state = "canceled" if path.endswith("/cancel") else "running"
-            return as_json({"id": JOB, "state": state, "revision": 2 if state == "canceled" else 1})
+            return as_json(JOB_STATUS | {"state": state, "revision": 2 if state == "canceled" else 1})
         if method == "HEAD":
             return as_json({})
         return as_json({"jobs": [], "models": []})
