@@ -27,6 +27,7 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
+from ..wire.errors import LocalError
 from . import image_io, materials, preferences, properties, queue, recall, results, swatch
 from .requests import JobDraft
 
@@ -36,6 +37,8 @@ MAX_PREVIEWS = 200
 """How many previews are kept in memory."""
 NOTICE_SECONDS = 20.0
 """How long the status bar shows that a result is ready."""
+REFUSALS = ("invalid-labels", "invalid-image")
+"""Errors of pictures that were not uploaded. The panel shows them with what corrects them, and no failed job."""
 BLOCKING_OPERATORS = (
     "PAINT_OT_",
     "SCULPT_OT_",
@@ -354,6 +357,11 @@ class Session:
                 self._on_end(record, event)
 
     def _on_end(self, record: JobRecord, event: background.JobEnded) -> None:
+        refused = isinstance(event.error, LocalError) and event.error.code in REFUSALS
+        if event.error is not None and refused and record.job in self._unsent:
+            self.remove(record)  # it was never submitted
+            self.show_error(event.error)
+            return
         record.state, record.fraction, record.seconds_left = event.state, 1.0, None
         if event.error is not None:
             record.fail(event.error)
@@ -558,7 +566,7 @@ def _on_save(*_args: object) -> None:
     for image in bpy.data.images:
         ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
         if image.is_dirty and image.library is None and ours:
-            image.pack()
+            image_io.pack_painted(image)
             image.pop(image_io.SIZE, None)  # the artist may have scaled it
     _current.save_journal()
 

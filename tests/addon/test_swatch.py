@@ -224,6 +224,18 @@ def test_a_plan_is_requested_once_the_settings_are_at_rest(blender: Any) -> None
     assert thread.pictures[0]["swatch"]().startswith(b"\x89PNG")
 
 
+def test_corners_of_a_wrong_form_are_a_note_instead_of_a_plan(blender: Any) -> None:
+    thread = Requests()
+    scenes.swatch()
+    settings(blender).parameters_synthesize.corners = "1,2,three"
+    rest(thread)
+    assert thread.keys == []
+    assert "corners" in swatch.plan_notes(blender.context.scene)[0]
+    settings(blender).parameters_synthesize.corners = ""
+    rest(thread)
+    assert len(thread.keys) == 1
+
+
 def test_no_plan_is_requested_without_a_service(blender: Any) -> None:
     thread = Requests()
     scenes.swatch()
