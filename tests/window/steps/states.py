@@ -94,7 +94,7 @@ def shown_in_editor(image: Any) -> Steps:
     editor = area("IMAGE_EDITOR")
     editor.spaces.active.image = image
     place, sidebar = region(editor), region(editor, "UI").width if editor.spaces.active.show_region_ui else 0
-    zoom = 0.95 * min((place.width - sidebar) / image.size[0], place.height / image.size[1])
+    zoom = 0.85 * min((place.width - sidebar) / image.size[0], place.height / image.size[1])
     with within(editor):
         bpy.ops.image.view_all(fit_view=True)
         bpy.ops.image.view_zoom_ratio(ratio=zoom)
@@ -148,19 +148,20 @@ def straightening() -> Steps:
 
 
 def painting_the_maps() -> Steps:
-    """A stroke on the swatch's map, which shows the swatch through it, and one on the model."""
+    """A stroke on the model, and one on the swatch's map, which shows the swatch through it."""
     yield from connected()
     plane(1)
     operate("distill.example", area("VIEW_3D"))
     settings = bpy.context.scene.distill
     settings.parameters_synthesize.width = settings.parameters_synthesize.height = 512
     bpy.context.window_manager.distill_overlay = True
+    yield from paint("layout", "MODEL", 0)
+    painting.unified_settings(bpy.context).size = 25
+    yield from stroke(area("VIEW_3D"), 80, up=-60)
     yield from paint("regions", "EDITOR", 0)
     yield from shown_in_editor(settings.image_regions)
     painting.unified_settings(bpy.context).size = 25
-    yield from stroke(area("IMAGE_EDITOR"), 150, up=-250)
-    yield from paint("layout", "MODEL", 0)
-    yield from stroke(area("VIEW_3D"), 150, up=-60)
+    yield from stroke(area("IMAGE_EDITOR"), 150, up=-150)
 
 
 def running() -> Steps:
@@ -190,7 +191,10 @@ def result() -> Steps:
 def gallery() -> Steps:
     """Results with four seeds, of which one is a favorite; the first one is on the plane."""
     yield from finished(variations=4)
-    bpy.ops.distill.favorite(job=session.current().of_this_file()[1].job)
+    chosen = session.current().of_this_file()[-1].job
+    bpy.ops.distill.favorite(job=chosen)
+    bpy.context.window_manager.distill_result = chosen
+    operate("distill.show_result", area("VIEW_3D"), job=chosen)
     yield 6.0
 
 
@@ -211,6 +215,7 @@ def finished(variations: int) -> Steps:
     operate("distill.example", area("VIEW_3D"))
     settings = bpy.context.scene.distill
     settings.variations = variations
+    settings.parameters_synthesize.preset = "draft"
     settings.parameters_synthesize.width = settings.parameters_synthesize.height = 256
     yield from arrived()
 
@@ -237,7 +242,8 @@ def on_the_model() -> Steps:
     operate("distill.example", area("VIEW_3D"))
     settings = bpy.context.scene.distill
     settings.use_layout = False
-    settings.parameters_synthesize.crop = "170,0,278,200"
+    group = settings.parameters_synthesize
+    group.crop, group.width, group.height, group.preset = "170,0,278,200", 256, 256, "draft"
     yield from arrived()
     with within(area("VIEW_3D")):
         bpy.ops.distill.tile_width(width=2.0)
@@ -247,7 +253,7 @@ def on_the_model() -> Steps:
 def preferences() -> Steps:
     """The preferences of the add-on, in an area of the window."""
     yield from connected()
-    interface.split(area("VIEW_3D"), "PREFERENCES", 0.55)
+    interface.split(area("VIEW_3D"), "PREFERENCES", 0.5)
     bpy.context.preferences.active_section = "ADDONS"
     bpy.context.window_manager.addon_search = "Texture"
     bpy.ops.preferences.addon_expand(module="blender_addon")
