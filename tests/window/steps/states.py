@@ -181,7 +181,7 @@ def result() -> Steps:
     plane()
     operate("distill.example", area("VIEW_3D"))
     operate("distill.run", area("VIEW_3D"))
-    yield from until_imported(250.0)
+    yield from until_imported(800.0)
     area("VIEW_3D").spaces.active.shading.type = "MATERIAL"
     bpy.context.window_manager.distill_show_metrics = True
     yield from shown_in_editor(bpy.context.scene.distill.image_layout)
@@ -224,7 +224,7 @@ def arrived() -> Steps:
     """Runs, and waits for all results."""
     operate("distill.run", area("VIEW_3D"))
     current = session.current()
-    yield from until(lambda: all(record.imported for record in current.of_this_file()), 280.0)
+    yield from until(lambda: all(record.imported for record in current.of_this_file()), 800.0)
     area("VIEW_3D").spaces.active.shading.type = "MATERIAL"
 
 
