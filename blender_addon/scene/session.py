@@ -27,6 +27,7 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
+from ..wire.errors import LocalError
 from . import image_io, materials, preferences, properties, queue, recall, results, swatch
 from .requests import JobDraft
 
@@ -36,6 +37,8 @@ MAX_PREVIEWS = 200
 """How many previews are kept in memory."""
 NOTICE_SECONDS = 20.0
 """How long the status bar shows that a result is ready."""
+REFUSALS = ("invalid-labels", "invalid-image")
+"""Errors of pictures that were not uploaded. The panel shows them with what corrects them, and no failed job."""
 BLOCKING_OPERATORS = (
     "PAINT_OT_",
     "SCULPT_OT_",
@@ -91,12 +94,15 @@ class Session:
         self.connecting, self.error, self.service_message = True, None, "Connecting to the service"
         self.thread.connect(preferences.service_address(), may_start=True)
 
-    def look(self) -> None:
-        """Connect to the service of this machine if it seems to run. It is no error if it does not."""
+    def look(self, may_start: bool = False) -> None:
+        """Connect to the service of this machine if it seems to run, or start it. It is no error if that fails."""
+        if self.status is not None or self.connecting or self._looking:
+            return
         address = preferences.service_address()
-        if client.is_announced(address):
+        may_start = may_start and not address.url and bool(client.executable_of(address))
+        if may_start or client.is_announced(address):
             self._looking = True
-            self.thread.connect(address)
+            self.thread.connect(address, may_start)
 
     def submit(self, draft: JobDraft, targets: Mapping[str, str]) -> JobRecord:
         """Submit a job; `targets` are the materials that get the result: names by id."""
@@ -321,6 +327,10 @@ class Session:
         """Show a text in the status bar for NOTICE_SECONDS."""
         self.notice = Notice(text, time.monotonic() + NOTICE_SECONDS, icon)
 
+    def announce_layout_off(self) -> None:
+        """Say why the box of *Regions and Layout* is no longer ticked, after another swatch was chosen."""
+        self.announce(tr("Regions and Layout is off: its map belongs to the earlier swatch"), "INFO")
+
     def _on_blobs(self, key: str, blobs: Mapping[str, bytes], error: wire.WireError | None) -> None:
         if key not in self._recalls:  # another file was opened meanwhile
             return
@@ -354,6 +364,11 @@ class Session:
                 self._on_end(record, event)
 
     def _on_end(self, record: JobRecord, event: background.JobEnded) -> None:
+        refused = isinstance(event.error, LocalError) and event.error.code in REFUSALS
+        if event.error is not None and refused and record.job in self._unsent:
+            self.remove(record)  # it was never submitted
+            self.show_error(event.error)
+            return
         record.state, record.fraction, record.seconds_left = event.state, 1.0, None
         if event.error is not None:
             record.fail(event.error)
@@ -459,7 +474,8 @@ def pump() -> int:
     if _current.import_downloaded() or handled:
         redraw()
     if (scene := bpy.context.scene) is not None and scene.library is None:
-        swatch.follow(scene)
+        if swatch.follow(scene):
+            _current.announce_layout_off()
         swatch.update_plan(_current.thread, _current.status is not None)
     return handled
 
@@ -526,6 +542,8 @@ def _on_timer() -> float:
     global _drawn_state
     try:
         pump()
+        if swatch.was_chosen():  # what of it is used is to be seen before the first job
+            _current.look(preferences.may_start())
         if (state := _current.drawn_state()) != _drawn_state:
             _drawn_state = state
             redraw()
@@ -538,8 +556,7 @@ def _on_timer() -> float:
 
 def _on_start() -> None:
     """Connect to a service that runs already, so that the panel shows its device."""
-    if _current.status is None and not _current.connecting:
-        _current.look()
+    _current.look()
 
 
 @persistent
@@ -558,7 +575,7 @@ def _on_save(*_args: object) -> None:
     for image in bpy.data.images:
         ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
         if image.is_dirty and image.library is None and ours:
-            image.pack()
+            image_io.pack_painted(image)
             image.pop(image_io.SIZE, None)  # the artist may have scaled it
     _current.save_journal()
 
@@ -571,7 +588,7 @@ def start() -> None:
     bpy.app.handlers.load_post.append(_on_load)
     bpy.app.handlers.save_pre.append(_on_save)
     if not bpy.app.background:
-        bpy.app.timers.register(_on_start, first_interval=1.0)
+        bpy.app.timers.register(_on_start, first_interval=1.0, persistent=True)  # Blender may start with a file
         bpy.app.timers.register(_on_timer, first_interval=0.5, persistent=True)
 
 

@@ -216,13 +216,13 @@ def test_painted_pixels_follow_their_region_to_a_new_color(blender: Any) -> None
     with_layout()
     blender.ops.distill.fill(picture="layout", region=1, box=(0.0, 0.0, 1.0, 0.5))
     settings = blender.context.scene.distill
-    before = regions._labels(blender.context.scene, "layout")
+    before = regions.read_map(blender.context.scene, "layout").labels
     was = tuple(settings.regions[1].color)
     settings.regions[1].color = settings.regions[0].color
     settings.regions[0].color = was  # a current color takes precedence over a former one
-    assert (regions._labels(blender.context.scene, "layout") == 1 - before).all()
+    assert (regions.read_map(blender.context.scene, "layout").labels == 1 - before).all()
     settings.regions[0].color, settings.regions[1].color = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    assert (regions._labels(blender.context.scene, "layout") == before).all()
+    assert (regions.read_map(blender.context.scene, "layout").labels == before).all()
     regions.update_colors(blender.context.scene, "layout")
     assert {tuple(c) for c in image_io.pixels_of(settings.image_layout, "layout")[..., :3].reshape(-1, 3).tolist()} == {
         (0, 0, 0),
@@ -607,3 +607,20 @@ def test_a_suggestion_for_another_swatch_is_dropped(service: LiveService, blende
     assert blender.ops.distill.wait(timeout=30.0) == {"FINISHED"}
     assert not suggestion.is_pending()
     assert blender.context.scene.distill.image_regions is None
+
+
+def test_an_error_of_a_large_map_arrives_after_the_press_with_its_remedy(
+    blender: Any, service: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions, "QUICK_PIXELS", 0)
+    with_layout()
+    paint(blender.context.scene.distill.image_layout, 0.5)
+    assert blender.ops.distill.run() == {"FINISHED"}
+    current = session.current()
+    assert session.wait(60)
+    assert current.error is not None and current.error.data["unclean"] == "layout"
+    assert current.of_this_file() == [], "a job that was never submitted is not listed"
+    blender.ops.distill.clean(picture="layout")
+    blender.ops.distill.run()
+    assert session.wait(60)
+    assert [record.state for record in current.of_this_file()] == ["succeeded"]

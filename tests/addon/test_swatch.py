@@ -224,6 +224,18 @@ def test_a_plan_is_requested_once_the_settings_are_at_rest(blender: Any) -> None
     assert thread.pictures[0]["swatch"]().startswith(b"\x89PNG")
 
 
+def test_corners_of_a_wrong_form_are_a_note_instead_of_a_plan(blender: Any) -> None:
+    thread = Requests()
+    scenes.swatch()
+    settings(blender).parameters_synthesize.corners = "1,2,three"
+    rest(thread)
+    assert thread.keys == []
+    assert "corners" in swatch.plan_notes(blender.context.scene)[0]
+    settings(blender).parameters_synthesize.corners = ""
+    rest(thread)
+    assert len(thread.keys) == 1
+
+
 def test_no_plan_is_requested_without_a_service(blender: Any) -> None:
     thread = Requests()
     scenes.swatch()
@@ -357,3 +369,38 @@ def test_a_comparison_without_a_service_reports_the_error(blender: Any) -> None:
     pump_until(lambda: not comparison.is_pending())
     assert comparison.error().code == "service-unreachable"
     comparison.stop()
+
+
+# ---------------------------------------------------------------------------------------------- belonging to a swatch
+
+
+def test_another_swatch_does_not_use_the_region_map_of_the_first(blender: Any) -> None:
+    blender.ops.distill.example()
+    session.pump()
+    assert settings(blender).use_layout
+    scenes.swatch("photograph.png")
+    session.pump()
+    assert not settings(blender).use_layout
+    assert settings(blender).image_regions is not None  # ticking the box brings it back
+    assert "map belongs to the earlier swatch" in session.current().notice.text
+
+
+def test_a_swatch_that_comes_with_its_region_map_keeps_the_layout(blender: Any) -> None:
+    blender.ops.distill.example()
+    session.pump()
+    scenes.swatch("photograph.png")
+    settings(blender).image_regions = settings(blender).image_regions.copy()
+    session.pump()
+    assert settings(blender).use_layout
+
+
+def test_a_chosen_swatch_is_noticed_once_and_an_opened_file_is_not(blender: Any) -> None:
+    session.pump()
+    swatch.was_chosen()
+    scenes.swatch("photograph.png")
+    session.pump()
+    assert swatch.was_chosen()
+    assert not swatch.was_chosen()
+    swatch.start()  # as when a file is opened
+    session.pump()
+    assert not swatch.was_chosen()
