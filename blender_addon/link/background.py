@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -246,12 +246,10 @@ class BackgroundThread:
         """End the download of a model."""
         self._queue(lambda: self._change_models(address, False, lambda c: c.cancel_model(name)))
 
-    def take_events(self) -> list[Event]:
-        """The events since the last call, oldest first. Never waits."""
-        events: list[Event] = []
+    def take_events(self) -> Iterator[Event]:
+        """Takes the events one after the other, oldest first. Never waits. Those not taken stay for the next call."""
         while not self._events.empty():  # this is the only consumer
-            events.append(self._events.get_nowait())
-        return events
+            yield self._events.get_nowait()
 
     def close(self, timeout: float = 10.0) -> bool:
         """Stop the thread; returns whether it ended within `timeout` seconds. Jobs on the service continue."""

@@ -44,6 +44,19 @@ def is_shown(context: Context) -> bool:
     return bool(settings.use_layout and context.window_manager.distill_overlay and properties.takes_layout(settings))
 
 
+def is_painted(thing: Object, layout: Image) -> bool:
+    """Whether the layout is being painted, on the object or in an Image Editor. Otherwise it would hide the result."""
+    if thing.mode != "OBJECT":
+        return bool(thing.mode == "TEXTURE_PAINT")
+    editors = (
+        area.spaces.active
+        for window in bpy.context.window_manager.windows
+        for area in window.screen.areas
+        if area.type == "IMAGE_EDITOR"
+    )
+    return any(editor.ui_mode == "PAINT" and editor.image == layout for editor in editors)
+
+
 def _draw_on_model() -> None:
     context = bpy.context
     thing = context.view_layer.objects.active if context.view_layer else None
@@ -52,7 +65,7 @@ def _draw_on_model() -> None:
     image = context.scene.distill.image_layout
     if image is None or thing is None or thing.type != "MESH" or not thing.visible_get() or min(image.size) == 0:
         return
-    if thing.mode not in ("OBJECT", "TEXTURE_PAINT"):
+    if not is_painted(thing, image):
         return
     batch = _batch_of(thing, context.evaluated_depsgraph_get())
     if batch is None:

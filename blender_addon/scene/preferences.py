@@ -25,7 +25,8 @@ class PreferenceValues:
     )
     start_automatically: BoolProperty(
         name="Start When Needed",
-        description="Start the service when a texture is requested, and again if it stops while it works",
+        description="Start the service when a swatch is chosen or a texture is requested, "
+        "and again if it stops while it works",
         default=True,
     )
     url: StringProperty(

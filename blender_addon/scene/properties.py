@@ -306,7 +306,7 @@ def add_to_blender() -> None:
     )
     bpy.types.WindowManager.distill_overlay = BoolProperty(
         name="Overlay",
-        description="Show the layout on the model, and the swatch through its region map. It is not rendered",
+        description="While painting, show the layout on the model, and the swatch through its region map",
         default=True,
     )
     bpy.types.WindowManager.distill_overlay_strength = FloatProperty(

@@ -17,7 +17,7 @@ from .. import wire
 from ..link.background import PictureSource
 from ..link.records import JobRecord
 from ..wire.errors import LocalError
-from . import image_io, properties, regions
+from . import image_io, properties, regions, swatch
 
 BLOB = "distill_blob"
 """Custom property of an image that was downloaded to make a result again: its sha256 on the service."""
@@ -44,6 +44,7 @@ def bring_back(scene: Scene, record: JobRecord) -> dict[str, str]:
     for name, sha in inputs.items():
         if (image := _candidate(record, name, sha)) is not None:
             setattr(settings, f"image_{name}", image)
+    swatch.remember(scene)
     sources = _sources(scene, record.kind, inputs)
     return {name: sha for name, sha in inputs.items() if name not in sources or _sha(sources[name]) != sha}
 
@@ -54,6 +55,7 @@ def complete(scene: Scene, record: JobRecord, missing: Mapping[str, str], blobs:
         image = image_io.new_image(record.sources.get(name) or properties.label(name), data)
         image[BLOB] = missing[name]
         setattr(scene.distill, f"image_{name}", image)
+    swatch.remember(scene)
     lost = [name for name in missing if name not in blobs]
     if lost:
         which = " and the ".join(regions.TITLES.get(name, properties.label(name).lower()) for name in lost)

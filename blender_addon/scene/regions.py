@@ -15,25 +15,11 @@ import bpy
 import numpy as np
 from bpy.types import Image, Scene
 
-from ..wire.colors import MAX_COLOR_DISTANCE
+from ..wire.colors import MAX_COLOR_DISTANCE, PALETTE
 from ..wire.errors import LocalError
 from . import image_io, label_arrays, map_history
 from .label_arrays import Color
 
-PALETTE = (
-    (230, 60, 50),
-    (40, 120, 230),
-    (60, 190, 70),
-    (250, 200, 30),
-    (160, 70, 200),
-    (0, 200, 200),
-    (250, 130, 20),
-    (250, 120, 190),
-    (140, 230, 60),
-    (130, 70, 20),
-    (90, 90, 250),
-    (200, 0, 110),
-)
 ROUNDING_DISTANCE = 3.5
 """RGB distance by which rounding moves a color: two levels in each channel."""
 GRAY_SWATCH = "distill_underlay"

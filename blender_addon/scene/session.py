@@ -11,7 +11,7 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
 from ..wire.errors import LocalError
-from . import comparison, image_io, materials, preferences, properties, queue, recall, results, suggestion, swatch
+from . import image_io, materials, preferences, properties, queue, recall, results, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -77,6 +77,7 @@ class Session:
         self.service_message = ""
         self.connecting = False
         self._recalls: dict[str, tuple[JobRecord, Mapping[str, str]]] = {}
+        self._side_jobs: dict[str, Callable[[background.JobEnded], None]] = {}
         self.queue: tuple[wire.JobStatus, ...] = ()
         self.models: tuple[wire.ModelEntry, ...] = ()
         self.notice = Notice("", 0.0)
@@ -93,12 +94,15 @@ class Session:
         self.connecting, self.error, self.service_message = True, None, "Connecting to the service"
         self.thread.connect(preferences.service_address(), may_start=True)
 
-    def look(self) -> None:
-        """Connect to the service of this machine if it seems to run. It is no error if it does not."""
+    def look(self, may_start: bool = False) -> None:
+        """Connect to the service of this machine if it seems to run, or start it. It is no error if that fails."""
+        if self.status is not None or self.connecting or self._looking:
+            return
         address = preferences.service_address()
-        if client.is_announced(address):
+        may_start = may_start and not address.url and bool(client.executable_of(address))
+        if may_start or client.is_announced(address):
             self._looking = True
-            self.thread.connect(address)
+            self.thread.connect(address, may_start)
 
     def submit(self, draft: JobDraft, targets: Mapping[str, str]) -> JobRecord:
         """Submit a job; `targets` are the materials that get the result: names by id."""
@@ -114,6 +118,33 @@ class Session:
         self._unsent[record.job] = draft
         address, may_start = preferences.service_address(), preferences.may_start()
         self.thread.submit(record.job, draft.kind, draft.parameters, draft.pictures, address, may_start)
+
+    def submit_side_job(
+        self,
+        kind: str,
+        parameters: Mapping[str, Any],
+        pictures: Mapping[str, background.PictureSource],
+        on_end: Callable[[background.JobEnded], None],
+    ) -> str:
+        """Submit a job whose result is no texture and which has no record; returns its id.
+
+        `on_end` gets its end on the main thread, unless it is canceled or another file is opened before. A WireError
+        that `on_end` raises is shown in the panel.
+        """
+        job = str(uuid.uuid4())
+        self._side_jobs[job] = on_end
+        address, may_start = preferences.service_address(), preferences.may_start()
+        self.thread.submit(job, kind, parameters, pictures, address, may_start)
+        return job
+
+    def cancel_side_job(self, job: str) -> None:
+        """Cancel a side job; nothing if it has ended."""
+        if self._side_jobs.pop(job, None) is not None:
+            self.thread.cancel(job)
+
+    def is_side_job(self, job: str) -> bool:
+        """Whether a side job of that id has not ended."""
+        return job in self._side_jobs
 
     def can_retry(self, record: JobRecord) -> bool:
         """Whether an ended job can run again: its request or its pictures are known."""
@@ -235,7 +266,7 @@ class Session:
         return (
             self.connecting
             or bool(self._recalls)
-            or suggestion.is_pending()
+            or bool(self._side_jobs)
             or any(r.active or r.job in self.downloaded for r in self.of_this_file())
         )
 
@@ -271,16 +302,11 @@ class Session:
                 self._on_models(found, refusal)
             case _ if event.job in self.records:
                 self._on_job_event(self.records[event.job], event)
-            case background.JobEnded():
-                comparison.on_end(event)
-                self._on_suggestion(event)
-
-    def _on_suggestion(self, event: background.JobEnded) -> None:
-        try:
-            if suggestion.on_end(event):
-                push_undo("Suggest Regions")
-        except wire.WireError as error:
-            self.show_error(error)
+            case background.JobEnded(job) if job in self._side_jobs:
+                try:
+                    self._side_jobs.pop(job)(event)
+                except wire.WireError as problem:
+                    self.show_error(problem)
 
     def _resume_jobs(self) -> None:
         """Continue the jobs that failed only because the service was not reached."""
@@ -301,7 +327,13 @@ class Session:
         """Show a text in the status bar for NOTICE_SECONDS."""
         self.notice = Notice(text, time.monotonic() + NOTICE_SECONDS, icon)
 
+    def announce_layout_off(self) -> None:
+        """Say why the box of *Regions and Layout* is no longer ticked, after another swatch was chosen."""
+        self.announce(tr("Regions and Layout is off: its map belongs to the earlier swatch"), "INFO")
+
     def _on_blobs(self, key: str, blobs: Mapping[str, bytes], error: wire.WireError | None) -> None:
+        if key not in self._recalls:  # another file was opened meanwhile
+            return
         record, missing = self._recalls.pop(key)
         try:
             if error is not None:
@@ -392,6 +424,13 @@ class Session:
             if scene.library is None:
                 scene.distill.journal = text
 
+    def open_file(self) -> None:
+        """Drop what the closed file waited for beside its jobs, and read the journal of the opened one."""
+        self._recalls.clear()
+        for job in list(self._side_jobs):
+            self.cancel_side_job(job)
+        self.load_journal()
+
     def load_journal(self) -> None:
         """Read the jobs of the file that was opened, and watch those without a result. Other files' jobs continue."""
         document, stored = "", list[JobRecord]()
@@ -400,7 +439,6 @@ class Session:
             if document:
                 break
         self.document = document or str(uuid.uuid4())
-        self._recalls.clear()
         known = {r.job: r for r in self.records.values() if r.active or r.job in self.downloaded}
         self.records = {r.job: r for r in stored} | known
         for record in stored:
@@ -429,15 +467,17 @@ def pump() -> int:
     """Handle the events since the last call and import results; returns the number of events. Never waits."""
     if not _current.document:
         _current.load_journal()
-    events = _current.thread.take_events()
-    for event in events:
+    handled = 0
+    for event in _current.thread.take_events():
         _current.on_event(event)
-    if _current.import_downloaded() or events:
+        handled += 1
+    if _current.import_downloaded() or handled:
         redraw()
     if (scene := bpy.context.scene) is not None and scene.library is None:
-        swatch.follow(scene)
+        if swatch.follow(scene):
+            _current.announce_layout_off()
         swatch.update_plan(_current.thread, _current.status is not None)
-    return len(events)
+    return handled
 
 
 def wait(timeout: float = 600.0) -> bool:
@@ -502,6 +542,8 @@ def _on_timer() -> float:
     global _drawn_state
     try:
         pump()
+        if swatch.was_chosen():  # what of it is used is to be seen before the first job
+            _current.look(preferences.may_start())
         if (state := _current.drawn_state()) != _drawn_state:
             _drawn_state = state
             redraw()
@@ -514,14 +556,13 @@ def _on_timer() -> float:
 
 def _on_start() -> None:
     """Connect to a service that runs already, so that the panel shows its device."""
-    if _current.status is None and not _current.connecting:
-        _current.look()
+    _current.look()
 
 
 @persistent
 def _on_load(*_args: object) -> None:
     swatch.start()
-    _current.load_journal()
+    _current.open_file()
 
 
 @persistent
@@ -547,7 +588,7 @@ def start() -> None:
     bpy.app.handlers.load_post.append(_on_load)
     bpy.app.handlers.save_pre.append(_on_save)
     if not bpy.app.background:
-        bpy.app.timers.register(_on_start, first_interval=1.0)
+        bpy.app.timers.register(_on_start, first_interval=1.0, persistent=True)  # Blender may start with a file
         bpy.app.timers.register(_on_timer, first_interval=0.5, persistent=True)
 
 
@@ -558,5 +599,4 @@ def stop() -> None:
             bpy.app.timers.unregister(timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
-    suggestion.forget()
     _current.close()

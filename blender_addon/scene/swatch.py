@@ -57,29 +57,67 @@ OPTIONS = PlanOptions()
 
 # ---------------------------------------------------------------------------------------------- the picture
 
-_followed: dict[int, tuple[int, str]] = {}
-"""For each scene, its swatch and the part of it that is used, when they were last seen."""
+
+@dataclass(frozen=True)
+class _Followed:
+    """The swatch of a scene and what belongs to it: the part that is used, and the region map."""
+
+    swatch: int
+    frame: str
+    region_map: int
 
 
-def use(scene: Scene, image: Image) -> None:
-    """Chooses the swatch."""
+_followed: dict[int, _Followed] = {}
+"""For each scene, what was seen last."""
+_chosen: set[int] = set()
+"""The swatches that were chosen since `was_chosen` was called."""
+
+
+def was_chosen() -> bool:
+    """Whether a swatch was chosen since the last call. Opening a file does not count."""
+    chosen = bool(_chosen)
+    _chosen.clear()
+    return chosen
+
+
+def use(scene: Scene, image: Image) -> bool:
+    """Chooses the swatch; returns what `follow` does."""
     scene.distill.image_swatch = image
-    follow(scene)
+    return follow(scene)
 
 
-def follow(scene: Scene) -> None:
-    """Resets the part that is used if another swatch was chosen since the last call, however that happened.
+def follow(scene: Scene) -> bool:
+    """Notices another swatch, however it was chosen; returns whether *Regions and Layout* was switched off therefore.
 
-    The part stays if it was changed together with the swatch, as when the settings of a result are restored.
+    What belongs to the earlier swatch is dropped, the part that is used, or not used, the region map, unless it was
+    changed together with the swatch. Restoring the settings of a result calls `remember` instead.
     """
     settings = scene.distill
-    image = settings.image_swatch
-    now = image.session_uid if image is not None else 0, repr(frame_of(settings))
-    before = _followed.get(scene.session_uid)
-    if before not in (None, now) and before[0] not in (0, now[0]) and before[1] == now[1]:
-        reset_frame(settings)
-        return
+    before, now = _followed.get(scene.session_uid), _seen(settings)
     _followed[scene.session_uid] = now
+    if before is None or before.swatch == now.swatch:
+        return False
+    if now.swatch:
+        _chosen.add(now.swatch)
+    if not before.swatch:
+        return False
+    if before.frame == now.frame:
+        reset_frame(settings)
+    if not now.swatch or not settings.use_layout or not now.region_map or before.region_map != now.region_map:
+        return False
+    settings.use_layout = False
+    return True
+
+
+def remember(scene: Scene) -> None:
+    """Takes the swatch, the part that is used and the region map as belonging together."""
+    _followed[scene.session_uid] = _seen(scene.distill)
+
+
+def _seen(settings: PropertyGroup) -> _Followed:
+    images = settings.image_swatch, settings.image_regions
+    swatch, region_map = (image.session_uid if image is not None else 0 for image in images)
+    return _Followed(swatch, repr(frame_of(settings)), region_map)
 
 
 def use_example(scene: Scene) -> None:
@@ -116,9 +154,7 @@ def set_frame(settings: PropertyGroup, **values: Any) -> None:
         group = getattr(settings, f"parameters_{kind}")
         for name, value in values.items():
             setattr(group, name, value)
-    image = settings.image_swatch
-    uid = image.session_uid if image is not None else 0
-    _followed[settings.id_data.session_uid] = uid, repr(frame_of(settings))
+    remember(settings.id_data)
 
 
 def reset_frame(settings: PropertyGroup) -> None:
@@ -174,6 +210,7 @@ def start() -> None:
     global _planning
     _planning = _Planning()
     _followed.clear()
+    _chosen.clear()
 
 
 def update_plan(thread: background.BackgroundThread, connected: bool) -> None:

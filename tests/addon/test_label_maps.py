@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import bpy
@@ -20,7 +21,7 @@ from blender_addon.scene import (
     session,
     suggestion,
 )
-from blender_addon.wire.colors import region_of_color
+from blender_addon.wire.colors import PALETTE, region_of_color
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of
 
@@ -42,7 +43,7 @@ def labels(picture: str) -> np.ndarray:
 
 def test_colors_mean_the_same_region_as_in_the_service() -> None:
     rng = np.random.default_rng(0)
-    colors = list(regions.PALETTE[:5])
+    colors = list(PALETTE[:5])
     pixels = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
     pixels[:20] = (np.array(colors)[rng.integers(0, 5, (20, 50))] + rng.integers(-40, 41, (20, 50, 3))).clip(0, 255)
     expected = [[region_of_color(color, colors) for color in row] for row in pixels.tolist()]
@@ -590,6 +591,31 @@ def test_an_error_of_a_suggestion_is_shown(blender: Any, start: Any) -> None:
     blender.ops.distill.suggest_regions(parts=2)
     assert "does not fit into 1 GB" in error_of(blender.ops.distill.wait, timeout=30.0)
     assert not suggestion.is_pending()
+
+
+def test_a_suggestion_is_dropped_when_another_file_is_opened(service: LiveService, blender: Any, tmp_path: Any) -> None:
+    session.pump()
+    scenes.swatch("other.png")
+    blender.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other.blend"))
+    blender.ops.distill.connect()
+    blender.ops.distill.suggest_regions(parts=3)
+    blender.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
+    assert not suggestion.is_pending()
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        session.pump()
+        time.sleep(0.1)
+    assert len(blender.context.scene.distill.regions) == 0
+    assert session.current().error is None
+
+
+def test_a_suggestion_for_another_swatch_is_dropped(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    blender.ops.distill.suggest_regions(parts=3)
+    scenes.swatch("other.png")
+    assert blender.ops.distill.wait(timeout=30.0) == {"FINISHED"}
+    assert not suggestion.is_pending()
+    assert blender.context.scene.distill.image_regions is None
 
 
 def test_an_error_of_a_large_map_arrives_after_the_press_with_its_remedy(

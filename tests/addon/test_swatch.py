@@ -329,7 +329,7 @@ def test_the_swatch_is_compared_before_and_after_its_light_is_evened(service: Li
     scenes.swatch()
     blender.ops.distill.connect()
     settings(blender).parameters_synthesize.even_light = 1.0
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     assert comparison.is_pending()
     pump_until(lambda: not comparison.is_pending())
     assert (compared("before") == scenes.checks()).all()
@@ -341,23 +341,22 @@ def test_a_comparison_follows_the_slider(service: LiveService, blender: Any) -> 
     scenes.swatch()
     blender.ops.distill.connect()
     settings(blender).parameters_synthesize.even_light = 1.0
-    thread = session.current().thread
-    comparison.start(blender.context.scene, thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     before = comparison.image("before")
     settings(blender).parameters_synthesize.even_light = 0.0
-    comparison.update(blender.context.scene, thread)
+    comparison.update(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     assert (compared("after") == scenes.checks()).all()
     assert comparison.image("before") == before, "only the light was changed"
-    comparison.update(blender.context.scene, thread)
+    comparison.update(blender.context.scene)
     assert not comparison.is_pending()
 
 
 def test_compared_pictures_are_not_saved(service: LiveService, blender: Any, tmp_path: Path) -> None:
     scenes.swatch()
     blender.ops.distill.connect()
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     scenes.save_and_reload(tmp_path / "a.blend")
     assert comparison.image("before") is None
@@ -366,7 +365,42 @@ def test_compared_pictures_are_not_saved(service: LiveService, blender: Any, tmp
 
 def test_a_comparison_without_a_service_reports_the_error(blender: Any) -> None:
     scenes.swatch()
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     assert comparison.error().code == "service-unreachable"
-    comparison.stop(session.current().thread)
+    comparison.stop()
+
+
+# ---------------------------------------------------------------------------------------------- belonging to a swatch
+
+
+def test_another_swatch_does_not_use_the_region_map_of_the_first(blender: Any) -> None:
+    blender.ops.distill.example()
+    session.pump()
+    assert settings(blender).use_layout
+    scenes.swatch("photograph.png")
+    session.pump()
+    assert not settings(blender).use_layout
+    assert settings(blender).image_regions is not None  # ticking the box brings it back
+    assert "map belongs to the earlier swatch" in session.current().notice.text
+
+
+def test_a_swatch_that_comes_with_its_region_map_keeps_the_layout(blender: Any) -> None:
+    blender.ops.distill.example()
+    session.pump()
+    scenes.swatch("photograph.png")
+    settings(blender).image_regions = settings(blender).image_regions.copy()
+    session.pump()
+    assert settings(blender).use_layout
+
+
+def test_a_chosen_swatch_is_noticed_once_and_an_opened_file_is_not(blender: Any) -> None:
+    session.pump()
+    swatch.was_chosen()
+    scenes.swatch("photograph.png")
+    session.pump()
+    assert swatch.was_chosen()
+    assert not swatch.was_chosen()
+    swatch.start()  # as when a file is opened
+    session.pump()
+    assert not swatch.was_chosen()
