@@ -43,11 +43,15 @@ class Planner:
                     timeout=PLAN_SECONDS,
                     creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
                 )
-                answer = json.loads(done.stdout)
             except subprocess.TimeoutExpired as error:
                 raise WireError("internal", f"the plan was not ready within {PLAN_SECONDS:.0f} seconds") from error
-            except (OSError, ValueError) as error:
-                raise WireError("internal", f"the process of the plan failed: {error}") from error
+            except OSError as error:
+                raise WireError("internal", f"the process of the plan cannot be started: {error}") from error
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError as error:
+            last_line = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            raise WireError("internal", f"the process of the plan failed: {last_line or done.returncode}") from error
         if "problem" in answer:
             raise WireError.from_problem(answer["problem"])
         plan = Plan.parse(answer["plan"])
@@ -58,15 +62,21 @@ def estimate_seconds(body: Mapping[str, Any], plan: Plan, jobs: Iterable[JobStat
     """Seconds that a job will take, from finished ones of the same kind and model; None if there are none.
 
     The time is taken to grow with pixels times steps: the median over the jobs that are most alike in that product.
+    Jobs with a given number of steps are compared only with each other: which number a preset has is not known here.
     """
     parameters = body.get("parameters", {})
+    has_steps = bool(parameters.get("steps"))
     work = _work(parameters, plan.width, plan.height)
     found: list[tuple[float, float]] = []
     for job in jobs:
         other = job.request["parameters"]
-        same = job.request["kind"] == body.get("kind") and all(
-            other.get(name, default) == parameters.get(name, default)
-            for name, default in (("model", "pocket"), ("method", "auto"))
+        same = (
+            job.request["kind"] == body.get("kind")
+            and bool(other.get("steps")) == has_steps
+            and all(
+                other.get(name, default) == parameters.get(name, default)
+                for name, default in (("model", "pocket"), ("method", "auto"))
+            )
         )
         width, height = other.get("width", 0), other.get("height", 0)
         if same and job.result is not None and job.result.seconds > 0 and width and height:
@@ -78,7 +88,7 @@ def estimate_seconds(body: Mapping[str, Any], plan: Plan, jobs: Iterable[JobStat
 
 
 def _work(parameters: Mapping[str, Any], width: int, height: int) -> float:
-    """Pixels times steps relative to the preset standard; own steps count relative to each other only."""
+    """Pixels times steps: a given number, or those of the preset relative to standard."""
     steps = parameters.get("steps") or 0
     factor = float(steps) if steps else STEP_FACTORS.get(parameters.get("preset", "standard"), 1.0)
     return width * height * factor

@@ -33,6 +33,8 @@ def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
     rounded, notes = round_sizes(body)
     request = JobRequest.parse(rounded)
     kind = wire.KINDS[request.kind]
+    if not _has_size(kind):
+        raise WireError("invalid-request", f"a job of the kind {kind.name} has no size that could be planned")
     decoded: dict[str, Decoded] = {
         name: decode(name, read(sha), kind.picture(name).role) for name, sha in request.inputs.items()
     }
@@ -57,11 +59,15 @@ def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
     )
 
 
+def _has_size(kind: wire.JobKind) -> bool:
+    return any(parameter.name == "width" for parameter in kind.parameters)
+
+
 def round_sizes(body: Any) -> tuple[Any, list[str]]:
     """The body of a job with width and height at their nearest accepted values, and a note if they changed."""
     kind = wire.KINDS.get(str(body.get("kind"))) if isinstance(body, Mapping) else None
     parameters = body.get("parameters") if kind is not None else None
-    if kind is None or not isinstance(parameters, Mapping):
+    if kind is None or not _has_size(kind) or not isinstance(parameters, Mapping):
         return body, []
     given: list[str] = []
     used: list[str] = []

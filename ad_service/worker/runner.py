@@ -39,7 +39,7 @@ from ad_service.worker.inputs import picture_notes, result_size, size_of_content
 from ad_service.worker.swatch import PreparedSwatch, prepare_swatch
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
-from blender_addon.wire.colors import region_of_color
+from blender_addon.wire.colors import PALETTE, region_of_color
 
 MAX_LOADED = 2
 FREE_FOR_ANOTHER = 0.4
@@ -223,7 +223,7 @@ RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {"synthesize": _
 def _parts(swatch: Pixels, count: int) -> Pixels:
     """The region map (h, w, 3) of a swatch with `count` parts."""
     check_size("swatch", swatch, wire.MIN_PICTURE_SIDE)
-    image: Pixels = np.array(parts.PALETTE, np.uint8)[parts.parts(swatch, count).numpy()]
+    image: Pixels = np.array(PALETTE, np.uint8)[parts.parts(swatch, count).numpy()]
     return image
 
 

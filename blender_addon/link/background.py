@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,7 +162,7 @@ class _WatchedJob:
 
 
 class BackgroundThread:
-    """One thread with a queue of commands and a queue of events.
+    """One thread with a queue of commands and a queue of events, and a short-lived one for plans.
 
     `reconnect_timeout` is how many seconds the service may be unreachable before its jobs fail here.
     """
@@ -178,6 +178,9 @@ class BackgroundThread:
         self._watched: dict[str, _WatchedJob] = {}
         self._unreachable_since: float | None = None
         self._plan_wanted: Hashable = None
+        self._plan_lock = threading.Lock()
+        self._next_plan: Callable[[], None] | None = None
+        self._is_planning = False
         self._started = False
         self._restarts = 0
         self._refreshed = self._status_time = 0.0
@@ -228,9 +231,12 @@ class BackgroundThread:
     def plan(
         self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
     ) -> None:
-        """Request the plan of a job from the service, which is not started. A later call replaces one that waits."""
+        """Request the plan of a job from the service, which is not started. A later call replaces one that waits.
+
+        The service needs 8 s for a photograph of 12 megapixels, so plans have a thread and a client of their own.
+        """
         self._plan_wanted = key
-        self._queue(lambda: self._plan(key, kind, parameters, pictures))
+        self._queue(lambda: self._begin_plan(key, kind, parameters, pictures))
 
     def fetch_model(self, name: str, token: str, address: client.ServiceAddress, may_start: bool = False) -> None:
         """Begin the download of a model; `token` is the artist's own token of the hub, or empty."""
@@ -240,12 +246,10 @@ class BackgroundThread:
         """End the download of a model."""
         self._queue(lambda: self._change_models(address, False, lambda c: c.cancel_model(name)))
 
-    def take_events(self) -> list[Event]:
-        """The events since the last call, oldest first. Never waits."""
-        events: list[Event] = []
+    def take_events(self) -> Iterator[Event]:
+        """Takes the events one after the other, oldest first. Never waits. Those not taken stay for the next call."""
         while not self._events.empty():  # this is the only consumer
-            events.append(self._events.get_nowait())
-        return events
+            yield self._events.get_nowait()
 
     def close(self, timeout: float = 10.0) -> bool:
         """Stop the thread; returns whether it ended within `timeout` seconds. Jobs on the service continue."""
@@ -423,20 +427,58 @@ class BackgroundThread:
         request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
         self._on_submitted(job, service.submit(job, request))
 
-    def _plan(
+    def _begin_plan(
         self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
     ) -> None:
+        """Let the plans' thread make a plan next, in place of one that waits."""
         if key != self._plan_wanted:
             return
+        service = self._service().copy()
+        with self._plan_lock:
+            self._next_plan = lambda: self._plan(service, key, kind, parameters, pictures)
+            if not self._is_planning:
+                self._is_planning = True
+                threading.Thread(target=self._make_plans, name="texture-distiller-plans", daemon=True).start()
+
+    def _make_plans(self) -> None:
+        """Make plans until none waits. Runs on a thread that `close` does not wait for."""
+        while True:
+            with self._plan_lock:
+                plan, self._next_plan = self._next_plan, None
+                if plan is None or self._closing.is_set():
+                    self._is_planning = False
+                    return
+            plan()
+
+    def _plan(
+        self,
+        service: client.Client,
+        key: Hashable,
+        kind: str,
+        parameters: Mapping[str, Any],
+        pictures: Mapping[str, PictureSource],
+    ) -> None:
         try:
-            service = self._service()
             inputs = {name: service.upload(source()) for name, source in pictures.items()}
             request = wire.JobRequest.parse({"kind": kind, "parameters": parameters, "inputs": inputs})
-            self._send(PlanReceived(key, service.plan(request)))
+            event = PlanReceived(key, service.plan(request))
         except wire.WireError as error:
-            if error.code in SERVICE_ERRORS:
-                raise
-            self._send(PlanReceived(key, error=error))
+            event = PlanReceived(key, error=error)
+        except Exception as error:  # a defect must not end the thread without a message
+            problem = f"Unexpected error in the add-on: {type(error).__name__}: {error}"
+            event = PlanReceived(key, error=wire.WireError("internal", problem))
+        finally:
+            service.close()
+        if event.error is not None and event.error.code in SERVICE_ERRORS:
+            self._commands.put((lambda: self._check_after_plan(event), None))
+        else:
+            self._send(event)
+
+    def _check_after_plan(self, event: PlanReceived) -> None:
+        """Report that the service is lost, or the error of a plan if it is not."""
+        if self._client is not None:
+            self._client.status()
+        self._send(event)
 
     def _resubmit(
         self,

@@ -213,9 +213,14 @@ class Client:
 
     def __init__(self, url: str, token: str = "") -> None:
         self.url = normal_url(url)
+        self._token = token
         self._session = requests.Session()
         self._session.auth = _Bearer(token)  # also keeps credentials of .netrc out
         self._session.trust_env = not is_loopback(self.url)  # no proxy for requests to this machine
+
+    def copy(self) -> Client:
+        """Another client of the same service, for another thread."""
+        return Client(self.url, self._token)
 
     def close(self) -> None:
         self._session.close()

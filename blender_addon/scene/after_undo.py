@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import bpy
 from bpy.app.handlers import persistent
-from bpy.types import Area, SpaceImageEditor, Window
 
-from . import results
+from . import image_editors, results
 
 _shown: dict[tuple[int, int], str] = {}
 """The names of the images that editors show, by the pointers of their window and area, from before undo to after it."""
@@ -20,17 +19,11 @@ _jobs: set[str] = set()
 """The jobs whose results were in the file before undo."""
 
 
-def editors() -> list[tuple[Window, Area]]:
-    """The open Image Editors with their windows."""
-    windows = bpy.context.window_manager.windows
-    return [(w, a) for w in windows for a in w.screen.areas if isinstance(a.spaces.active, SpaceImageEditor)]
-
-
 @persistent
 def _remember(*_args: object) -> None:
     for memory in (_shown, _before, _jobs):
         memory.clear()
-    for window, area in editors():
+    for window, area in image_editors.opened():
         image = area.spaces.active.image
         if image is not None:
             _shown[window.as_pointer(), area.as_pointer()] = image.name
@@ -42,7 +35,7 @@ def _remember(*_args: object) -> None:
 
 @persistent
 def _bring_back(*_args: object) -> None:
-    for window, area in editors():
+    for window, area in image_editors.opened():
         name = _shown.get((window.as_pointer(), area.as_pointer()))
         if area.spaces.active.image is None and name in bpy.data.images:
             area.spaces.active.image = bpy.data.images[name]

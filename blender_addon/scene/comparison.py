@@ -6,7 +6,7 @@ and their pictures are not saved with the .blend.
 
 from __future__ import annotations
 
-import uuid
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from bpy.types import Image, Scene
 
 from .. import wire
 from ..link import background
-from . import image_io, preferences, properties
+from . import image_io, properties, session
 
 IMAGES = {"before": "Swatch before Even Lighting", "after": "Swatch after Even Lighting"}
 """Names of the images that are compared."""
@@ -28,37 +28,37 @@ SIDE = "distill_compared"
 class Comparison:
     """The running jobs by side ("before", "after"), and the parameters and the swatch that were requested last."""
 
+    source: Callable[[], bytes] | None = None
     jobs: dict[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    source: Callable[[], bytes] | None = None
     error: wire.WireError | None = None
 
 
 _current = Comparison()
 
 
-def start(scene: Scene, thread: background.BackgroundThread) -> None:
+def start(scene: Scene) -> None:
     """Request both pictures; raises WireError if the swatch or a parameter is invalid."""
     global _current
-    stop(thread)
-    _current = Comparison(source=image_io.source_of(scene.distill.image_swatch, "swatch"))
-    _request(_wanted(scene), ("before", "after"), thread)
+    stop()
+    source = image_io.source_of(scene.distill.image_swatch, "swatch")
+    _current = Comparison(source)
+    _request(source, _wanted(scene), ("before", "after"))
 
 
-def update(scene: Scene, thread: background.BackgroundThread) -> None:
+def update(scene: Scene) -> None:
     """Request what the parameters have changed, once the last request has been answered."""
     wanted = _wanted(scene)
-    if _current.jobs or _current.source is None or wanted == _current.parameters:
+    if is_pending() or _current.source is None or wanted == _current.parameters:
         return
     only_light = {**wanted, "even_light": 0.0} == {**_current.parameters, "even_light": 0.0}
-    _request(wanted, ("after",) if only_light else ("before", "after"), thread)
+    _request(_current.source, wanted, ("after",) if only_light else ("before", "after"))
 
 
-def stop(thread: background.BackgroundThread) -> None:
+def stop() -> None:
     """Cancel the jobs that run."""
     for job in _current.jobs.values():
-        thread.cancel(job)
-    _current.jobs.clear()
+        session.current().cancel_side_job(job)
     _current.source = None
 
 
@@ -69,24 +69,12 @@ def error() -> wire.WireError | None:
 
 def is_pending() -> bool:
     """Whether a picture is on its way."""
-    return bool(_current.jobs)
+    return any(session.current().is_side_job(job) for job in _current.jobs.values())
 
 
 def image(side: str) -> Image | None:
     """One of the pictures, "before" or "after"."""
     return next((i for i in bpy.data.images if i.get(SIDE) == side), None)
-
-
-def on_end(event: background.JobEnded) -> None:
-    """Takes the picture of a job, if it is one of the comparison's."""
-    side = next((side for side, job in _current.jobs.items() if job == event.job), None)
-    if side is None:
-        return
-    del _current.jobs[side]
-    if event.error is not None:
-        _current.error = event.error
-    elif event.pictures:
-        _replace(side, event.pictures["image"])
 
 
 def remove() -> None:
@@ -104,16 +92,20 @@ def _wanted(scene: Scene) -> dict[str, Any]:
     return {p.name: p.check(values[p.name]) for p in wire.PREPARE.parameters}
 
 
-def _request(parameters: Mapping[str, Any], sides: tuple[str, ...], thread: background.BackgroundThread) -> None:
+def _request(source: Callable[[], bytes], parameters: Mapping[str, Any], sides: tuple[str, ...]) -> None:
     _current.parameters, _current.error = parameters, None
-    source = _current.source
-    if source is None:
-        return
-    address, may_start = preferences.service_address(), preferences.may_start()
     for side in sides:
-        job = _current.jobs[side] = str(uuid.uuid4())
         values = {**parameters, "even_light": 0.0} if side == "before" else parameters
-        thread.submit(job, "prepare", values, {"swatch": source}, address, may_start)
+        on_end = functools.partial(_on_end, side)
+        _current.jobs[side] = session.current().submit_side_job("prepare", values, {"swatch": source}, on_end)
+
+
+def _on_end(side: str, event: background.JobEnded) -> None:
+    """Takes the picture of a side."""
+    if event.error is not None:
+        _current.error = event.error
+    elif event.pictures:
+        _replace(side, event.pictures["image"])
 
 
 def _replace(side: str, png: bytes) -> None:

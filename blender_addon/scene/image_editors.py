@@ -1,11 +1,9 @@
-"""Image Editors that show results: find or open one, and fit the picture."""
+"""Image Editors: find or open one, show a picture in it, and paste one from the clipboard."""
 
 from __future__ import annotations
 
 import bpy
-from bpy.types import Area, Context, Image, Region
-
-from . import after_undo
+from bpy.types import Area, Context, Image, Region, SpaceImageEditor, Window
 
 EDITOR_SHARE = 0.4
 """Share of the 3D View's width that a new Image Editor takes."""
@@ -15,7 +13,7 @@ FIT_SECONDS = 0.2
 
 def show(context: Context, image: Image, repeat: bool) -> bool:
     """Shows an image in an Image Editor in view mode, as large as it fits; False if there is none and no 3D View."""
-    area = _editor(context)
+    area = find_or_open(context)
     if area is None:
         return False
     space = area.spaces.active
@@ -27,8 +25,14 @@ def show(context: Context, image: Image, repeat: bool) -> bool:
     return True
 
 
-def _editor(context: Context) -> Area | None:
-    """The context's Image Editor, another one on the screen, or a new one beside the largest 3D View."""
+def opened() -> list[tuple[Window, Area]]:
+    """The Image Editors of all windows, with their windows."""
+    windows = bpy.context.window_manager.windows
+    return [(w, a) for w in windows for a in w.screen.areas if isinstance(a.spaces.active, SpaceImageEditor)]
+
+
+def find_or_open(context: Context, share: float = EDITOR_SHARE) -> Area | None:
+    """The context's Image Editor, another one on the screen, or a new one with a share of the largest 3D View."""
     if context.area is not None and context.area.type == "IMAGE_EDITOR":
         return context.area
     if context.screen is None:
@@ -41,7 +45,7 @@ def _editor(context: Context) -> Area | None:
     if view is None:
         return None
     with context.temp_override(area=view, region=view.regions[-1]):
-        bpy.ops.screen.area_split(direction="VERTICAL", factor=EDITOR_SHARE)
+        bpy.ops.screen.area_split(direction="VERTICAL", factor=share)
     new = next(a for a in context.screen.areas if a not in areas)
     left, right = sorted((view, new), key=lambda a: a.x)
     editor = left if left.width < right.width else right
@@ -57,7 +61,7 @@ class _Fit:
 
     def __call__(self) -> float | None:
         self.tries -= 1
-        for window, area in after_undo.editors():
+        for window, area in opened():
             region = next((r for r in area.regions if r.type == "WINDOW"), None)
             if area.as_pointer() == self.pointer and region is not None:
                 with bpy.context.temp_override(window=window, area=area, region=region):
@@ -71,3 +75,23 @@ def _fills(region: Region) -> bool:
     left, bottom = region.view2d.view_to_region(0.0, 0.0, clip=False)
     right, top = region.view2d.view_to_region(1.0, 1.0, clip=False)
     return right - left > region.width / 2 or top - bottom > region.height / 2
+
+
+def paste(context: Context) -> Image | None:
+    """The image in the clipboard as a packed image; None if there is none. Needs an area."""
+    area = next((a for a in context.screen.areas if a.type == "IMAGE_EDITOR"), context.area)
+    kind, before = area.ui_type, set(bpy.data.images)
+    area.type = "IMAGE_EDITOR"  # Blender pastes into such an editor only
+    shown = area.spaces.active.image
+    try:
+        with context.temp_override(area=area, region=area.regions[-1]):
+            bpy.ops.image.clipboard_paste()
+    except RuntimeError:
+        pass
+    new = next(iter(set(bpy.data.images) - before), None)
+    if area.ui_type != kind:
+        area.spaces.active.image = shown
+        area.ui_type = kind
+    if new is not None:
+        new.pack()
+    return new

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import bpy
 import numpy as np
@@ -18,6 +19,7 @@ from bpy.types import Image
 
 from .. import wire
 from ..wire.errors import LocalError
+from . import label_arrays
 
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 """First bytes of the file formats that the service reads (wire.PICTURE_FORMATS)."""
@@ -32,31 +34,34 @@ JPEG_HEAD = 1 << 17
 """Bytes of a JPEG in which its Exif block lies: it comes first and has at most 64 KB."""
 
 
+MAX_PALETTE = 256
+"""Colors in the palette of a PNG."""
 ROWS_AT_ONCE = 16
 """Rows of pixels that are converted together."""
 SIZE = "distill_size"
 """Custom property of a result's image: width and height of its file, known without decoding it (0.5 s for 4096)."""
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 pixels (height, width, 3 or 4).
+def encode_png(pixels: np.ndarray, quick: bool = False) -> bytes:
+    """A PNG file of uint8 pixels (height, width, 3 or 4). `quick`: in a third of the time, for the main thread.
 
     It is made of blocks of rows, so that a thread that encodes a large picture does not hold Python's lock for long.
     """
     height, width, channels = pixels.shape
-    return _png(pixels.reshape(height, -1), width, {3: 2, 4: 6}[channels])
+    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE) if quick else zlib.compressobj(2)
+    return _png(pixels.reshape(height, -1), width, {3: 2, 4: 6}[channels], deflate)
 
 
-def encode_labels(labels: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> bytes:
+def encode_labels(labels: np.ndarray, colors: Sequence[Sequence[int]]) -> bytes:
     """A PNG file with a palette of at most 256 colors, of labels (height, width): a quarter of the bytes."""
     palette = _chunk(b"PLTE", np.array(colors, np.uint8).tobytes())
-    return _png(labels.astype(np.uint8), labels.shape[1], 3, palette)
+    rows = labels.astype(np.uint8, copy=False)
+    return _png(rows, labels.shape[1], 3, zlib.compressobj(1), palette)
 
 
-def _png(rows: np.ndarray, width: int, color_type: int, palette: tuple[bytes, ...] = ()) -> bytes:
-    """A PNG file of rows of bytes."""
+def _png(rows: np.ndarray, width: int, color_type: int, deflate: Any, palette: tuple[bytes, ...] = ()) -> bytes:
+    """A PNG file of rows of bytes, compressed by an object of zlib."""
     header = struct.pack(">IIBBBBB", width, len(rows), 8, color_type, 0, 0, 0)
-    deflate = zlib.compressobj(1 if palette else 2)
     parts = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header), *palette]
     for first in range(0, len(rows), BLOCK_ROWS):
         block = rows[first : first + BLOCK_ROWS]
@@ -135,7 +140,7 @@ def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
             data = path.read_bytes()
         if data.startswith(_SIGNATURES) and not _is_rotated(data):
             return lambda: data
-    convert = _copy_pixels(image)
+    convert = copy_pixels(image)
     return functools.cache(lambda: encode_png(_without_unused_alpha(convert())))  # all variations use the same bytes
 
 
@@ -146,11 +151,11 @@ def _without_unused_alpha(pixels: np.ndarray) -> np.ndarray:
 
 def pixels_of(image: Image | None, what: str, every: int = 1) -> np.ndarray:
     """The pixels as the artist sees them: uint8 (height, width, 4), top row first, sRGB; only each `every`th one."""
-    return _copy_pixels(check_usable(image, what), every)()
+    return copy_pixels(check_usable(image, what), every)()
 
 
-def _copy_pixels(image: Image, every: int = 1) -> Callable[[], np.ndarray]:
-    """Copies the pixels, and returns a function that converts them to uint8 sRGB: on any thread."""
+def copy_pixels(image: Image, every: int = 1) -> Callable[[], np.ndarray]:
+    """Copies the pixels, and returns a function that converts them to uint8 sRGB as `pixels_of`: on any thread."""
     width, height = image.size
     channels = image.channels
     copied = np.empty(width * height * channels, np.float32)
@@ -170,7 +175,7 @@ def _copy_pixels(image: Image, every: int = 1) -> Callable[[], np.ndarray]:
             np.add(band, 0.5, out=band)
             if is_float:
                 np.clip(band, 0, 255, out=band)
-            levels[row : row + ROWS_AT_ONCE] = band
+            levels[row : row + ROWS_AT_ONCE] = band.astype(np.int32)  # six times as fast as float32 to uint8
         if channels == 4:
             return levels
         rgba = np.full((*levels.shape[:2], 4), 255, np.uint8)
@@ -184,10 +189,42 @@ def _copy_pixels(image: Image, every: int = 1) -> Callable[[], np.ndarray]:
 
 def write_packed(image: Image, packed: np.ndarray) -> None:
     """Writes packed colors with alpha (height, width), top row first, into an 8-bit image of that size."""
-    values = np.empty((packed.shape[0], packed.shape[1] * 4), np.float32)
-    np.divide(np.ascontiguousarray(packed[::-1]).view(np.uint8), np.float32(255), out=values)
+    height, width = packed.shape
+    values = np.empty((height, width * 4), np.float32)
+    for row in range(0, height, ROWS_AT_ONCE):
+        band = np.ascontiguousarray(packed[::-1][row : row + ROWS_AT_ONCE]).view(np.uint8)
+        np.multiply(band, np.float32(1 / 255), out=values[row : row + ROWS_AT_ONCE])  # Blender rounds it
     image.pixels.foreach_set(values.ravel())
     image.update()
+
+
+def pack_painted(image: Image) -> None:
+    """Packs an image as it is now, so that it is saved with the file; it is not dirty afterwards.
+
+    Blender's own encoder takes 0.7 s for a flat map of 4096 x 4096, and 2 s for noise.
+    """
+    if image.is_float or image.channels != 4:
+        image.pack()
+        return
+    pixels = pixels_of(image, "image")
+    png = _encode_exactly(pixels)
+    image.pack(data=png, data_len=len(png))
+    if image.source == "FILE":
+        image.reload()  # the pixels are those of the packed file again
+    else:
+        image.source = "FILE"
+
+
+def _encode_exactly(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 pixels (height, width, 4), with alpha only if it is used: a palette for up to 256 colors."""
+    if (pixels[..., 3] < 255).any():
+        return encode_png(pixels, quick=True)
+    packed = label_arrays.pack(pixels)
+    distinct = label_arrays.distinct_colors(packed)
+    if len(distinct) > MAX_PALETTE:
+        return encode_png(pixels[..., :3], quick=True)
+    labels = label_arrays.look_up(packed, distinct, np.arange(len(distinct), dtype=np.uint8))
+    return encode_labels(labels, label_arrays.unpack(distinct).tolist())
 
 
 def new_image(name: str, png: bytes, data: bool = False) -> Image:

@@ -77,7 +77,7 @@ def update(scene: Scene) -> bool:
             _facts.pop(image.session_uid, None)
             continue
         found = True
-        labels = regions.snapped(scene, read)
+        labels = read.snapped
         _facts[image.session_uid] = _facts_of(scene, read, labels)
         if not bpy.app.background:
             _draw_thumbnail(image, regions.colors_of(scene), labels)
@@ -98,11 +98,11 @@ def _draw_thumbnail(image: Image, colors: Sequence[Color], labels: np.ndarray) -
 
 def _facts_of(scene: Scene, found: regions.ReadMap, labels: np.ndarray) -> MapFacts:
     counts = np.bincount(labels.ravel(), minlength=len(scene.distill.regions))
-    unknown = found.labels < 0
+    unknown = found.found < 0
     return MapFacts(
         tuple((counts / labels.size).tolist()),
-        float((unknown & found.soft).mean()),
-        float((unknown & ~found.soft).mean()),
+        found.share(unknown & found.between),
+        found.share(unknown & ~found.between),
         label_arrays.edge_differences(labels),
     )
 

@@ -11,6 +11,7 @@ import bpy
 import numpy as np
 from bpy.types import Context, Image, Mesh, Object, Scene
 
+from ..wire.colors import PALETTE
 from ..wire.errors import LocalError
 from . import image_io, label_arrays, map_history, rasterize, regions
 
@@ -51,10 +52,10 @@ def layout_from_object(scene: Scene, thing: Object, source: str, size: tuple[int
     if len(names) < 2:
         title = SOURCES[source][0].lower()
         raise LocalError("invalid-labels", f"The object “{thing.name}” has faces of one kind only in its {title}")
-    if len(names) > len(regions.PALETTE):
+    if len(names) > len(PALETTE):
         raise LocalError(
             "invalid-labels",
-            f"The object “{thing.name}” would need {len(names)} regions; {len(regions.PALETTE)} is the most",
+            f"The object “{thing.name}” would need {len(names)} regions; {len(PALETTE)} is the most",
         )
     indices = _regions_named(scene, names)
     drawn = rasterize.rasterize(corners, indices[labels.ravel()], shape)

@@ -10,15 +10,17 @@ from typing import Any
 
 import bpy
 import numpy as np
-from bpy.types import Area, Brush, Context, Event, Image, Object, Space
+from bpy.types import Brush, Context, Event, Image, Object
 from bpy_extras import view3d_utils
 from mathutils import Color, Vector
 from mathutils.geometry import barycentric_transform, intersect_point_tri
 
-from . import mesh_layout, properties
-from .regions import PALETTE
+from ..wire.colors import PALETTE
+from . import image_editors, mesh_layout, properties
 
 BRUSH = "Distill Region"
+PAINT_SHARE = 0.5
+"""Share of the 3D View's width that a new Image Editor for painting takes."""
 
 
 def prepare(context: Context, color: Sequence[float]) -> None:
@@ -36,7 +38,8 @@ def prepare(context: Context, color: Sequence[float]) -> None:
 def wrap_strokes(context: Context) -> None:
     """Lets strokes in the Image Editor continue at the opposite edge of the layout along axes that tile."""
     settings, paint = context.scene.distill, context.tool_settings.image_paint
-    shown = [editor.image for editor in _editors(context) if editor.ui_mode == "PAINT"]
+    editors = [area.spaces.active for _, area in image_editors.opened()]
+    shown = [editor.image for editor in editors if editor.ui_mode == "PAINT"]
     is_layout = settings.image_layout in shown and settings.image_regions not in shown
     paint.tile_y, paint.tile_x = (is_layout and tile for tile in properties.tiles(settings))
 
@@ -160,7 +163,7 @@ def _paint_context() -> dict[str, Any] | None:
 
 def in_image_editor(context: Context, image: Image) -> bool:
     """Shows the image in an Image Editor in paint mode, a new one if none is open; False without a window."""
-    area = image_editor(context)
+    area = image_editors.find_or_open(context, PAINT_SHARE)
     if area is None:
         return False
     space = area.spaces.active
@@ -175,35 +178,9 @@ def replace_canvas(context: Context, old: Image, new: Image) -> None:
     paint = context.tool_settings.image_paint
     if paint.canvas == old:
         paint.canvas = new
-    for editor in _editors(context):
-        if editor.image == old:
-            editor.image = new
-
-
-def _editors(context: Context) -> list[Space]:
-    """The Image Editors of all windows."""
-    areas = [area for window in context.window_manager.windows for area in window.screen.areas]
-    return [area.spaces.active for area in areas if area.type == "IMAGE_EDITOR"]
-
-
-def image_editor(context: Context) -> Area | None:
-    """The Image Editor to show a picture in: the context's, another on the screen, or a new one in half the 3D View."""
-    if context.area is not None and context.area.type == "IMAGE_EDITOR":
-        return context.area
-    if context.screen is None:
-        return None
-    areas = list(context.screen.areas)
-    found = next((a for a in areas if a.type == "IMAGE_EDITOR"), None)
-    if found is not None or bpy.app.background:
-        return found
-    view = max((a for a in areas if a.type == "VIEW_3D"), key=lambda a: a.width * a.height, default=None)
-    if view is None:
-        return None
-    with context.temp_override(area=view, region=view.regions[-1]):
-        bpy.ops.screen.area_split(direction="VERTICAL", factor=0.5)
-    new = next(a for a in context.screen.areas if a not in areas)
-    new.type = "IMAGE_EDITOR"
-    return new
+    for _, area in image_editors.opened():
+        if area.spaces.active.image == old:
+            area.spaces.active.image = new
 
 
 def on_model(context: Context, image: Image) -> None:
@@ -260,23 +237,3 @@ def _uv_under(context: Context, thing: Object, at: Vector) -> Vector | None:
                 uvs = [layer.uv[loop].vector.to_3d() for loop in triangle.loops]
                 return barycentric_transform(point, *corners, *uvs).to_2d()
     return None
-
-
-def paste_image(context: Context) -> Image | None:
-    """The image in the clipboard as a packed image; None if there is none. Needs an area."""
-    area = next((a for a in context.screen.areas if a.type == "IMAGE_EDITOR"), context.area)
-    kind, before = area.ui_type, set(bpy.data.images)
-    area.type = "IMAGE_EDITOR"  # Blender pastes into such an editor only
-    shown = area.spaces.active.image
-    try:
-        with context.temp_override(area=area, region=area.regions[-1]):
-            bpy.ops.image.clipboard_paste()
-    except RuntimeError:
-        pass
-    new = next(iter(set(bpy.data.images) - before), None)
-    if area.ui_type != kind:
-        area.spaces.active.image = shown
-        area.ui_type = kind
-    if new is not None:
-        new.pack()
-    return new

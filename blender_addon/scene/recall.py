@@ -108,4 +108,8 @@ def _color_source(image: Image, name: str) -> PictureSource | None:
 
 
 def _sha(source: PictureSource) -> str:
-    return hashlib.sha256(source()).hexdigest()
+    """The checksum of a picture; empty if it has no usable pixels."""
+    try:
+        return hashlib.sha256(source()).hexdigest()
+    except LocalError:
+        return ""

@@ -15,25 +15,11 @@ import bpy
 import numpy as np
 from bpy.types import Image, Scene
 
-from ..wire.colors import MAX_COLOR_DISTANCE
+from ..wire.colors import MAX_COLOR_DISTANCE, PALETTE
 from ..wire.errors import LocalError
 from . import image_io, label_arrays, map_history
 from .label_arrays import Color
 
-PALETTE = (
-    (230, 60, 50),
-    (40, 120, 230),
-    (60, 190, 70),
-    (250, 200, 30),
-    (160, 70, 200),
-    (0, 200, 200),
-    (250, 130, 20),
-    (250, 120, 190),
-    (140, 230, 60),
-    (130, 70, 20),
-    (90, 90, 250),
-    (200, 0, 110),
-)
 ROUNDING_DISTANCE = 3.5
 """RGB distance by which rounding moves a color: two levels in each channel."""
 GRAY_SWATCH = "distill_underlay"
@@ -42,20 +28,49 @@ MAX_MAP_SIDE = 2048
 """Largest side of a new map over the swatch; the service scales it to the swatch."""
 MAX_LAYOUT_SIDE = 1024
 """Largest side of a new layout; the service scales it to the texture."""
+QUICK_PIXELS = 1024 * 1024
+"""Pixels of a map that are read at once: in 0.03 s."""
 TITLES = {"regions": "region map", "layout": "layout"}
 """Names of the maps in the panel and in errors."""
 
 
 @dataclass(frozen=True)
 class ReadMap:
-    """A map as it is now: packed colors with alpha, and labels with -1 for colors of no region, both (height, width).
+    """A map as it is now.
 
-    `soft` is where the color of no region lies between those of two regions, as in the edge of a soft stroke.
+    What a color means is found for each of its distinct colors, not for each pixel.
+
+    Attributes:
+        packed: colors with alpha (height, width).
+        distinct: the distinct colors (n,), without alpha.
+        found: the region of each of them, or -1 for a color of no region.
+        nearest: the same, with the nearest region for a color of none.
+        between: whether it is a color of no region between those of two, as in the edge of a soft stroke.
     """
 
     packed: np.ndarray
-    labels: np.ndarray
-    soft: np.ndarray
+    distinct: np.ndarray
+    found: np.ndarray
+    nearest: np.ndarray
+    between: np.ndarray
+
+    def plane(self, values: np.ndarray) -> np.ndarray:
+        """The values (height, width) of the pixels, of values (n,) of the distinct colors."""
+        return label_arrays.look_up(self.packed & 0xFFFFFF, self.distinct, values)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The region of each pixel (height, width), or -1."""
+        return self.plane(self.found)
+
+    @property
+    def snapped(self) -> np.ndarray:
+        """The region of each pixel (height, width), the nearest one for a color of none."""
+        return self.plane(self.nearest)
+
+    def share(self, which: np.ndarray) -> float:
+        """The part of the pixels with one of some distinct colors (n,)."""
+        return float(self.plane(which).mean()) if which.any() else 0.0
 
 
 def colors_of(scene: Scene) -> list[Color]:
@@ -124,24 +139,37 @@ def remember_colors(scene: Scene) -> None:
 
 def read_map(scene: Scene, picture: str) -> ReadMap:
     """Reads a map; raises LocalError if it has no usable pixels."""
+    return copy_map(scene, picture)()
+
+
+def copy_map(scene: Scene, picture: str) -> Callable[[], ReadMap]:
+    """Copies the pixels of a map, and returns a function that reads them on any thread.
+
+    Raises LocalError if it has no usable pixels.
+    """
     image = map_of(scene, picture)
-    pixels = image_io.pixels_of(image, TITLES[picture])
-    packed = label_arrays.pack(pixels)
-    distinct = label_arrays.distinct_colors(packed)
-    rgb, colors = label_arrays.unpack(distinct), colors_of(scene)
-    over_swatch = bool(image.get(GRAY_SWATCH))
-    labels = label_arrays.nearest_labels(rgb, colors, ROUNDING_DISTANCE if over_swatch else MAX_COLOR_DISTANCE)
-    for color, index in _former_colors(scene).items():
-        labels[distinct == color] = index
-    unknown = labels < 0
-    if over_swatch:  # gray is the first region; other colors, such as edges of soft strokes, the nearest one
-        gray = rgb.max(-1).astype(int) - rgb.min(-1) <= 24
-        labels = np.where(unknown, np.where(gray, 0, label_arrays.nearest_labels(rgb, colors)), labels)
-        unknown[:] = False
-    soft = np.zeros(len(rgb), bool)
-    soft[unknown] = label_arrays.near_ramp(rgb[unknown], colors)
-    codes = label_arrays.look_up(packed, distinct, (labels + 1) * 2 + soft)
-    return ReadMap(pixels.view("<u4")[..., 0], (codes >> 1) - 1, (codes & 1).astype(bool))
+    pixels_of = image_io.copy_pixels(image)
+    colors, former, over_swatch = colors_of(scene), _former_colors(scene), bool(image.get(GRAY_SWATCH))
+
+    def read() -> ReadMap:
+        pixels = pixels_of()
+        distinct = label_arrays.distinct_colors(label_arrays.pack(pixels))
+        rgb = label_arrays.unpack(distinct)
+        labels = label_arrays.nearest_labels(rgb, colors, ROUNDING_DISTANCE if over_swatch else MAX_COLOR_DISTANCE)
+        for color, index in former.items():
+            labels[distinct == color] = index
+        unknown = labels < 0
+        nearest = labels.copy()
+        nearest[unknown] = label_arrays.nearest_labels(rgb[unknown], colors)
+        if over_swatch:  # gray is the first region; other colors, such as edges of soft strokes, the nearest one
+            gray = rgb.max(-1).astype(int) - rgb.min(-1) <= 24
+            labels = nearest = np.where(unknown & gray, 0, nearest).astype(labels.dtype)
+            unknown = np.zeros(len(rgb), bool)
+        between = np.zeros(len(rgb), bool)
+        between[unknown] = label_arrays.near_ramp(rgb[unknown], colors)
+        return ReadMap(pixels.view("<u4")[..., 0], distinct, labels, nearest, between)
+
+    return read
 
 
 def map_of(scene: Scene, picture: str) -> Image:
@@ -154,18 +182,6 @@ def _former_colors(scene: Scene) -> dict[int, int]:
     stored = [(tuple(bytes.fromhex(w)), i) for i, r in enumerate(scene.distill.regions) for w in r.painted.split()]
     current = colors_of(scene)
     return {r | g << 8 | b << 16: i for (r, g, b), i in stored if (r, g, b) not in current}
-
-
-def snapped(scene: Scene, found: ReadMap) -> np.ndarray:
-    """The labels (height, width) of a map, those of unknown colors from the nearest color."""
-    unknown = found.labels < 0
-    if not unknown.any():
-        return found.labels
-    labels, packed = found.labels.copy(), found.packed[unknown] & 0xFFFFFF
-    distinct = label_arrays.distinct_colors(packed)
-    nearest = label_arrays.nearest_labels(label_arrays.unpack(distinct), colors_of(scene))
-    labels[unknown] = label_arrays.look_up(packed, distinct, nearest)
-    return labels
 
 
 def update_colors(scene: Scene, picture: str) -> Image:
@@ -186,7 +202,7 @@ def map_over_swatch(scene: Scene) -> Image:
     swatch = image_io.check_usable(scene.distill.image_swatch, "swatch")
     pixels = image_io.pixels_of(swatch, "swatch", -(-max(swatch.size) // MAX_MAP_SIDE))
     gray = (pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) * 0.7 + 40).astype(np.uint8)
-    image = image_io.new_image(_map_name(swatch), image_io.encode_png(np.stack([gray] * 3, -1)))
+    image = image_io.new_image(_map_name(swatch), image_io.encode_labels(gray, [(v, v, v) for v in range(256)]))
     image[GRAY_SWATCH] = True
     scene.distill.image_regions = image
     return image
@@ -251,15 +267,16 @@ def fill(scene: Scene, picture: str, region: int, box: Sequence[float]) -> Image
 def flood(scene: Scene, picture: str, region: int, point: tuple[float, float], tiles: tuple[bool, bool]) -> Image:
     """Fills the connected area around a point (u, v) in [0, 1) with a region. `tiles`: over the borders of (y, x)."""
     found = read_map(scene, picture)
-    area = label_arrays.connected(found.labels, *_pixel_at(found.labels, point), tiles)
+    labels = found.labels
+    area = label_arrays.connected(labels, *_pixel_at(labels, point), tiles)
     after = np.where(area, label_arrays.opaque(colors_of(scene))[region], found.packed)
     return map_history.write(scene, picture, found.packed, after)
 
 
 def region_at(scene: Scene, picture: str, point: tuple[float, float]) -> int:
     """The index of the region of the pixel at a point (u, v) in [0, 1), or -1 if its color belongs to none."""
-    found = read_map(scene, picture)
-    return int(found.labels[_pixel_at(found.labels, point)])
+    labels = read_map(scene, picture).labels
+    return int(labels[_pixel_at(labels, point)])
 
 
 def _pixel_at(labels: np.ndarray, point: tuple[float, float]) -> tuple[int, int]:
@@ -270,7 +287,7 @@ def _pixel_at(labels: np.ndarray, point: tuple[float, float]) -> tuple[int, int]
 def meet_edges(scene: Scene, tiles: tuple[bool, bool]) -> Image:
     """Makes opposite edges of the layout alike along the axes that tile (y, x)."""
     found = read_map(scene, "layout")
-    labels = label_arrays.meet_edges(snapped(scene, found), tiles)
+    labels = label_arrays.meet_edges(found.snapped, tiles)
     return map_history.write(scene, "layout", found.packed, label_arrays.opaque(colors_of(scene))[labels])
 
 
@@ -291,7 +308,7 @@ def assign(scene: Scene, picture: str, labels: np.ndarray) -> Image:
 def clean(scene: Scene, picture: str) -> Image:
     """Replaces every pixel of a map by the nearest region's color; gray of the swatch becomes the first region."""
     found = read_map(scene, picture)
-    after = label_arrays.opaque(colors_of(scene))[snapped(scene, found)]
+    after = found.plane(label_arrays.opaque(colors_of(scene))[found.nearest])
     return map_history.write(scene, picture, found.packed, after)
 
 
@@ -322,7 +339,10 @@ def is_stretched(image: Image, width: int, height: int) -> bool:
 
 
 def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
-    """The pictures `regions` and `layout` as label maps; raises LocalError if they do not fit together."""
+    """The pictures `regions` and `layout` as label maps; raises LocalError if they do not fit together.
+
+    The pixels of a map beyond QUICK_PIXELS are checked by the first of the functions, on the thread that calls it.
+    """
     colors = colors_of(scene)
     if len(colors) < 2:
         raise LocalError("invalid-labels", f"A layout needs at least two regions, there are {len(colors)}; add one")
@@ -332,38 +352,49 @@ def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:
             "invalid-labels",
             f"The region “{_name(scene, twice)}” has the same color as another region; choose a different color",
         )
-    labels = {picture: _labels(scene, picture) for picture in ("regions", "layout")}
-    swatch, regions_map = scene.distill.image_swatch, scene.distill.image_regions
+    swatch, regions_map = scene.distill.image_swatch, map_of(scene, "regions")
     if swatch is not None and is_stretched(regions_map, *swatch.size):
         sizes = [f"{image.size[0]} x {image.size[1]}" for image in (regions_map, swatch)]
         raise LocalError(
             "invalid-labels",
             f"The region map is {sizes[0]}, but the swatch is {sizes[1]}, another aspect ratio; create a new one",
         )
-    counts = {picture: np.bincount(found.ravel(), minlength=len(colors)) for picture, found in labels.items()}
-    missing = np.flatnonzero((counts["layout"] > 0) & (counts["regions"] == 0))
-    if len(missing):
-        raise LocalError(
-            "invalid-labels",
-            f"The region “{_name(scene, missing[0])}” is painted in the layout but has no pixel in the region map; "
-            "paint it there as well",
-        )
-    return {picture: functools.cache(lambda m=m: image_io.encode_labels(m, colors)) for picture, m in labels.items()}
+    copied = {picture: copy_map(scene, picture) for picture in ("regions", "layout")}
+    images = {picture: map_of(scene, picture) for picture in copied}
+    titles = {picture: f"{TITLES[picture]} “{image.name}”" for picture, image in images.items()}
+    names = [region.name for region in scene.distill.regions]
+
+    @functools.cache
+    def checked() -> dict[str, np.ndarray]:
+        found = {picture: _labels(picture, copied[picture](), titles[picture]) for picture in copied}
+        counts = {picture: np.bincount(labels.ravel(), minlength=len(colors)) for picture, labels in found.items()}
+        missing = np.flatnonzero((counts["layout"] > 0) & (counts["regions"] == 0))
+        if len(missing):
+            raise LocalError(
+                "invalid-labels",
+                f"The region “{names[missing[0]]}” is painted in the layout but has no pixel in the region map; "
+                "paint it there as well",
+            )
+        return found
+
+    if max(image.size[0] * image.size[1] for image in images.values()) <= QUICK_PIXELS:
+        checked()
+    return {
+        picture: functools.cache(lambda p=picture: image_io.encode_labels(checked()[p], colors)) for picture in copied
+    }
 
 
-def _labels(scene: Scene, picture: str) -> np.ndarray:
+def _labels(picture: str, found: ReadMap, title: str) -> np.ndarray:
     """The labels (height, width) of a map, with soft edges snapped; raises LocalError if other colors are left."""
-    image = map_of(scene, picture)
-    found = read_map(scene, picture)
-    other = (found.labels < 0) & ~found.soft
-    share = float(other.mean())
+    other = (found.found < 0) & ~found.between
+    share = found.share(other)
     if share <= label_arrays.DEFAULTS.max_other_share:
-        return snapped(scene, found)
-    places = np.argwhere(other)
+        return found.snapped
+    places = np.argwhere(found.plane(other))
     red, green, blue = label_arrays.unpack(found.packed[tuple(places[len(places) // 2])])
     raise LocalError(
         "invalid-labels",
-        f"{max(share, 0.0001):.2%} of the pixels of the {TITLES[picture]} “{image.name}” do not have the color of a "
+        f"{max(share, 0.0001):.2%} of the pixels of the {title} do not have the color of a "
         f"region, such as #{red:02x}{green:02x}{blue:02x}; press Clean Up to give them the nearest color",
         unclean=picture,
     )

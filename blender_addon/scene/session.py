@@ -11,7 +11,7 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -27,7 +27,8 @@ from .. import wire
 from ..link import background, client
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
-from . import comparison, image_io, materials, preferences, properties, queue, recall, results, suggestion, swatch
+from ..wire.errors import LocalError
+from . import image_io, materials, preferences, properties, queue, recall, results, swatch
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -36,6 +37,8 @@ MAX_PREVIEWS = 200
 """How many previews are kept in memory."""
 NOTICE_SECONDS = 20.0
 """How long the status bar shows that a result is ready."""
+REFUSALS = ("invalid-labels", "invalid-image")
+"""Errors of pictures that were not uploaded. The panel shows them with what corrects them, and no failed job."""
 BLOCKING_OPERATORS = (
     "PAINT_OT_",
     "SCULPT_OT_",
@@ -74,6 +77,7 @@ class Session:
         self.service_message = ""
         self.connecting = False
         self._recalls: dict[str, tuple[JobRecord, Mapping[str, str]]] = {}
+        self._side_jobs: dict[str, Callable[[background.JobEnded], None]] = {}
         self.queue: tuple[wire.JobStatus, ...] = ()
         self.models: tuple[wire.ModelEntry, ...] = ()
         self.notice = Notice("", 0.0)
@@ -114,6 +118,33 @@ class Session:
         self._unsent[record.job] = draft
         address, may_start = preferences.service_address(), preferences.may_start()
         self.thread.submit(record.job, draft.kind, draft.parameters, draft.pictures, address, may_start)
+
+    def submit_side_job(
+        self,
+        kind: str,
+        parameters: Mapping[str, Any],
+        pictures: Mapping[str, background.PictureSource],
+        on_end: Callable[[background.JobEnded], None],
+    ) -> str:
+        """Submit a job whose result is no texture and which has no record; returns its id.
+
+        `on_end` gets its end on the main thread, unless it is canceled or another file is opened before. A WireError
+        that `on_end` raises is shown in the panel.
+        """
+        job = str(uuid.uuid4())
+        self._side_jobs[job] = on_end
+        address, may_start = preferences.service_address(), preferences.may_start()
+        self.thread.submit(job, kind, parameters, pictures, address, may_start)
+        return job
+
+    def cancel_side_job(self, job: str) -> None:
+        """Cancel a side job; nothing if it has ended."""
+        if self._side_jobs.pop(job, None) is not None:
+            self.thread.cancel(job)
+
+    def is_side_job(self, job: str) -> bool:
+        """Whether a side job of that id has not ended."""
+        return job in self._side_jobs
 
     def can_retry(self, record: JobRecord) -> bool:
         """Whether an ended job can run again: its request or its pictures are known."""
@@ -235,7 +266,7 @@ class Session:
         return (
             self.connecting
             or bool(self._recalls)
-            or suggestion.is_pending()
+            or bool(self._side_jobs)
             or any(r.active or r.job in self.downloaded for r in self.of_this_file())
         )
 
@@ -276,16 +307,11 @@ class Session:
                 self._on_models(found, refusal)
             case _ if event.job in self.records:
                 self._on_job_event(self.records[event.job], event)
-            case background.JobEnded():
-                comparison.on_end(event)
-                self._on_suggestion(event)
-
-    def _on_suggestion(self, event: background.JobEnded) -> None:
-        try:
-            if suggestion.on_end(event):
-                push_undo("Suggest Regions")
-        except wire.WireError as error:
-            self.show_error(error)
+            case background.JobEnded(job) if job in self._side_jobs:
+                try:
+                    self._side_jobs.pop(job)(event)
+                except wire.WireError as problem:
+                    self.show_error(problem)
 
     def _resume_jobs(self) -> None:
         """Continue the jobs that failed only because the service was not reached."""
@@ -311,6 +337,8 @@ class Session:
         self.announce(tr("Regions and Layout is off: its map belongs to the earlier swatch"), "INFO")
 
     def _on_blobs(self, key: str, blobs: Mapping[str, bytes], error: wire.WireError | None) -> None:
+        if key not in self._recalls:  # another file was opened meanwhile
+            return
         record, missing = self._recalls.pop(key)
         try:
             if error is not None:
@@ -341,6 +369,11 @@ class Session:
                 self._on_end(record, event)
 
     def _on_end(self, record: JobRecord, event: background.JobEnded) -> None:
+        refused = isinstance(event.error, LocalError) and event.error.code in REFUSALS
+        if event.error is not None and refused and record.job in self._unsent:
+            self.remove(record)  # it was never submitted
+            self.show_error(event.error)
+            return
         record.state, record.fraction, record.seconds_left = event.state, 1.0, None
         if event.error is not None:
             record.fail(event.error)
@@ -396,6 +429,13 @@ class Session:
             if scene.library is None:
                 scene.distill.journal = text
 
+    def open_file(self) -> None:
+        """Drop what the closed file waited for beside its jobs, and read the journal of the opened one."""
+        self._recalls.clear()
+        for job in list(self._side_jobs):
+            self.cancel_side_job(job)
+        self.load_journal()
+
     def load_journal(self) -> None:
         """Read the jobs of the file that was opened, and watch those without a result. Other files' jobs continue."""
         document, stored = "", list[JobRecord]()
@@ -404,7 +444,6 @@ class Session:
             if document:
                 break
         self.document = document or str(uuid.uuid4())
-        self._recalls.clear()
         known = {r.job: r for r in self.records.values() if r.active or r.job in self.downloaded}
         self.records = {r.job: r for r in stored} | known
         for record in stored:
@@ -433,16 +472,17 @@ def pump() -> int:
     """Handle the events since the last call and import results; returns the number of events. Never waits."""
     if not _current.document:
         _current.load_journal()
-    events = _current.thread.take_events()
-    for event in events:
+    handled = 0
+    for event in _current.thread.take_events():
         _current.on_event(event)
-    if _current.import_downloaded() or events:
+        handled += 1
+    if _current.import_downloaded() or handled:
         redraw()
     if (scene := bpy.context.scene) is not None and scene.library is None:
         if swatch.follow(scene):
             _current.announce_layout_off()
         swatch.update_plan(_current.thread, _current.status is not None)
-    return len(events)
+    return handled
 
 
 def wait(timeout: float = 600.0) -> bool:
@@ -527,7 +567,7 @@ def _on_start() -> None:
 @persistent
 def _on_load(*_args: object) -> None:
     swatch.start()
-    _current.load_journal()
+    _current.open_file()
 
 
 @persistent
@@ -540,7 +580,7 @@ def _on_save(*_args: object) -> None:
     for image in bpy.data.images:
         ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
         if image.is_dirty and image.library is None and ours:
-            image.pack()
+            image_io.pack_painted(image)
             image.pop(image_io.SIZE, None)  # the artist may have scaled it
     _current.save_journal()
 
@@ -564,5 +604,4 @@ def stop() -> None:
             bpy.app.timers.unregister(timer)
     bpy.app.handlers.save_pre.remove(_on_save)
     bpy.app.handlers.load_post.remove(_on_load)
-    suggestion.forget()
     _current.close()

@@ -2,49 +2,45 @@
 
 from __future__ import annotations
 
-import uuid
-
 import bpy
 
 from .. import wire
 from ..link import background
 from ..wire.errors import LocalError
-from . import image_io, painting, preferences, properties, regions
+from . import image_io, painting, properties, regions, session
 
-_job, _scene = "", ""
+_job = ""
+"""The newest request."""
 
 
-def submit(thread: background.BackgroundThread, scene: bpy.types.Scene, parts: int) -> None:
+def submit(scene: bpy.types.Scene, parts: int) -> None:
     """Requests a map of the swatch's parts, in place of an earlier request. Raises LocalError without a swatch."""
-    global _job, _scene
-    source = image_io.source_of(scene.distill.image_swatch, properties.label("swatch").lower())
-    if _job:
-        thread.cancel(_job)
-    _job, _scene = str(uuid.uuid4()), scene.name
-    parameters, pictures = {"parts": parts}, {"swatch": source}
-    kind = wire.SUGGEST_REGIONS.name
-    thread.submit(_job, kind, parameters, pictures, preferences.service_address(), preferences.may_start())
+    global _job
+    swatch = scene.distill.image_swatch
+    source = image_io.source_of(swatch, properties.label("swatch").lower())
+    session.current().cancel_side_job(_job)
+    wanted = scene.name, swatch.session_uid
+    _job = session.current().submit_side_job(
+        wire.SUGGEST_REGIONS.name, {"parts": parts}, {"swatch": source}, lambda event: _on_end(event, *wanted)
+    )
 
 
 def is_pending() -> bool:
     """Whether a suggestion is expected."""
-    return bool(_job)
+    return session.current().is_side_job(_job)
 
 
-def on_end(event: background.JobEnded) -> bool:
-    """Makes the region map of a suggestion that has arrived; returns whether it did.
+def _on_end(event: background.JobEnded, scene_name: str, swatch_uid: int) -> None:
+    """Makes the region map of a suggestion that has arrived, unless the scene has another swatch now.
 
     Raises WireError if the job has failed, or the picture is unusable.
     """
-    global _job
-    scene = bpy.data.scenes.get(_scene)
-    if event.job != _job:
-        return False
-    _job = ""
     if event.error is not None:
         raise event.error
-    if event.state != "succeeded" or scene is None:
-        return False
+    scene = bpy.data.scenes.get(scene_name)
+    swatch = scene.distill.image_swatch if scene is not None else None
+    if event.state != "succeeded" or swatch is None or swatch.session_uid != swatch_uid:
+        return
     picture = event.pictures.get("image")
     if picture is None:
         raise LocalError("internal", "The service returned no picture of the parts; try again")
@@ -53,10 +49,4 @@ def on_end(event: background.JobEnded) -> bool:
     if old is not None and new != old:
         painting.replace_canvas(bpy.context, old, new)
     regions.remember_colors(scene)
-    return True
-
-
-def forget() -> None:
-    """Drops what is expected. Called when the add-on is disabled."""
-    global _job
-    _job = ""
+    session.push_undo("Suggest Regions")

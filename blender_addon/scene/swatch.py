@@ -226,8 +226,8 @@ def update_plan(thread: background.BackgroundThread, connected: bool) -> None:
         state.requested = key
         kind = properties.kind_of(scene.distill)
         try:
-            sources = _sources(scene, kind)
             parameters = properties.values_of(properties.parameters_of(scene.distill), kind)
+            sources = _sources(scene, kind)
         except wire.WireError as error:
             on_plan(background.PlanReceived(key, error=error))
             return
@@ -287,8 +287,13 @@ def _key(scene: Scene) -> _Key | None:
     images = [getattr(settings, f"image_{p.name}") for p in kind.pictures if p.required]
     if None in images:
         return None
-    values = properties.values_of(properties.parameters_of(settings), kind)
-    chosen = tuple((name, value) for name, value in values.items() if name != "seed")
+    group = properties.parameters_of(settings)
+    chosen: tuple[object, ...]
+    try:
+        values = properties.values_of(group, kind)
+        chosen = tuple((name, value) for name, value in values.items() if name != "seed")
+    except wire.WireError:  # a text of the wrong form; `update_plan` shows what is wrong with it
+        chosen = tuple((p.name, repr(getattr(group, p.name))) for p in kind.parameters if p.name != "seed")
     return kind.name, chosen, tuple(_stamp(image) for image in [*images, *_label_maps(scene)])
 
 

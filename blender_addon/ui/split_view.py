@@ -15,8 +15,9 @@ from ..scene import materials, results, session
 GRAB_PIXELS = 8
 """Distance from the line within which it can be grabbed."""
 
-_textures: dict[str, tuple[tuple[int, int], Any]] = {}
-"""The texture of the result on the right, with its size, by the name of its image. Only the newest one is kept."""
+_textures: dict[int, tuple[tuple[int, int], Any]] = {}
+"""The texture of the result on the right, with its size, by the session_uid of its image: an image of another file can
+have the same name. Only the newest one is kept."""
 
 
 def is_shown(context: Context) -> bool:
@@ -36,7 +37,7 @@ def corners(region: Region) -> tuple[float, float, float, float]:
 def _texture(image: Image) -> Any:
     """The image's pixels, linear: the shader of `_image_shader` turns them into sRGB."""
     size = (image.size[0], image.size[1])
-    kept = _textures.get(image.name)
+    kept = _textures.get(image.session_uid)
     if kept is None or kept[0] != size:
         values = np.empty(size[0] * size[1] * 4, np.float32)
         image.pixels.foreach_get(values)
@@ -44,7 +45,7 @@ def _texture(image: Image) -> Any:
         rgb[:] = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         buffer = gpu.types.Buffer("FLOAT", len(values), values)
         _textures.clear()
-        kept = _textures[image.name] = size, gpu.types.GPUTexture(size, format="RGBA16F", data=buffer)
+        kept = _textures[image.session_uid] = size, gpu.types.GPUTexture(size, format="RGBA16F", data=buffer)
     return kept[1]
 
 

@@ -170,3 +170,29 @@ def test_an_image_without_usable_pixels_is_refused(blender: Any, tmp_path: Path,
     with pytest.raises(wire.WireError, match=words) as caught:
         image_io.source_of(make(tmp_path), "swatch")
     assert caught.value.code == "invalid-image"
+
+
+@pytest.mark.parametrize(("colors", "alpha"), [(2, 255), (300, 255), (2, 77)])
+def test_a_packed_painting_is_exact_and_no_longer_dirty(blender: Any, colors: int, alpha: int) -> None:
+    rng = np.random.default_rng(0)
+    palette = rng.integers(0, 256, (colors, 4)).astype(np.uint8)
+    palette[:, 3] = alpha
+    painted = palette[rng.integers(0, colors, (48, 40))]
+    for image in (
+        blender.data.images.new("generated", 40, 48, alpha=True),
+        image_io.new_image("packed", image_io.encode_png(painted[::-1])),
+    ):
+        image_io.write_packed(image, np.ascontiguousarray(painted).view("<u4")[..., 0])
+        assert image.is_dirty
+        image_io.pack_painted(image)
+        assert not image.is_dirty
+        assert image.packed_file is not None
+        assert (image_io.pixels_of(image, "painting") == painted).all()
+
+
+def test_a_packed_painting_with_floats_stays_one(blender: Any) -> None:
+    image = blender.data.images.new("floats", 8, 8, alpha=True, float_buffer=True)
+    image.pixels.foreach_set(np.full(256, 0.123, np.float32))
+    image_io.pack_painted(image)
+    assert image.is_float
+    assert abs(image.pixels[0] - 0.123) < 1e-3

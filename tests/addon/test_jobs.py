@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from blender_addon import wire
-from blender_addon.link import background
+from blender_addon.link import background, client
 from blender_addon.link.records import JobRecord
 from blender_addon.scene import image_io, materials, properties, results, session
 from blender_addon.ui.operators import reports as operator_reports
@@ -486,3 +486,43 @@ def test_the_log_of_a_service_that_does_not_start_is_shown(blender: Any, tmp_pat
     preferences().executable = str(program)
     blender.ops.distill.connect()
     assert "torch is not installed" in error_of(blender.ops.distill.wait, timeout=30)
+
+
+def test_a_job_that_could_not_be_submitted_runs_again(service: LiveService, blender: Any, monkeypatch: Any) -> None:
+    scenes.swatch()
+    scenes.small_output()
+
+    def refuse(*_args: Any) -> None:
+        raise wire.WireError("disk-full", "there is no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.Client, "upload", refuse)
+        blender.ops.distill.run()
+        pump_until(lambda: scenes.newest().state == "failed")
+    assert blender.ops.distill.fetch_result(job=scenes.newest().job) == {"FINISHED"}
+    assert blender.ops.distill.wait(timeout=60.0) == {"FINISHED"}
+    assert scenes.newest().state == "succeeded"
+
+
+def test_an_unexpected_error_does_not_drop_later_events(blender: Any, monkeypatch: Any) -> None:
+    session.pump()
+    current, seen = session.current(), []
+
+    def on_event(event: Any) -> None:
+        seen.append(event)
+        if len(seen) == 1:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(current, "on_event", on_event)
+    for message in ("first", "second"):
+        current.thread._send(background.ServiceStarting(message))
+    with pytest.raises(ZeroDivisionError):
+        session.pump()
+    session.pump()
+    assert [event.message for event in seen] == ["first", "second"]
+
+
+def test_pictures_that_a_closed_file_waited_for_are_ignored(blender: Any) -> None:
+    session.pump()
+    session.current().on_event(background.BlobsFetched("a job of a closed file", {}))
+    assert session.current().error is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import bpy
@@ -20,7 +21,7 @@ from blender_addon.scene import (
     session,
     suggestion,
 )
-from blender_addon.wire.colors import region_of_color
+from blender_addon.wire.colors import PALETTE, region_of_color
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of
 
@@ -42,7 +43,7 @@ def labels(picture: str) -> np.ndarray:
 
 def test_colors_mean_the_same_region_as_in_the_service() -> None:
     rng = np.random.default_rng(0)
-    colors = list(regions.PALETTE[:5])
+    colors = list(PALETTE[:5])
     pixels = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
     pixels[:20] = (np.array(colors)[rng.integers(0, 5, (20, 50))] + rng.integers(-40, 41, (20, 50, 3))).clip(0, 255)
     expected = [[region_of_color(color, colors) for color in row] for row in pixels.tolist()]
@@ -215,13 +216,13 @@ def test_painted_pixels_follow_their_region_to_a_new_color(blender: Any) -> None
     with_layout()
     blender.ops.distill.fill(picture="layout", region=1, box=(0.0, 0.0, 1.0, 0.5))
     settings = blender.context.scene.distill
-    before = regions._labels(blender.context.scene, "layout")
+    before = regions.read_map(blender.context.scene, "layout").labels
     was = tuple(settings.regions[1].color)
     settings.regions[1].color = settings.regions[0].color
     settings.regions[0].color = was  # a current color takes precedence over a former one
-    assert (regions._labels(blender.context.scene, "layout") == 1 - before).all()
+    assert (regions.read_map(blender.context.scene, "layout").labels == 1 - before).all()
     settings.regions[0].color, settings.regions[1].color = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    assert (regions._labels(blender.context.scene, "layout") == before).all()
+    assert (regions.read_map(blender.context.scene, "layout").labels == before).all()
     regions.update_colors(blender.context.scene, "layout")
     assert {tuple(c) for c in image_io.pixels_of(settings.image_layout, "layout")[..., :3].reshape(-1, 3).tolist()} == {
         (0, 0, 0),
@@ -590,3 +591,45 @@ def test_an_error_of_a_suggestion_is_shown(blender: Any, start: Any) -> None:
     blender.ops.distill.suggest_regions(parts=2)
     assert "does not fit into 1 GB" in error_of(blender.ops.distill.wait, timeout=30.0)
     assert not suggestion.is_pending()
+
+
+def test_a_suggestion_is_dropped_when_another_file_is_opened(service: LiveService, blender: Any, tmp_path: Any) -> None:
+    session.pump()
+    scenes.swatch("other.png")
+    blender.ops.wm.save_as_mainfile(filepath=str(tmp_path / "other.blend"))
+    blender.ops.distill.connect()
+    blender.ops.distill.suggest_regions(parts=3)
+    blender.ops.wm.open_mainfile(filepath=str(tmp_path / "other.blend"))
+    assert not suggestion.is_pending()
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        session.pump()
+        time.sleep(0.1)
+    assert len(blender.context.scene.distill.regions) == 0
+    assert session.current().error is None
+
+
+def test_a_suggestion_for_another_swatch_is_dropped(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    blender.ops.distill.suggest_regions(parts=3)
+    scenes.swatch("other.png")
+    assert blender.ops.distill.wait(timeout=30.0) == {"FINISHED"}
+    assert not suggestion.is_pending()
+    assert blender.context.scene.distill.image_regions is None
+
+
+def test_an_error_of_a_large_map_arrives_after_the_press_with_its_remedy(
+    blender: Any, service: LiveService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regions, "QUICK_PIXELS", 0)
+    with_layout()
+    paint(blender.context.scene.distill.image_layout, 0.5)
+    assert blender.ops.distill.run() == {"FINISHED"}
+    current = session.current()
+    assert session.wait(60)
+    assert current.error is not None and current.error.data["unclean"] == "layout"
+    assert current.of_this_file() == [], "a job that was never submitted is not listed"
+    blender.ops.distill.clean(picture="layout")
+    blender.ops.distill.run()
+    assert session.wait(60)
+    assert [record.state for record in current.of_this_file()] == ["succeeded"]

@@ -225,6 +225,18 @@ def test_a_plan_is_requested_once_the_settings_are_at_rest(blender: Any) -> None
     assert thread.pictures[0]["swatch"]().startswith(b"\x89PNG")
 
 
+def test_corners_of_a_wrong_form_are_a_note_instead_of_a_plan(blender: Any) -> None:
+    thread = Requests()
+    scenes.swatch()
+    settings(blender).parameters_synthesize.corners = "1,2,three"
+    rest(thread)
+    assert thread.keys == []
+    assert "corners" in swatch.plan_notes(blender.context.scene)[0]
+    settings(blender).parameters_synthesize.corners = ""
+    rest(thread)
+    assert len(thread.keys) == 1
+
+
 def test_no_plan_is_requested_without_a_service(blender: Any) -> None:
     thread = Requests()
     scenes.swatch()
@@ -318,7 +330,7 @@ def test_the_swatch_is_compared_before_and_after_its_light_is_evened(service: Li
     scenes.swatch()
     blender.ops.distill.connect()
     settings(blender).parameters_synthesize.even_light = 1.0
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     assert comparison.is_pending()
     pump_until(lambda: not comparison.is_pending())
     assert (compared("before") == scenes.checks()).all()
@@ -330,23 +342,22 @@ def test_a_comparison_follows_the_slider(service: LiveService, blender: Any) -> 
     scenes.swatch()
     blender.ops.distill.connect()
     settings(blender).parameters_synthesize.even_light = 1.0
-    thread = session.current().thread
-    comparison.start(blender.context.scene, thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     before = comparison.image("before")
     settings(blender).parameters_synthesize.even_light = 0.0
-    comparison.update(blender.context.scene, thread)
+    comparison.update(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     assert (compared("after") == scenes.checks()).all()
     assert comparison.image("before") == before, "only the light was changed"
-    comparison.update(blender.context.scene, thread)
+    comparison.update(blender.context.scene)
     assert not comparison.is_pending()
 
 
 def test_compared_pictures_are_not_saved(service: LiveService, blender: Any, tmp_path: Path) -> None:
     scenes.swatch()
     blender.ops.distill.connect()
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     scenes.save_and_reload(tmp_path / "a.blend")
     assert comparison.image("before") is None
@@ -355,10 +366,10 @@ def test_compared_pictures_are_not_saved(service: LiveService, blender: Any, tmp
 
 def test_a_comparison_without_a_service_reports_the_error(blender: Any) -> None:
     scenes.swatch()
-    comparison.start(blender.context.scene, session.current().thread)
+    comparison.start(blender.context.scene)
     pump_until(lambda: not comparison.is_pending())
     assert comparison.error().code == "service-unreachable"
-    comparison.stop(session.current().thread)
+    comparison.stop()
 
 
 # ---------------------------------------------------------------------------------------------- belonging to a swatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ def test_the_time_grows_with_pixels_and_steps() -> None:
     assert estimate_seconds(body, PLAN, [done(20.0)]) == pytest.approx(40.0)
 
 
+def test_a_given_number_of_steps_is_not_compared_with_a_preset() -> None:
+    body = {"kind": "synthesize", "parameters": {"steps": 30}}
+    assert estimate_seconds(body, PLAN, [done(20.0)]) is None
+    assert estimate_seconds(body, PLAN, [done(20.0), done(10.0, steps=15)]) == pytest.approx(80.0)
+
+
 def test_other_models_kinds_and_unfinished_jobs_say_nothing() -> None:
     body = {"kind": "synthesize", "parameters": {}}
     assert estimate_seconds(body, PLAN, []) is None
@@ -39,3 +46,5 @@ def test_a_process_that_fails_is_an_error_of_the_service() -> None:
     with pytest.raises(WireError, match="process of the plan") as caught:
         Planner(["/nowhere/to/be/found"]).plan({}, [])
     assert caught.value.code == "internal"
+    with pytest.raises(WireError, match="ZeroDivisionError: division by zero"):
+        Planner([sys.executable, "-c", "1 / 0"]).plan({}, [])

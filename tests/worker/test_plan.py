@@ -40,6 +40,12 @@ def test_a_small_swatch_is_used_as_it_is_without_notes() -> None:
     assert found.memory_bytes == 767_000_000
 
 
+def test_a_job_without_a_size_has_no_plan() -> None:
+    with pytest.raises(WireError, match="suggest_regions") as caught:
+        plan({"swatch": tiles(300, 400, 40)}, "suggest_regions", parts=2)
+    assert caught.value.code == "invalid-request"
+
+
 def test_sizes_are_rounded_with_a_note() -> None:
     found = plan({"swatch": tiles(300, 400, 40)}, width=500, height=300)
     assert (found.width, found.height) == (496, 304)

@@ -19,18 +19,6 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-PALETTE = (
-    (230, 60, 50),
-    (40, 120, 230),
-    (60, 190, 70),
-    (250, 200, 30),
-    (160, 70, 200),
-    (0, 200, 200),
-    (250, 130, 20),
-    (250, 120, 190),
-)
-"""The color of each part of a label map, the largest part first."""
-
 
 @dataclass(frozen=True)
 class PartsOptions:

@@ -6,7 +6,7 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 from bpy.types import Context, Event, FileHandler, Image, Operator
 
 from ... import wire
-from ...scene import assets, materials, painting, properties, session, swatch
+from ...scene import assets, image_editors, materials, properties, session, swatch
 from .reports import Done, fail
 
 _PICTURE = EnumProperty(
@@ -126,7 +126,7 @@ class DISTILL_OT_picture_paste(Operator):
         return True
 
     def execute(self, context: Context) -> Done:
-        image = painting.paste_image(context)
+        image = image_editors.paste(context)
         if image is None:
             self.report({"ERROR"}, "There is no image in the clipboard; copy one in another program first")
             return {"CANCELLED"}

@@ -1,7 +1,6 @@
 """What the operators of regions and layout have in common: the choice of a map, and changes to maps."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import bpy
@@ -10,7 +9,7 @@ from bpy.types import Context, Operator
 
 from ... import wire
 from ...scene import painting, properties, regions, session
-from .reports import Done, fail
+from .reports import Done, busy_cursor, fail
 
 
 def map_property(default: str) -> Any:
@@ -35,7 +34,7 @@ def change(operator: Operator, function: Callable[..., object], *arguments: obje
     settings = bpy.context.scene.distill
     before = [getattr(settings, f"image_{name}") for name in properties.LABEL_MAPS]
     try:
-        with _busy_cursor():
+        with busy_cursor(bpy.context):
             function(*arguments)
     except wire.WireError as error:
         return fail(operator, error)
@@ -49,15 +48,3 @@ def change(operator: Operator, function: Callable[..., object], *arguments: obje
     if shown is not None and shown.code in ("invalid-labels", "invalid-image"):
         session.current().error = None
     return {"FINISHED"}
-
-
-@contextmanager
-def _busy_cursor() -> Iterator[None]:
-    window = bpy.context.window
-    if window is not None:
-        window.cursor_modal_set("WAIT")
-    try:
-        yield
-    finally:
-        if window is not None:
-            window.cursor_modal_restore()

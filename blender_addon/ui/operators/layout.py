@@ -211,12 +211,8 @@ class DISTILL_OT_fill(Operator):
         return change(self, regions.fill, context.scene, self.picture, region, self.box)
 
 
-class DISTILL_OT_fill_area(Operator):
-    """Fill the connected area under the mouse with the active region"""
-
-    bl_idname = "distill.fill_area"
-    bl_label = "Fill Area"
-    bl_options = {"REGISTER"}
+class _MapPoint(Operator):
+    """What operators at a point of a map have in common: the point, or the place under the mouse in the interface."""
 
     picture: map_property("layout")
     point: FloatVectorProperty(
@@ -228,7 +224,28 @@ class DISTILL_OT_fill_area(Operator):
         return has_regions(cls, context)
 
     def invoke(self, context: Context, event: Event) -> Done:
-        return _at_mouse(self, context, event)
+        """Executes the operator with the map and the point under the mouse."""
+        for picture in properties.LABEL_MAPS:
+            image = getattr(context.scene.distill, f"image_{picture}")
+            if context.area is not None and context.area.type == "IMAGE_EDITOR" and context.space_data.image == image:
+                self.picture = picture
+        if getattr(context.scene.distill, f"image_{self.picture}") is None:
+            self.report({"WARNING"}, tr("There is no {} yet; create one").format(tr(regions.TITLES[self.picture])))
+            return {"CANCELLED"}
+        point = painting.place_under(context, event, self.picture)
+        if point is None:
+            self.report({"WARNING"}, "Move the mouse over the map or the active object")
+            return {"CANCELLED"}
+        self.point = point
+        return self.execute(context)
+
+
+class DISTILL_OT_fill_area(_MapPoint):
+    """Fill the connected area under the mouse with the active region"""
+
+    bl_idname = "distill.fill_area"
+    bl_label = "Fill Area"
+    bl_options = {"REGISTER"}
 
     def execute(self, context: Context) -> Done:
         settings = context.scene.distill
@@ -236,24 +253,12 @@ class DISTILL_OT_fill_area(Operator):
         return change(self, regions.flood, context.scene, self.picture, settings.region_index, tuple(self.point), tiles)
 
 
-class DISTILL_OT_pick_region(Operator):
+class DISTILL_OT_pick_region(_MapPoint):
     """Make the region under the mouse the active one"""
 
     bl_idname = "distill.pick_region"
     bl_label = "Pick Region"
     bl_options = {"REGISTER"}
-
-    picture: map_property("layout")
-    point: FloatVectorProperty(
-        name="Point", description="Place in the picture, from its bottom left corner", size=2, min=0.0, max=1.0
-    )
-
-    @classmethod
-    def poll(cls, context: Context) -> bool:
-        return has_regions(cls, context)
-
-    def invoke(self, context: Context, event: Event) -> Done:
-        return _at_mouse(self, context, event)
 
     def execute(self, context: Context) -> Done:
         try:
@@ -322,23 +327,6 @@ def _has_mesh(cls: type[Operator], context: Context) -> bool:
         cls.poll_message_set("Make a mesh the active object first")
         return False
     return True
-
-
-def _at_mouse(operator: Any, context: Context, event: Event) -> Done:
-    """Executes an operator with the map and the point under the mouse."""
-    for picture in properties.LABEL_MAPS:
-        image = getattr(context.scene.distill, f"image_{picture}")
-        if context.area is not None and context.area.type == "IMAGE_EDITOR" and context.space_data.image == image:
-            operator.picture = picture
-    if getattr(context.scene.distill, f"image_{operator.picture}") is None:
-        operator.report({"WARNING"}, tr("There is no {} yet; create one").format(tr(regions.TITLES[operator.picture])))
-        return {"CANCELLED"}
-    point = painting.place_under(context, event, operator.picture)
-    if point is None:
-        operator.report({"WARNING"}, "Move the mouse over the map or the active object")
-        return {"CANCELLED"}
-    operator.point = point
-    return operator.execute(context)
 
 
 classes = (

@@ -99,7 +99,7 @@ class DISTILL_OT_suggest_regions(Operator):
         parts = max(2, self.parts or context.window_manager.distill_parts)
         session.current().error = None
         try:
-            suggestion.submit(session.current().thread, context.scene, parts)
+            suggestion.submit(context.scene, parts)
         except wire.WireError as error:
             return fail(self, error)
         return {"FINISHED"}

@@ -99,7 +99,7 @@ class DISTILL_OT_fetch_result(Operator):
             session.pump()
         elif record.state == "succeeded":
             current.watch(record)
-        elif record.request:
+        elif current.can_retry(record):
             current.retry(record)
         else:
             self.report({"ERROR"}, "This job was not submitted to the service; run it again from the panel")

@@ -13,7 +13,7 @@ from bpy.props import FloatProperty, FloatVectorProperty, IntVectorProperty
 from bpy.types import Area, Context, Event, Operator, Region, SpaceImageEditor
 
 from ... import wire
-from ...scene import comparison, image_io, painting, properties, session, swatch
+from ...scene import comparison, image_editors, image_io, properties, session, swatch
 from ...scene.frames import CornersFrame, CropFrame
 from ...wire import geometry
 from .. import overlays
@@ -43,6 +43,8 @@ NAVIGATION = {
 """Events that move or zoom the view."""
 REACH = 12.0
 """Distance in which a handle is caught, in pixels of the region at an interface scale of 1."""
+TOOL_SHARE = 0.5
+"""Share of the 3D View's width that a new Image Editor takes."""
 PRECISE = 0.1
 """How much slower a drag is while Shift is held."""
 
@@ -95,7 +97,7 @@ class _ImageTool(Operator):
             image_io.check_usable(context.scene.distill.image_swatch, "swatch")
         except wire.WireError as error:
             return fail(self, error)
-        area = painting.image_editor(context)
+        area = image_editors.find_or_open(context, TOOL_SHARE)
         if area is None:
             self.report({"ERROR"}, "There is no Image Editor to show the swatch in")
             return {"CANCELLED"}
@@ -415,7 +417,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         self.fits = False
         session.pump()
         try:
-            comparison.start(context.scene, session.current().thread)
+            comparison.start(context.scene)
         except wire.WireError as error:
             fail(self, error)
             return False
@@ -423,10 +425,10 @@ class DISTILL_OT_compare_swatch(_ImageTool):
 
     def tick(self, context: Context) -> Done:
         session.pump()
-        if (error := comparison.error() or session.current().error) is not None and not comparison.is_pending():
+        if (error := comparison.error()) is not None and not comparison.is_pending():
             fail(self, error)
             return self._end(context, {"CANCELLED"})
-        comparison.update(context.scene, session.current().thread)
+        comparison.update(context.scene)
         after = comparison.image("after")
         if after is not None and comparison.image("before") is not None and context.space_data.image != after:
             context.space_data.image = after
@@ -443,7 +445,7 @@ class DISTILL_OT_compare_swatch(_ImageTool):
         return ""
 
     def revert(self, context: Context) -> None:
-        comparison.stop(session.current().thread)
+        comparison.stop()
         space = context.space_data
         if space is not None and space.type == "IMAGE_EDITOR":
             space.image = bpy.data.images.get(self.shown) or context.scene.distill.image_swatch
