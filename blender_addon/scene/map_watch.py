@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bpy
+import bpy.utils.previews
 import numpy as np
 from bpy.app.handlers import persistent
 from bpy.app.translations import pgettext_iface as tr
@@ -46,6 +47,9 @@ _facts: dict[int, MapFacts] = {}
 _changed: set[int] = set()
 _steps: dict[int, str] = {}
 """The step of the add-on's changes (`map_history`) in which each map was read."""
+_icons: bpy.utils.previews.ImagePreviewCollection | None = None
+"""Icons of maps by the images' session_uid. Not the images' own previews: Blender draws those in a thread, and frees
+them with undo, so that writing into them can crash it."""
 
 
 def facts(image: Image | None) -> MapFacts | None:
@@ -55,6 +59,12 @@ def facts(image: Image | None) -> MapFacts | None:
     if image.session_uid not in _facts:
         _changed.add(image.session_uid)
     return _facts.get(image.session_uid)
+
+
+def icon(image: Image) -> int:
+    """The icon that shows a map as it was last read; 0 if it was not read, or in background mode."""
+    key = str(image.session_uid)
+    return int(_icons[key].icon_id) if _icons is not None and key in _icons else 0
 
 
 def update(scene: Scene) -> bool:
@@ -80,18 +90,22 @@ def update(scene: Scene) -> bool:
         labels = read.snapped
         _facts[image.session_uid] = _facts_of(scene, read, labels)
         if not bpy.app.background:
-            _draw_thumbnail(image, regions.colors_of(scene), labels)
+            _draw_icon(image, regions.colors_of(scene), labels)
     return found
 
 
-def _draw_thumbnail(image: Image, colors: Sequence[Color], labels: np.ndarray) -> None:
-    """Draws the icon of a map: Blender does not update it after strokes."""
+def _draw_icon(image: Image, colors: Sequence[Color], labels: np.ndarray) -> None:
+    """Draws the icon of a map: Blender does not update its own after strokes."""
+    global _icons
+    if _icons is None:
+        _icons = bpy.utils.previews.new()
     height, width = labels.shape
     coarse = max(1, max(height, width) // THUMBNAIL_SIDE)
     small = labels[::-1][::coarse, ::coarse]
     pixels = np.ones((*small.shape, 4), np.float32)
     pixels[..., :3] = (np.array(colors, np.float32) / 255)[small]
-    preview = image.preview_ensure()
+    key = str(image.session_uid)
+    preview = _icons[key] if key in _icons else _icons.new(key)
     preview.image_size = small.shape[1], small.shape[0]
     preview.image_pixels_float.foreach_set(pixels.ravel())
 
@@ -158,6 +172,8 @@ def _on_load(*_args: object) -> None:
     _facts.clear()
     _changed.clear()
     _steps.clear()
+    if _icons is not None:
+        _icons.clear()
 
 
 _handlers = (
@@ -178,6 +194,10 @@ def start() -> None:
 
 def stop() -> None:
     """Called when the add-on is disabled."""
+    global _icons
+    if _icons is not None:
+        bpy.utils.previews.remove(_icons)
+        _icons = None
     if bpy.app.timers.is_registered(_on_timer):
         bpy.app.timers.unregister(_on_timer)
     for handlers, function in _handlers:

@@ -53,11 +53,13 @@ def mark(image: Image, materials: Iterable[Material]) -> list[ID]:
 
 
 def set_preview(item: ID, image: Image) -> None:
-    """Sets the preview of a datablock to the pixels of an image, at most 256 pixels wide and high."""
+    """Sets the preview of a datablock without one to the pixels of an image, at most 256 pixels wide and high."""
+    preview = item.preview_ensure()
+    if preview.image_size[0]:
+        return  # Blender may be drawing it in a thread, and would crash if its memory were replaced
     pixels = image_io.pixels_of(image, "result")[::-1]
     step = max(1, -(-max(pixels.shape[:2]) // PREVIEW_SIDE))
     small = np.ascontiguousarray(pixels[::step, ::step], np.float32) / 255
-    preview = item.preview_ensure()
     preview.image_size = small.shape[1], small.shape[0]
     preview.image_pixels_float.foreach_set(small.ravel())
 

@@ -75,6 +75,14 @@ def test_a_result_and_its_material_become_assets_of_a_catalog(blender: Any, tmp_
     assert "VERSION 1" in catalog and f"{result_assets.CATALOG_ID}:Texture Distiller:Texture Distiller" in catalog
 
 
+def test_a_preview_that_blender_has_begun_to_draw_is_not_replaced(blender: Any) -> None:
+    record = imported(noise(64, 64))
+    image = results.image_of(record.job)
+    image.preview_ensure().image_size = 16, 16
+    assert blender.ops.distill.mark_asset(job=record.job) == {"FINISHED"}
+    assert tuple(image.preview.image_size) == (16, 16)
+
+
 def test_other_catalogs_stay_and_the_catalog_is_added_once(tmp_path: Path) -> None:
     path = tmp_path / result_assets.CATALOG_FILE
     path.write_text("VERSION 1\n\n11111111-1111-4111-8111-111111111111:Mine:Mine")

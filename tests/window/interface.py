@@ -92,7 +92,7 @@ def split(place: Any, kind: str, factor: float = 0.5) -> Any:
     with within(place):
         bpy.ops.screen.area_split(direction="VERTICAL", factor=factor)
     (new,) = set(window().screen.areas) - areas
-    left = min(new, place, key=lambda a: a.x)
+    left = new if factor <= 0.5 else place  # Blender makes the smaller part new, and sets its place later
     show(left, kind)
     return left
 

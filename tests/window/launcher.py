@@ -24,7 +24,7 @@ INSIDE = Path(__file__).with_name("inside.py")
 OPTIONS = ("--factory-startup", "--enable-event-simulate", "--python-exit-code", "1")
 SCREEN = "-screen 0 1600x1000x24"
 LIMIT_SECONDS = 300.0
-"""How long the steps of one Blender may take; Blender then prints where it is, and ends."""
+"""How long the steps of a test may take; Blender then prints where it is, and ends."""
 ERRORS = re.compile(r"Traceback \(most recent|rna_uiItem|property not found|unknown operator|crash\.txt")
 """What Blender prints when a panel's draw function raises or names something that does not exist."""
 
@@ -54,6 +54,7 @@ class Run:
 
     process: subprocess.Popen[bytes]
     folder: Path
+    limit: float
 
     def reports(self) -> list[tuple[str, Any]]:
         """What the steps have reported so far: pairs of a name and a value."""
@@ -75,7 +76,7 @@ class Run:
     def finish(self) -> dict[str, Any]:
         """Waits until Blender has ended; returns the reported values. Raises StepsFailed."""
         try:
-            status = self.process.wait(LIMIT_SECONDS + 60)
+            status = self.process.wait(self.limit + 60)
         except subprocess.TimeoutExpired:
             self.stop()
             raise StepsFailed(f"Blender did not end.\n{self.output()}") from None
@@ -102,10 +103,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Blender:
-    """Blender with a window, and the folder for its files."""
+    """Blender with a window, the folder for its files, and how many seconds its steps may take."""
 
     command: list[str]
     folder: Path
+    limit: float = LIMIT_SECONDS
 
     def start(self, steps: str, data_dir: Path | None = None, **arguments: Any) -> Run:
         """Starts steps, a function of the folder `steps` such as `painting.stroke_on_the_model`.
@@ -121,7 +123,7 @@ class Blender:
             "arguments": {name: str(v) if isinstance(v, Path) else v for name, v in arguments.items()},
             "folder": str(folder),
             "data_dir": str(data_dir or self.folder / "no service"),
-            "seconds": LIMIT_SECONDS,
+            "seconds": self.limit,
         }
         (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
         command = [*self.command, *OPTIONS, "--python", str(INSIDE), "--", str(folder / "request.json")]
@@ -131,7 +133,7 @@ class Blender:
             process = subprocess.Popen(
                 command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-        return Run(process, folder)
+        return Run(process, folder, self.limit)
 
     def run(self, steps: str, data_dir: Path | None = None, **arguments: Any) -> dict[str, Any]:
         """Runs steps to their end; returns the reported values. Raises StepsFailed."""

@@ -17,6 +17,8 @@ from tests.support.live_service import launch
 from tests.window import launcher
 
 STATES = Path(__file__).parent / "steps" / "states.py"
+LIMIT_SECONDS = 900.0
+"""How long a state may take: the real engine runs, up to four times."""
 
 
 def names() -> list[str]:
@@ -42,7 +44,7 @@ def main() -> int:
         service = launch(Path(folder) / "data", "")
         try:
             for name in given.names or names():
-                blender = launcher.Blender(commands[0], Path(folder) / name)
+                blender = launcher.Blender(commands[0], Path(folder) / name, LIMIT_SECONDS)
                 try:
                     blender.run("states.take", service.data_dir, name=name)
                     shutil.copy(next(blender.folder.rglob(f"{name}.png")), given.folder)

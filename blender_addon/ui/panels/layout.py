@@ -177,8 +177,8 @@ def _draw_title(box: UILayout, text: str, menu: str) -> None:
 def _draw_map(box: UILayout, image: Image) -> UILayout:
     """A map's thumbnail, and a column for buttons beside it."""
     split = box.split(factor=0.35)
-    if map_watch.facts(image) is not None:  # else Blender would draw the icon in a thread of its own, too
-        split.template_icon(image.preview_ensure().icon_id, scale=4.0)
+    if icon := map_watch.icon(image):
+        split.template_icon(icon, scale=4.0)
     else:
         split.label(icon="IMAGE_DATA")
     return split.column(align=True)

@@ -46,6 +46,9 @@ def strokes_wrap_and_edges_are_watched() -> Steps:
     yield from until(lambda: map_watch.differing_edges(bpy.context.scene) == ["left and right"])
     yield 0.5
     interface.screenshot("edges")
+    layout = bpy.context.scene.distill.image_layout
+    assert map_watch.icon(layout), "the panel has no icon of the layout"
+    assert layout.preview is None or not layout.preview.is_image_custom, "a thread of Blender may draw this preview"
     operate("distill.meet_edges", view)
     yield from until(lambda: map_watch.differing_edges(bpy.context.scene) == [])
     report("colors", len(np.unique(image_io.pixels_of(bpy.context.scene.distill.image_layout, "layout"))))
