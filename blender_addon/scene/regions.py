@@ -294,7 +294,7 @@ def meet_edges(scene: Scene, tiles: tuple[bool, bool]) -> Image:
 def assign(scene: Scene, picture: str, labels: np.ndarray) -> Image:
     """Replaces the map `regions` or `layout` by an array of region indices (height, width), top row first."""
     image = getattr(scene.distill, f"image_{picture}")
-    labels, colors = np.asarray(labels, int), colors_of(scene)
+    labels, colors = np.asarray(labels), colors_of(scene)
     if image is not None and image.packed_file is not None and tuple(image.size) == labels.shape[::-1]:
         before = image_io.pixels_of(image, TITLES[picture]).view("<u4")[..., 0]
         return map_history.write(scene, picture, before, label_arrays.opaque(colors)[labels])

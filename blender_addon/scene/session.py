@@ -270,6 +270,11 @@ class Session:
             or any(r.active or r.job in self.downloaded for r in self.of_this_file())
         )
 
+    @property
+    def is_recalling(self) -> bool:
+        """Whether pictures of a result are being downloaded to the panel; a job would mix them with those before."""
+        return bool(self._recalls)
+
     def preview_icon(self, job: str) -> int:
         """The icon id of a job's newest preview, or 0."""
         key = self._preview_keys.get(job)

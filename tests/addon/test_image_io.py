@@ -196,3 +196,11 @@ def test_a_packed_painting_with_floats_stays_one(blender: Any) -> None:
     image_io.pack_painted(image)
     assert image.is_float
     assert abs(image.pixels[0] - 0.123) < 1e-3
+
+
+def test_a_packed_painting_is_not_replaced_by_the_file_at_its_path(blender: Any, tmp_path: Path) -> None:
+    (tmp_path / "map.png").write_bytes(image_io.encode_png(np.full((8, 8, 3), 200, np.uint8)))
+    image = blender.data.images.load(str(tmp_path / "map.png"))
+    image_io.write_packed(image, np.full((8, 8), 0xFF0A0B0C, "<u4"))
+    image_io.pack_painted(image)
+    assert image_io.pixels_of(image, "map")[0, 0].tolist() == [12, 11, 10, 255]

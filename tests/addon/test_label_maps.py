@@ -340,15 +340,6 @@ def test_pick_makes_the_region_under_the_point_active_and_swap_returns(blender: 
     assert settings.region_index == 0
 
 
-def test_keys_name_operators_that_exist(blender: Any) -> None:
-    from blender_addon.ui.operators import layout
-
-    for operator, key, keymaps in layout.KEYS:
-        assert hasattr(bpy.ops.distill, operator.split(".")[1])
-        assert key in bpy.types.KeyMapItem.bl_rna.properties["type"].enum_items
-        assert keymaps
-
-
 # ---------------------------------------------------------------------------------------------- edges and soft pixels
 
 

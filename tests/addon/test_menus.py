@@ -29,7 +29,18 @@ def test_every_operator_is_in_a_menu_or_internal(blender: Any) -> None:
 
 def test_menus_and_shortcuts_name_operators_that_exist(blender: Any) -> None:
     known = {cls.bl_idname for cls in operators(blender)}
-    assert in_menus() | {operator for operator, _, _ in keymaps.SHORTCUTS} <= known
+    assert in_menus() | {shortcut.operator for shortcut in keymaps.SHORTCUTS} <= known
+
+
+def test_shortcuts_are_in_their_keymaps_and_off(blender: Any) -> None:
+    keymaps_of_addons = blender.context.window_manager.keyconfigs.addon.keymaps
+    for shortcut in keymaps.SHORTCUTS:
+        items = [item for item in keymaps_of_addons[shortcut.keymap].keymap_items if item.idname == shortcut.operator]
+        assert [(item.type, item.any or item.ctrl, item.active) for item in items] == [
+            (shortcut.key, shortcut.modifiers, False)
+        ]
+    painting = {shortcut.operator for shortcut in keymaps.SHORTCUTS if shortcut.keymap == "Image Paint"}
+    assert painting == {"distill.pick_region", "distill.swap_regions", "distill.fill_area"}
 
 
 def test_a_menu_is_in_each_editor_that_has_the_tab(blender: Any) -> None:

@@ -392,3 +392,13 @@ def test_the_title_of_a_restyled_image_has_its_size(blender: Any) -> None:
     (draft,) = requests.drafts(blender.context.scene)
     assert draft.title == "wall in bricks 96 x 96, seed 0"
     assert draft.sources == {"content": "wall.png", "swatch": "bricks.png"}
+
+
+def test_no_job_begins_while_the_pictures_of_a_result_are_downloaded(blender: Any) -> None:
+    scenes.swatch()
+    assert blender.ops.distill.run.poll()
+    record = JobRecord("job", "synthesize", "bricks 0", {}, session.current().document)
+    session.current()._recalls["job"] = record, {}
+    assert not blender.ops.distill.run.poll()
+    session.current()._recalls.clear()
+    assert blender.ops.distill.run.poll()

@@ -12,7 +12,8 @@ import pytest
 
 from blender_addon import wire
 from blender_addon.link import background
-from blender_addon.scene import assets, comparison, image_io, requests, session, swatch
+from blender_addon.link.records import JobRecord
+from blender_addon.scene import assets, comparison, image_io, map_overlay, recall, requests, session, swatch
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of, pump_until
 
@@ -404,3 +405,22 @@ def test_a_chosen_swatch_is_noticed_once_and_an_opened_file_is_not(blender: Any)
     swatch.start()  # as when a file is opened
     session.pump()
     assert not swatch.was_chosen()
+
+
+def test_a_swatch_that_is_downloaded_for_a_result_keeps_its_crop(blender: Any) -> None:
+    scenes.swatch()
+    session.pump()
+    swatch.set_crop(settings(blender), "0,0,32,32")
+    session.pump()
+    record = JobRecord("job", "synthesize", "bricks 0", {}, session.current().document)
+    recall.complete(blender.context.scene, record, {"swatch": "sha"}, {"swatch": scenes.PNG})
+    session.pump()
+    assert settings(blender).parameters_synthesize.crop == "0,0,32,32"
+
+
+def test_the_overlay_covers_a_model_only_while_its_layout_is_painted(blender: Any) -> None:
+    blender.ops.distill.example()
+    thing, layout = blender.context.active_object, settings(blender).image_layout
+    assert not map_overlay.is_painted(thing, layout)
+    blender.ops.object.mode_set(mode="TEXTURE_PAINT")
+    assert map_overlay.is_painted(thing, layout)

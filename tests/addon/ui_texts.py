@@ -9,6 +9,7 @@ from typing import Any
 
 import blender_addon
 from blender_addon.scene import properties, regions
+from blender_addon.ui.panels.results import TILING
 
 FOLDER = Path(blender_addon.__file__).parent
 LAYOUT = (
@@ -32,6 +33,7 @@ NAMES = ("Texture Distiller", "Distill", "Pocket")
 def ui_texts() -> set[str]:
     """Every text of the interface."""
     found = {*_of_classes(), *_of_code(), *regions.TITLES.values(), *properties.AUTOMATIC_LABELS.values()}
+    found |= set(TILING.values())
     found |= {properties.label(picture.name).lower() for picture in properties.PICTURES.values()}
     return {text for text in found if any(c.isalpha() for c in text.replace("{}", "")) and text not in NAMES}
 

@@ -21,6 +21,8 @@ class DISTILL_OT_run(Operator):
         model = session.current().model(getattr(properties.parameters_of(context.scene.distill), "model", ""))
         if not missing and model is not None and model.state in ("available", "downloading"):
             missing = tr("The model “{}” is not downloaded yet").format(model.title)
+        if not missing and session.current().is_recalling:
+            missing = tr("The pictures of the result are being downloaded")
         if missing:
             cls.poll_message_set(missing)
         return not missing

@@ -12,14 +12,6 @@ from ...scene import active_region, mesh_layout, painting, properties, regions, 
 from .label_maps import change, has_regions, map_property
 from .reports import Done, fail
 
-KEYS = (
-    ("distill.pick_region", "E", ("Image Paint",)),
-    ("distill.swap_regions", "X", ("Image Paint",)),
-    ("distill.fill_area", "G", ("Image Paint",)),
-)
-"""Operator, suggested key, and keymaps (painting in the Image Editor and on the model). Off unless the artist turns
-them on in the preferences."""
-
 
 class DISTILL_OT_use_layout(Operator):
     """Paint where on the texture each material of the swatch appears. Adds regions and maps if there are none"""

@@ -16,8 +16,8 @@ from ...scene import preferences
 SPACES = ("VIEW_3D", "IMAGE_EDITOR", "NODE_EDITOR")
 MARGIN = 62
 """Pixels at interface scale 1 that a sidebar, a panel and a box take from the width of a label."""
-ICON = 22
-"""Pixels at interface scale 1 that an icon beside a label takes."""
+ICON = 28
+"""Pixels at interface scale 1 that an icon beside a label takes, with its distances."""
 SERVICE_ERRORS = (*background.SERVICE_ERRORS, "device-unavailable")
 """Errors of the service, whose remedy is the service's or the preferences' and not another parameter."""
 

@@ -112,7 +112,7 @@ def _draw_filter(layout: UILayout, manager: WindowManager, has_swatches: bool) -
     row = layout.row(align=True)
     row.prop(manager, "distill_search", text="", icon="VIEWZOOM")
     if has_swatches or manager.distill_swatch:
-        row.menu("DISTILL_MT_swatches", text=manager.distill_swatch or "All Swatches", translate=False)
+        row.menu("DISTILL_MT_swatches", text=manager.distill_swatch or tr("All Swatches"), translate=False)
     icon = "FUND" if manager.distill_only_favorites else "HEART"
     row.prop(manager, "distill_only_favorites", text="", icon=icon)
 

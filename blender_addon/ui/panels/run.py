@@ -32,6 +32,8 @@ class Run:
         row.operator("distill.run", text=text, icon="RENDER_STILL")
         if missing := requests.missing(context.scene):
             draw_text(layout, missing, context, "INFO")
+        elif current.is_recalling:
+            draw_text(layout, "The pictures of the result are being downloaded", context, "SORTTIME")
         else:
             for warning in requests.warnings(context):
                 draw_text(layout, warning, context, "INFO")

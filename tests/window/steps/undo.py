@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import bpy
@@ -72,3 +73,30 @@ def clean_up_between_strokes() -> Steps:
     assert (pixels() != states[-1]).any(), "the stroke after undo and redo went into another image"
     assert [i.name for i in bpy.data.images if "before" in i.name] == []
     report("images", sorted(image.name for image in bpy.data.images))
+
+
+def save_between_strokes() -> Steps:
+    """A soft stroke, saving, another stroke; both are undone, and then done again."""
+    view = area("VIEW_3D")
+    with within(view):
+        maps()
+    yield from paint("layout", "EDITOR", 1)
+    yield from paint("layout", "MODEL", 1)
+    soften()
+    states = [pixels()]
+    yield from stroke(view, 30)
+    states.append(pixels())
+    assert layout().is_dirty
+    bpy.ops.wm.save_as_mainfile(filepath=str(Path(bpy.app.tempdir) / "strokes.blend"), copy=True)
+    assert not layout().is_dirty, "saving has packed it"
+    assert (pixels() == states[-1]).all(), "saving has changed it"
+    yield 0.5
+    yield from stroke(view, 30, up=-20)
+    states.append(pixels())
+    for number in (1, 0):
+        yield from undo(view)
+        assert (pixels() == states[number]).all(), f"undo to state {number} gave other pixels"
+        check_shown(f"undo to state {number}")
+    for number in (1, 2):
+        yield from redo(view)
+        assert (pixels() == states[number]).all(), f"redo to state {number} gave other pixels"
