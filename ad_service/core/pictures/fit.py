@@ -28,11 +28,17 @@ class FitOptions:
         least_grain: pixels in the result that a part has at least where larger and weaker structure is shown too.
         broad: how many times larger than the parts that structure must be.
         least_part: pixels in the result that a part has at least.
+        small: pixels of a swatch, as a multiple of the result's, up to which it is not scaled unless it
+            shows few parts.
         budget: pixels of the used part after scaling, as a multiple of the result's. A paving of 12 megapixels takes
-            55 s of one core at 1.5 and 76 s at 3.0; the same paving as a swatch of 512 x 512 takes 41 s.
+            76 s of one core at 3.0 and 55 s at 1.5, which shows too few stones for new arrangements of them; the same
+            paving as a swatch of 512 x 512 takes 41 s.
         least_side: shorter side of the used part after scaling, as a multiple of the result's shorter side.
         sharp_detail: wavelength in pixels of the finest detail after scaling, to which a soft photograph that is larger
             than the budget is scaled down.
+        few_periods: with fewer along the result's shorter side, the scale is reduced until whole ones lie there. So few
+            close on a torus only if they are stretched, often more than they may be: a paving of 146 pixels on 512 (3.5
+            stones) was quilted from pieces of stones; of 126 (4 stones), from whole ones.
         positions: places along each axis at which a part of the swatch is tried.
         evenness: how much the even lighting of that part counts beside being typical.
         least_label: share of its own share of the regions that each region has at least in that part.
@@ -44,9 +50,11 @@ class FitOptions:
     least_grain: float = 10.0
     broad: float = 2.5
     least_part: float = 24.0
-    budget: float = 1.5
+    small: float = 1.5
+    budget: float = 3.0
     least_side: float = 0.75
     sharp_detail: float = 4.0
+    few_periods: float = 6.0
     positions: int = 17
     evenness: float = 2.0
     least_label: float = 0.25
@@ -103,7 +111,7 @@ def _wanted(height: int, width: int, options: FitOptions) -> float:
 def _scale(grain: Grain, part: float, size: tuple[int, int], result: tuple[int, int], options: FitOptions) -> float:
     shorter, pixels = min(size), size[0] * size[1]
     budget = options.budget * result[0] * result[1]
-    if pixels <= budget:
+    if pixels <= options.small * result[0] * result[1]:
         few = result[0] * result[1] / part**2 < options.few_parts
         if not few or (grain.kind == "spectrum" and part > shorter / 2):
             return 1.0
@@ -111,7 +119,12 @@ def _scale(grain: Grain, part: float, size: tuple[int, int], result: tuple[int, 
     scale = max(_wanted(*result, options) / part, least)
     if pixels * min(1.0, scale) ** 2 > budget:
         scale = max(min(scale, options.sharp_detail / grain.detail), math.sqrt(budget / pixels), least)
-    return min(1.0, scale)
+    scale = min(1.0, scale)
+    if grain.period is None:
+        return scale
+    periods = min(result) / (scale * grain.period)
+    closed = scale * periods / math.ceil(periods - 0.05)
+    return closed if periods < options.few_periods and closed >= least else scale
 
 
 # ---------------------------------------------------------------------------------------------- the place

@@ -79,12 +79,15 @@ class Grain:
         structure: the same for weaker and larger structure; as large as `part` if there is none.
         detail: wavelength in pixels of the finest detail, at least 2.
         kind: how `part` was found.
+        period: side of a square in pixels that is as large as a lattice's cell, or the distance of rows; None if there
+            is neither.
     """
 
     part: float
     structure: float
     detail: float
     kind: GrainKind
+    period: float | None = None
 
 
 def measure_grain(pixels: Pixels, options: GrainOptions = GrainOptions()) -> Grain:
@@ -109,15 +112,15 @@ def measure_grain(pixels: Pixels, options: GrainOptions = GrainOptions()) -> Gra
     found = _period(thumbnail, options)
     if found is None:
         return Grain(part, _longest(lengths, energies, options.structure_energy), detail, "spectrum")
-    period, kind = found
+    period, kind = found[0] * step, found[1]
     if kind == "rows":
-        part = max(period * step * options.row_length, part)
-        return Grain(part, part, detail, kind)
+        part = max(period * options.row_length, part)
+        return Grain(part, part, detail, kind, period)
     of_spectrum = _longest(sorted(coarse), np.array([coarse[length] for length in sorted(coarse)]), options.part_energy)
-    part = period * step
+    part = period
     if part > options.most_lattice * of_spectrum:
         part = math.sqrt(part * 2 * of_spectrum)
-    return Grain(part, part, detail, kind)
+    return Grain(part, part, detail, kind, period)
 
 
 def log_luminance(pixels: npt.NDArray[np.uint8] | Floats) -> Floats:
