@@ -5,7 +5,6 @@ nevertheless changed in place, since screens, the canvas and the undo steps of s
 stores which of our changes its map shows, undo reverts that, and a handler then writes the pixels that belong to it:
 those that the change began with after an undo, those that it ended with after a redo. Strokes in between are Blender's.
 
-The pixels are compressed on a thread of the history, which undo waits for.
 
 The undo of the first stroke after a change is wrong, however: Blender stores a stroke from where the stroke before it
 ended, so that the change is lost in the tiles of the stroke. The handler finds such tiles and writes the change again.
@@ -16,7 +15,6 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import bpy
@@ -74,8 +72,6 @@ class History:
         self.shown: dict[int, str] = {}
         self._prefix = uuid.uuid4().hex[:8]
         self._numbers = itertools.count(1)
-        self._thread = ThreadPoolExecutor(1, "texture-distiller-maps")
-        self._stored: Future[None] | None = None
 
     def record(self, scene: Scene, picture: str, before: np.ndarray, after: np.ndarray) -> None:
         """Records a change of a map from packed pixels (height, width) to others, and begins a new step."""
@@ -84,11 +80,10 @@ class History:
         step = f"{self._prefix} {next(self._numbers)}"
         setattr(scene.distill, f"step_{picture}", step)
         self.shown[image] = step
-        self.wait()  # at most one change is kept uncompressed
-        self._stored = self._thread.submit(self._store, image, old, step, before, after)
+        self._store(image, old, step, before, after)
 
     def _store(self, image: int, old: str, step: str, before: np.ndarray, after: np.ndarray) -> None:
-        """Compresses the pixels of a change. Runs on the thread."""
+        """Compresses the pixels of a change. Not on a thread: Blender 4.2 as a module crashed while it pushed undo."""
         self.left[image, old] = Runs.of(before)
         entered = self.entered.get((image, old))
         if entered is None or not entered.equals(before):
@@ -100,21 +95,11 @@ class History:
             self.left.popitem(last=False)
             self.stroked.pop(self.entered.popitem(last=False)[0], None)
 
-    def wait(self) -> None:
-        """Waits until the last change is stored."""
-        if self._stored is not None:
-            self._stored.result()
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._thread.shutdown()
-
     def restore(self, scene: Scene, picture: str, undone: bool) -> None:
         """Writes the pixels of the step that the scene is in after undo or redo, if the image shows another step."""
         image = getattr(scene.distill, f"image_{picture}")
         if image is None or image.library is not None:
             return
-        self.wait()
         step = getattr(scene.distill, f"step_{picture}")
         if self.shown.get(image.session_uid, step) == step:
             if undone and _is_painted():
@@ -191,7 +176,6 @@ def _on_redo(*_args: object) -> None:
 @persistent
 def _on_load(*_args: object) -> None:
     global _history
-    _history.close()
     _history = History()
 
 
@@ -208,4 +192,3 @@ def stop() -> None:
     bpy.app.handlers.load_post.remove(_on_load)
     bpy.app.handlers.redo_post.remove(_on_redo)
     bpy.app.handlers.undo_post.remove(_on_undo)
-    _history.close()

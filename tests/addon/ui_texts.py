@@ -50,6 +50,8 @@ def _of_classes() -> Iterator[str]:
             yield rna.name
             yield rna.description
             yield from _of_properties(rna)
+        elif hasattr(cls, "preset_subdir"):
+            yield "Presets"  # its label is the name of the last preset that was chosen
         elif issubclass(cls, bpy.types.Panel | bpy.types.Menu):
             yield getattr(cls, "bl_label", "")
         elif issubclass(cls, bpy.types.PropertyGroup | bpy.types.AddonPreferences):
