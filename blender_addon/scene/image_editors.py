@@ -31,6 +31,11 @@ def opened() -> list[tuple[Window, Area]]:
     return [(w, a) for w in windows for a in w.screen.areas if isinstance(a.spaces.active, SpaceImageEditor)]
 
 
+def painted() -> list[tuple[Window, Area]]:
+    """The Image Editors in paint mode, with their windows."""
+    return [(window, area) for window, area in opened() if area.spaces.active.ui_mode == "PAINT"]
+
+
 def find_or_open(context: Context, share: float = EDITOR_SHARE) -> Area | None:
     """The context's Image Editor, another one on the screen, or a new one with a share of the largest 3D View."""
     if context.area is not None and context.area.type == "IMAGE_EDITOR":

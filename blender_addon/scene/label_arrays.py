@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..wire.colors import MAX_COLOR_DISTANCE
-
 Color = tuple[int, int, int]
 
 
@@ -70,13 +68,6 @@ def look_up(packed: np.ndarray, distinct: np.ndarray, values: np.ndarray) -> np.
     return table[packed]
 
 
-def labels_in(pixels: np.ndarray, colors: Sequence[Color], reach: float = MAX_COLOR_DISTANCE) -> np.ndarray:
-    """Label (height, width) of each pixel by the rule of `region_of_color`: the nearest color within `reach`, or -1."""
-    packed = pack(pixels)
-    distinct = distinct_colors(packed)
-    return look_up(packed, distinct, nearest_labels(unpack(distinct), colors, reach))
-
-
 def nearest_labels(pixels: np.ndarray, colors: Sequence[Color], reach: float = np.inf) -> np.ndarray:
     """Labels (...) of pixels (..., 3 or 4): the index of the nearest color, the first of equals; -1 beyond `reach`."""
     best = np.full(pixels.shape[:-1], np.nextafter(np.float32(reach**2), np.float32(np.inf)), np.float32)
@@ -104,11 +95,6 @@ def near_ramp(pixels: np.ndarray, colors: Sequence[Color], reach: float = DEFAUL
 def opaque(colors: Sequence[Color]) -> np.ndarray:
     """Packed colors (n,) with full alpha in the highest byte."""
     return pack(np.array(colors, np.uint8).reshape(-1, 3)) | np.uint32(255 << 24)
-
-
-def label_pixels(labels: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """Pixels (height, width, 3) of a label map."""
-    return np.array(colors, np.uint8)[labels]
 
 
 def flat_colors(pixels: np.ndarray, options: LabelOptions = DEFAULTS) -> list[Color]:

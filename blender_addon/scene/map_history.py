@@ -22,7 +22,7 @@ import numpy as np
 from bpy.app.handlers import persistent
 from bpy.types import Image, Scene
 
-from . import image_io, properties
+from . import image_editors, image_io, properties
 
 MAX_BYTES = 1 << 29
 """Memory for the pixels of all steps. The oldest are dropped first; undo then leaves the map as it is."""
@@ -74,16 +74,15 @@ class History:
         self._numbers = itertools.count(1)
 
     def record(self, scene: Scene, picture: str, before: np.ndarray, after: np.ndarray) -> None:
-        """Records a change of a map from packed pixels (height, width) to others, and begins a new step."""
+        """Records a change of a map from packed pixels (height, width) to others, and begins a new step.
+
+        Not on a thread: Blender 4.2 as a module crashed when one ended its work while an undo step was pushed.
+        """
         image = getattr(scene.distill, f"image_{picture}").session_uid
         old = getattr(scene.distill, f"step_{picture}")
         step = f"{self._prefix} {next(self._numbers)}"
         setattr(scene.distill, f"step_{picture}", step)
         self.shown[image] = step
-        self._store(image, old, step, before, after)
-
-    def _store(self, image: int, old: str, step: str, before: np.ndarray, after: np.ndarray) -> None:
-        """Compresses the pixels of a change. Not on a thread: Blender 4.2 as a module crashed while it pushed undo."""
         self.left[image, old] = Runs.of(before)
         entered = self.entered.get((image, old))
         if entered is None or not entered.equals(before):
@@ -123,10 +122,7 @@ class History:
 
 def _is_painted() -> bool:
     """Whether a stroke may be undone: in Texture Paint, or with an Image Editor in paint mode."""
-    if bpy.context.mode == "PAINT_TEXTURE":
-        return True
-    areas = [area for window in bpy.context.window_manager.windows for area in window.screen.areas]
-    return any(area.type == "IMAGE_EDITOR" and area.spaces.active.ui_mode == "PAINT" for area in areas)
+    return bpy.context.mode == "PAINT_TEXTURE" or bool(image_editors.painted())
 
 
 def _tiles(places: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from bpy.app.handlers import persistent
 from bpy.types import Context, Depsgraph, Image, Mesh, Object
 from gpu_extras.batch import batch_for_shader
 
-from . import properties
+from . import image_editors, properties
 
 DEPTH_BIAS = 2e-5
 """Distance in clip space by which the layout lies before the surface. Smaller ones flicker at 100 m with a clip start
@@ -48,13 +48,7 @@ def is_painted(thing: Object, layout: Image) -> bool:
     """Whether the layout is being painted, on the object or in an Image Editor. Otherwise it would hide the result."""
     if thing.mode != "OBJECT":
         return bool(thing.mode == "TEXTURE_PAINT")
-    editors = (
-        area.spaces.active
-        for window in bpy.context.window_manager.windows
-        for area in window.screen.areas
-        if area.type == "IMAGE_EDITOR"
-    )
-    return any(editor.ui_mode == "PAINT" and editor.image == layout for editor in editors)
+    return any(area.spaces.active.image == layout for _, area in image_editors.painted())
 
 
 def _draw_on_model() -> None:

@@ -150,10 +150,9 @@ def _srgb(owner: bpy.types.UnifiedPaintSettings) -> tuple[float, ...]:
 
 def _paint_context() -> dict[str, Any] | None:
     """The window, area and region of a paint mode, for a context override; an Image Editor comes first."""
-    areas = [(window, area) for window in bpy.context.window_manager.windows for area in window.screen.areas]
-    editors = [(w, a) for w, a in areas if a.type == "IMAGE_EDITOR" and a.spaces.active.ui_mode == "PAINT"]
-    views = [(w, a) for w, a in areas if a.type == "VIEW_3D"]
-    for window, area in editors + views:
+    windows = bpy.context.window_manager.windows
+    views = [(window, area) for window in windows for area in window.screen.areas if area.type == "VIEW_3D"]
+    for window, area in image_editors.painted() + views:
         return {"window": window, "area": area, "region": next(r for r in area.regions if r.type == "WINDOW")}
     return None
 

@@ -21,7 +21,7 @@ from blender_addon.scene import (
     session,
     suggestion,
 )
-from blender_addon.wire.colors import PALETTE, region_of_color
+from blender_addon.wire.colors import MAX_COLOR_DISTANCE, PALETTE, region_of_color
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of
 
@@ -38,7 +38,7 @@ def paint(image: Any, value: float) -> None:
 def labels(picture: str) -> np.ndarray:
     colors = regions.colors_of(bpy.context.scene)
     image = getattr(bpy.context.scene.distill, f"image_{picture}")
-    return label_arrays.labels_in(image_io.pixels_of(image, picture), colors)
+    return label_arrays.nearest_labels(image_io.pixels_of(image, picture), colors, MAX_COLOR_DISTANCE)
 
 
 def test_colors_mean_the_same_region_as_in_the_service() -> None:
@@ -47,7 +47,7 @@ def test_colors_mean_the_same_region_as_in_the_service() -> None:
     pixels = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
     pixels[:20] = (np.array(colors)[rng.integers(0, 5, (20, 50))] + rng.integers(-40, 41, (20, 50, 3))).clip(0, 255)
     expected = [[region_of_color(color, colors) for color in row] for row in pixels.tolist()]
-    found = label_arrays.labels_in(pixels, colors)
+    found = label_arrays.nearest_labels(pixels, colors, MAX_COLOR_DISTANCE)
     assert found.tolist() == [[-1 if label is None else label for label in row] for row in expected]
     assert 0 < (found < 0).mean() < 0.5
 

@@ -41,7 +41,7 @@ class FitOptions:
             stones) was quilted from pieces of stones; of 126 (4 stones), from whole ones.
         positions: places along each axis at which a part of the swatch is tried.
         evenness: how much the even lighting of that part counts beside being typical.
-        least_label: share of its own share of the regions that each region has at least in that part.
+        least_label: that part shows each region on at least this part of the share that the region has of the whole.
         grain: how the parts are measured.
     """
 

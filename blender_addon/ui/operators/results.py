@@ -352,9 +352,9 @@ class DISTILL_OT_more_like_this(Operator):
         inputs = record.request.get("inputs")
         alike = [r.seed for r in current.of_this_file() if r.request.get("inputs") == inputs]
         sources = recall.unchanged_sources(record)
-        for index in range(self.count):
-            seed = (max([record.seed, *alike]) + 1 + index) % (wire.MAX_SEED + 1)
-            current.vary(record, sources, seed)
+        first = max([record.seed, *alike]) + 1
+        for seed in range(first, first + self.count):
+            current.vary(record, sources, seed % (wire.MAX_SEED + 1))
         return {"FINISHED"}
 
 
@@ -393,7 +393,7 @@ class DISTILL_OT_compare(Operator):
         manager.distill_compare = self.job
         if not self.job:
             manager.distill_split_on = False
-        _redraw_image_editors(context)
+        _redraw_image_editors()
         return {"FINISHED"}
 
 
@@ -443,15 +443,13 @@ class DISTILL_OT_compare_split(Operator):
                 self.report({"WARNING"}, "There is no Image Editor to show the results in")
                 return {"CANCELLED"}
             manager.distill_split_on = True
-        _redraw_image_editors(context)
+        _redraw_image_editors()
         return {"FINISHED"}
 
 
-def _redraw_image_editors(context: Context) -> None:
-    for window in context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type == "IMAGE_EDITOR":
-                area.tag_redraw()
+def _redraw_image_editors() -> None:
+    for _, area in image_editors.opened():
+        area.tag_redraw()
 
 
 classes = (
