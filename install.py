@@ -364,6 +364,8 @@ def test() -> int:
     check("ruff check", python, "-m", "ruff", "check", ".")
     check("ruff format", python, "-m", "ruff", "format", "--check", ".")
     check("mypy", python, "-m", "mypy")
+    window = "tests in a window of Blender, if there is one"
+    check(window, python, "-m", "pytest", "tests/window", "-m", "window", "-rs")
     check("tests of the service", python, "-m", "pytest", "tests", "--ignore", "tests/addon")
     with tempfile.TemporaryDirectory() as folder:
         for version, bpy in bpys.items():
@@ -372,9 +374,6 @@ def test() -> int:
             out = Path(folder) / f"demo-{version}"
             title = f"demo in Blender {version}"
             check(title, python, "install.py", "demo", "--out", out, "--blender", version, "--size", "128")
-    check(
-        "tests in a window of Blender, if there is one", python, "-m", "pytest", "tests/window", "-m", "window", "-rs"
-    )
     log(f"\nFAILED: {', '.join(failed)}" if failed else "\nEverything passed.")
     return 1 if failed else 0
 

@@ -107,16 +107,8 @@ class Integer:
         return f"{self.minimum} to {self.maximum}{steps}"
 
 
-@dataclass(frozen=True)
-class Text:
-    """A text of 1 to 4096 characters."""
-
-    kind: ClassVar[str] = "str"
-
-    def check(self, value: Any) -> str:
-        if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TEXT or _INVALID_TEXT.search(value):
-            raise ValueError(f"a text of 1 to {_LONGEST_TEXT} Unicode characters")
-        return value
+class _WrittenAsText:
+    """What the values that are texts have in common: a command line and a panel write them as they are."""
 
     def parse(self, text: str) -> str:
         return text
@@ -127,6 +119,18 @@ class Text:
     def nearest(self, value: str) -> str:
         return value
 
+
+@dataclass(frozen=True)
+class Text(_WrittenAsText):
+    """A text of 1 to 4096 characters."""
+
+    kind: ClassVar[str] = "str"
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_TEXT or _INVALID_TEXT.search(value):
+            raise ValueError(f"a text of 1 to {_LONGEST_TEXT} Unicode characters")
+        return value
+
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "minLength": 1, "maxLength": _LONGEST_TEXT}
 
@@ -135,7 +139,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(_WrittenAsText):
     """One of a few names. `aliases` maps names of older versions to those of today."""
 
     kind: ClassVar[str] = "enum"
@@ -147,15 +151,6 @@ class Choice:
         if name not in self.choices:
             raise ValueError(f"one of {', '.join(self.choices)}")
         return str(name)
-
-    def parse(self, text: str) -> str:
-        return text
-
-    def format(self, value: Any) -> str:
-        return str(value)
-
-    def nearest(self, value: str) -> str:
-        return value
 
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "enum": list(self.choices)}
@@ -217,7 +212,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Crop:
+class Crop(_WrittenAsText):
     """A rectangle of a picture as a text "left,top,width,height" in pixels, its sides at least `shortest`."""
 
     kind: ClassVar[str] = "crop"
@@ -234,15 +229,6 @@ class Crop:
             raise ValueError(f"a rectangle inside a picture of at most {self.longest} pixels a side")
         return ",".join(str(round(number)) for number in numbers)
 
-    def parse(self, text: str) -> str:
-        return text
-
-    def format(self, value: Any) -> str:
-        return str(value)
-
-    def nearest(self, value: str) -> str:
-        return value
-
     def schema(self) -> dict[str, Any]:
         return {"type": "string", "pattern": r"^\d+,\d+,\d+,\d+$"}
 
@@ -251,7 +237,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Corners:
+class Corners(_WrittenAsText):
     """Four points of a picture as a text "x,y x,y x,y x,y" in pixels, to a hundredth.
 
     They are the top left, top right, bottom right and bottom left corner of a rectangle in the scene, and form a
@@ -271,15 +257,6 @@ class Corners:
             if (bx - ax) * (cy - by) - (by - ay) * (cx - bx) < 1.0:
                 raise ValueError("four corners in the order top left, top right, bottom right, bottom left")
         return " ".join(",".join(f"{number:.2f}".rstrip("0").rstrip(".") for number in point) for point in points)
-
-    def parse(self, text: str) -> str:
-        return text
-
-    def format(self, value: Any) -> str:
-        return str(value)
-
-    def nearest(self, value: str) -> str:
-        return value
 
     def schema(self) -> dict[str, Any]:
         point = r"\d+(\.\d+)?,\d+(\.\d+)?"
