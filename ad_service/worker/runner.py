@@ -51,9 +51,6 @@ COMMON_FIELDS = (
 )
 """Parameters that are fields of every request under the same name."""
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
-"""Parts of a RuntimeError when memory is out: CPU allocator, Apple's and NVIDIA's drivers, cuBLAS and cuDNN."""
-
 
 class Runner:
     """Makes textures on the best device of this machine and keeps the models that it loaded last.
@@ -307,11 +304,9 @@ def core_errors() -> Iterator[None]:
         raise WireError("invalid-labels", str(error)) from error
     except samplers.NotFinite as error:
         raise WireError("nan-output", str(error)) from error
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise WireError("out-of-memory", _first_line(error)) from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         text = str(error)
-        if any(sign in text for sign in OUT_OF_MEMORY):
+        if devices.is_out_of_memory(error):
             raise WireError("out-of-memory", _first_line(error)) from error
         if "CUDA error" in text or "no kernel image" in text:
             raise WireError("device-unavailable", _first_line(error)) from error

@@ -6,6 +6,13 @@ from collections.abc import Callable
 
 import torch
 
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "out of memory"),
+    *("STATUS_ALLOC_FAILED", "unable to find an engine"),
+)
+"""Parts of a RuntimeError when memory is out: CPU allocator, Apple's and NVIDIA's drivers, cuBLAS, and cuDNN, which
+then finds no algorithm whose workspace fits."""
+
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -34,6 +41,13 @@ def make_repeatable(device: torch.device) -> None:
     if device.type == "cuda":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # nothing reads it
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is out: several libraries raise a plain RuntimeError then."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def choose_precision(precision: str, device: torch.device, family: str) -> torch.dtype:

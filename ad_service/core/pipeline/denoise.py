@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_service.core.backbone.model import Family
+from ad_service.core.backbone.model import Family, Schedule
 from ad_service.core.canvas import Shape
 from ad_service.core.pipeline.request import Preset, Request, Step
 from ad_service.core.pipeline.start import Start
@@ -26,23 +26,34 @@ class Method:
 
     Attributes:
         sampler: see `samplers.Sampler`.
-        steps: its own number of timesteps; None for the family's.
+        schedule: its default schedule in a family.
         yields_per_step: how often it yields for each timestep.
         replaces_quilt: whether restyling starts from the content's latents in every family.
     """
 
     sampler: Sampler
-    steps: int | None = None
+    schedule: Callable[[Family], Schedule]
     yields_per_step: int = 1
     replaces_quilt: bool = False
 
 
 METHODS: dict[str, Method] = {
-    "optimize": Method(optimize),
-    "sample": Method(sample),
-    "preview": Method(transfer_style, steps=50, yields_per_step=2, replaces_quilt=True),  # steps: StyleID, section 5
+    "optimize": Method(optimize, lambda family: family.optimize),
+    "sample": Method(sample, lambda family: family.sample),
+    "preview": Method(transfer_style, lambda _: Schedule(50), 2, replaces_quilt=True),  # steps: StyleID, section 5
 }
 """Methods by their names in a request."""
+
+def method_of(name: str, family: Family, shape: Shape) -> Method:
+    """The method with that name; "auto" is the family's, and `sample` for a redrawn canvas larger than its window.
+
+    The paper expands textures by sampling only (its section 4), and optimizes pictures of one window.
+    """
+    if name != "auto":
+        return METHODS[name]
+    expands = family.start == "noise" and max(shape.height, shape.width) > family.window
+    return METHODS["sample" if expands else family.method]
+
 
 STRUCTURE_WEIGHT = 0.25
 """Weight of the content loss where structure has to stay: lambda of the paper, section 4."""
@@ -54,18 +65,16 @@ PREVIEW_SIDE = 512
 """Pixels along the longer side of a preview, at most."""
 
 
-def plan_of(
-    request: Request, family: Family, *, steps: int, strength: float = 1.0, keeps_structure: bool = False
-) -> Plan:
-    """The request's own schedule; where it leaves a choice, the family's, with these steps and this strength.
+def plan_of(request: Request, schedule: Schedule, *, strength: float = 1.0, keeps_structure: bool = False) -> Plan:
+    """The request's own schedule; where it leaves a choice, `schedule` and this strength.
 
     `keeps_structure` says whether the structure of the start has to stay, for a layout or a content.
     """
     weight = request.content_weight
     return Plan(
-        steps=request.steps or max(2, round(steps * PRESETS[request.preset])),
-        iterations=request.iterations or family.iterations,
-        learning_rate=request.learning_rate or family.learning_rate,
+        steps=request.steps or max(2, round(schedule.steps * PRESETS[request.preset])),
+        iterations=request.iterations or schedule.iterations,
+        learning_rate=request.learning_rate or schedule.learning_rate,
         content_weight=(STRUCTURE_WEIGHT if keeps_structure else 0.0) if weight is None else weight,
         strength=request.strength or strength,
     )

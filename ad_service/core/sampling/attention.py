@@ -27,12 +27,16 @@ from ad_service.core.steps import checkpoint
 
 @dataclass(frozen=True)
 class Layer:
-    """One self-attention layer of one run: Q, K, V (B, heads, h * w, d) on a token grid (h, w)."""
+    """One self-attention layer of one run: Q, K, V (B, heads, h * w, d) on a token grid (h, w).
+
+    `out` is Attn(Q, K, V) where the network computed it in the run.
+    """
 
     Q: Tensor
     K: Tensor
     V: Tensor
     grid: tuple[int, int]
+    out: Tensor | None = None
 
 
 class TokenLabels:
@@ -163,6 +167,10 @@ class AttentionCapture:
         """The prediction for windows z (B, C, h, w) with the content's queries, see `Transfer`."""
         return self._predict(z, t, _Run((z.shape[2], z.shape[3]), frozenset(), transfer=transfer))
 
+    def own_attention(self, layer: Layer) -> Tensor:
+        """Attn(Q, K, V) of a recorded layer, computed only if the network has not done so."""
+        return attend(layer.Q, layer.K, layer.V, self.similarity) if layer.out is None else layer.out
+
     def target(self, i: int, layer: Layer, reference: Reference, layout: TokenLabels | None) -> Tensor:
         """Attn(Q, Ks, Vs) for the queries of a layer; with a layout, label by label."""
         K, V = reference.layers[i].K, reference.layers[i].V
@@ -198,7 +206,10 @@ class AttentionCapture:
             Q = torch.lerp(Q, transfer.content[i].Q, transfer.gamma)
             return attend(Q, swatch.K, swatch.V, self.similarity, transfer.tau)
         if run.read is None:
-            return attend(Q, K, V, self.similarity)
+            out = attend(Q, K, V, self.similarity)
+            if i in run.record:
+                run.layers[i] = Layer(Q, K, V, grid, out)
+            return out
         reference = run.read.layers[i]
         Ks, Vs = (u.expand(len(Q), -1, -1, -1) for u in (reference.K, reference.V))
         keys, values = torch.cat([K, Ks], 2), torch.cat([V, Vs], 2)
