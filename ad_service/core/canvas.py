@@ -116,7 +116,7 @@ def feather(height: int, width: int, margin: int) -> Tensor:
 
     def ramp(length: int) -> Tensor:
         distance = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) + 1
-        return (distance.float() / (margin + 1)).clamp_max(1)
+        return (distance / (margin + 1)).clamp_max(1)
 
     return ramp(height)[:, None] * ramp(width)[None, :]
 

@@ -14,9 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ad_service.core.backbone import memory
+from ad_service.storage import models
 from ad_service.storage.blobs import BlobStore
 from ad_service.worker.image_files import Decoded, decode
-from ad_service.worker.inputs import picture_notes, result_size, size_of_content
+from ad_service.worker.inputs import enlarged_side, picture_notes, result_size, size_of_content
 from ad_service.worker.swatch import SwatchOptions, count_parts, prepare_swatch
 from blender_addon import wire
 from blender_addon.wire import JobRequest, Plan, WireError
@@ -25,8 +27,10 @@ POCKET_MEMORY = ((256 * 256, 281e6), (512 * 512, 767e6), (2048 * 2048, 1896e6))
 """Pixels of a result and bytes that a job of pocket needs at most, as measured by `ad-service bench` (docs/speed)."""
 
 
-def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
+def make_plan(body: Any, read: Callable[[str], bytes], data_dir: Path | None = None) -> Plan:
     """The plan of a job; sizes that are no multiples are rounded. `read` returns a picture by its sha256.
+
+    `data_dir` has the models whose memory is estimated; without it only pocket's is.
 
     Raises: WireError.
     """
@@ -41,7 +45,8 @@ def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
     size = result_size(request.parameters, size_of_content(decoded))
     regions = decoded["regions"].pixels if "regions" in decoded else None
     options = SwatchOptions()
-    swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions, options)
+    enlarged_to = enlarged_side(request.parameters, data_dir)
+    swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions, options, enlarged_to)
     notes += [*picture_notes(decoded, request.parameters), *swatch.notes]
     parts = count_parts(swatch, size, options)
     if parts < options.least_parts:
@@ -54,7 +59,7 @@ def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
         *size,
         swatch.sentence,
         swatch.pixels_per_meter,
-        memory_bytes=_memory(size) if request.parameters.get("model") == "pocket" else None,
+        memory_bytes=_memory(request.parameters, size, data_dir),
         notes=tuple(notes),
     )
 
@@ -86,7 +91,22 @@ def round_sizes(body: Any) -> tuple[Any, list[str]]:
     return {**body, "parameters": changed}, [note]
 
 
-def _memory(size: tuple[int, int]) -> int:
+def _memory(parameters: Mapping[str, Any], size: tuple[int, int], data_dir: Path | None) -> int | None:
+    """Bytes that a job needs at full speed; None for a model that cannot be found."""
+    if parameters["model"] == "pocket":
+        return _pocket_memory(size)
+    if data_dir is None:
+        return None
+    try:
+        family = models.find(parameters["model"], data_dir).family
+    except WireError:
+        return None
+    itemsize = 4 if parameters["precision"] == "fp32" else 2
+    found = memory.job_memory(family, itemsize, min(memory.WINDOWS.get(family, 64), max(size) // 8))
+    return None if found is None else found.comfortable
+
+
+def _pocket_memory(size: tuple[int, int]) -> int:
     """Bytes that a job of pocket needs for a result of this size: linear between the measured sizes and beyond."""
     pixels = size[0] * size[1]
     last = len(POCKET_MEMORY) - 1
@@ -98,9 +118,10 @@ def _memory(size: tuple[int, int]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ad_service.worker.plan", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True)
-    store = BlobStore(parser.parse_args().data_dir / "blobs")
+    data_dir = parser.parse_args().data_dir
+    store = BlobStore(data_dir / "blobs")
     try:
-        answer: dict[str, Any] = {"plan": asdict(make_plan(json.load(sys.stdin), store.read))}
+        answer: dict[str, Any] = {"plan": asdict(make_plan(json.load(sys.stdin), store.read, data_dir))}
     except WireError as error:
         answer = {"problem": error.problem()}
     except MemoryError:

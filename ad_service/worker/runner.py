@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from torch import Tensor
 from ad_service import __version__
 from ad_service.core import LabelMaps, Model, RestyleRequest, Result, SynthesizeRequest, from_uint8, labels, to_uint8
 from ad_service.core import Step as CoreStep
-from ad_service.core.backbone import devices, loading
+from ad_service.core.backbone import devices, loading, memory
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
+from ad_service.core.backbone.model import FAMILIES
 from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
 from ad_service.core.pipeline.options import PipelineOptions
@@ -35,7 +37,7 @@ from ad_service.worker import protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, encode_png, encode_preview
-from ad_service.worker.inputs import picture_notes, result_size, size_of_content, swatch_notes
+from ad_service.worker.inputs import enlarged_side, picture_notes, result_size, size_of_content, swatch_notes
 from ad_service.worker.swatch import PreparedSwatch, prepare_swatch
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
@@ -43,7 +45,7 @@ from blender_addon.wire.colors import PALETTE, region_of_color
 
 MAX_LOADED = 2
 FREE_FOR_ANOTHER = 0.4
-"""Most models kept loaded, and the part of the memory that must be free to keep more than one."""
+"""Most models kept loaded, and the part of the memory that must be free for one more where its need is unknown."""
 
 COMMON_FIELDS = (
     *("seed", "even_light", "preset", "detail"),
@@ -70,8 +72,7 @@ class Runner:
     def ready(self) -> protocol.Ready:
         """The device, after a real operation on it; raises WireError `device-unavailable`."""
         with core_errors():
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()  # so that the free memory is the true one
+            devices.free_cached_memory(self._device)  # so that the free memory is the true one
             total = float(torch.arange(8, dtype=torch.float32, device=self._device).square().sum())
         if total != 140.0:
             raise WireError("device-unavailable", f"{self._device} computes {total:g} instead of 140")
@@ -110,7 +111,8 @@ class Runner:
         yield Step(0.0, "Measuring the swatch", phase="fit")
         size = result_size(request.parameters, size_of_content(decoded))
         regions = decoded["regions"].pixels if "regions" in decoded else None
-        swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions)
+        enlarged_to = enlarged_side(request.parameters, self._data_dir, self._allow_paths)
+        swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions, enlarged_to=enlarged_to)
         if request.kind == wire.PREPARE.name:
             yield Step(0.5, "Preparing the swatch", phase="prepare")
             return swatch, _Made(_lit_and_scaled(swatch, request.parameters["even_light"]))
@@ -122,11 +124,10 @@ class Runner:
         """Loads the model and runs the recipe of the job kind."""
         parameters = request.parameters
         yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
-        model = self._model(parameters["model"], parameters["precision"])
+        name, precision = parameters["model"], parameters["precision"]
         inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
-        recipe = RECIPES[request.kind]
-        result = yield from self._repeatably(lambda: recipe(model, inputs, self._decoders))
-        of_device = () if self._not_repeatable is None else (self._not_repeatable,)
+        model, result, notes = yield from self._with_room(name, precision, inputs, RECIPES[request.kind])
+        of_device = notes if self._not_repeatable is None else (*notes, self._not_repeatable)
         made_with = {
             "torch": str(torch.__version__),
             "device": model.device.type,
@@ -140,8 +141,32 @@ class Runner:
         """Frees the loaded models and their memory on the device."""
         self._loaded.clear()
         gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        devices.free_cached_memory(self._device)
+
+    def _with_room(
+        self, name: str, precision: str, inputs: _Inputs, recipe: Recipe
+    ) -> Generator[Step, None, tuple[Model, Result, tuple[str, ...]]]:
+        """Runs a recipe; again in fp32 after NaN, and again without the other models if memory runs out.
+
+        Returns the model, the result, and notes on the second attempt.
+        """
+        first, notes = self._model(name, precision), tuple[str, ...]()
+        try:
+            return first, (yield from self._repeatably(partial(recipe, first, inputs, self._decoders))), ()
+        except samplers.NotFinite:
+            if first.dtype == torch.float32:
+                raise
+            format = str(first.dtype).removeprefix("torch.")
+            notes = (f"In {format} the model's output contained NaN or infinity; the texture was made in fp32",)
+            precision = "fp32"
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error) or len(self._loaded) < 2:
+                raise
+            notes = ("Memory ran out with two models loaded; the other one was let go of",)
+        del first
+        self.release()
+        second = self._model(name, precision)
+        return second, (yield from self._repeatably(partial(recipe, second, inputs, self._decoders))), notes
 
     def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
         """Retries without deterministic algorithms if an operation has no deterministic kernel on this device."""
@@ -156,14 +181,17 @@ class Runner:
         return (yield from translate(begin(), _step_of))
 
     def _model(self, name: str, precision: str) -> Model:
-        """The model, loaded if it is not yet. Those used longest ago make room for it."""
+        """The model, loaded if it is not yet. Those used longest ago make room for it and for its job."""
         found = models.find(name, self._data_dir, allow_paths=self._allow_paths)
         key = (found.path, precision)
         if key not in self._loaded:
-            free, total = _memory(self._device)
-            most = MAX_LOADED if free > FREE_FOR_ANOTHER * total else 1
-            while len(self._loaded) >= most:
+            itemsize = devices.choose_precision(precision, self._device, found.family).itemsize
+            planned = memory.job_memory(found.family, itemsize, FAMILIES[found.family].window)
+            need = FREE_FOR_ANOTHER * _memory(self._device)[1] if planned is None else planned.comfortable
+            while self._loaded and (len(self._loaded) >= MAX_LOADED or _memory(self._device)[0] < need):
                 self._loaded.popitem(last=False)
+                gc.collect()
+                devices.free_cached_memory(self._device)
             self._loaded[key] = loading.load(
                 found.path, found.family, device=self._device.type, precision=precision, name=found.name
             )
@@ -213,7 +241,9 @@ def _restyle(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
     return restyle(model, request, decoders)
 
 
-RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {"synthesize": _synthesize, "restyle": _restyle}
+Recipe = Callable[[Model, _Inputs, Decoders], Job]
+
+RECIPES: dict[str, Recipe] = {"synthesize": _synthesize, "restyle": _restyle}
 """For each job kind that makes a texture: its request from the contract's parameters and pictures, and its recipe."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -12,6 +13,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from ad_service.core.backbone.conditioning import Conditioning
+from ad_service.core.backbone.devices import free_cached_memory, free_memory
 from ad_service.core.pixels import at_least_float32
 
 UNet: TypeAlias = UNet2DConditionModel | UNet2DModel
@@ -60,6 +62,7 @@ class Family:
     in_context: bool = False
     start: Literal["noise", "quilt"] = "noise"
     strength: float = 0.6
+    method: Literal["optimize", "sample"] = "optimize"
     spacing: Literal["leading", "trailing"] = "leading"
     own_tile_statistics: bool = False
     optimize: Schedule = Schedule(100)
@@ -137,6 +140,21 @@ class Model:
         """
         output: Tensor = self.unet(z.to(self.dtype), t, return_dict=False, **conditioning.arguments(len(z)))[0]
         return at_least_float32(output)
+
+
+@contextmanager
+def unet_on_host(model: Model, if_free_below: int) -> Iterator[None]:
+    """The UNet's weights wait in the computer's memory while the device has fewer free bytes than this."""
+    free = free_memory(model.device)
+    if free is None or free >= if_free_below:
+        yield
+        return
+    model.unet.to("cpu")
+    free_cached_memory(model.device)
+    try:
+        yield
+    finally:
+        model.unet.to(model.device)
 
 
 def self_attention_layers(unet: UNet) -> list[Attention]:

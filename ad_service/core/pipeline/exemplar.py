@@ -177,9 +177,7 @@ def _recrop(latents: Tensor, family: Family, regions: Tensor | None) -> Recrop |
     return draw
 
 
-def _crops(
-    latents: Tensor, side: int, regions: Tensor | None, generator: torch.Generator | None = None
-) -> list[Crop]:
+def _crops(latents: Tensor, side: int, regions: Tensor | None, generator: torch.Generator | None = None) -> list[Crop]:
     """At most MAX_CROPS windows that show much of the swatch, and one more for each label that none of them shows.
 
     All of one size that the UNet can halve; a rim of the swatch narrower than an eighth of it may be left out.

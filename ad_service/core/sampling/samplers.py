@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ad_service.core.backbone.devices import is_out_of_memory
+from ad_service.core.backbone import memory
+from ad_service.core.backbone.devices import free_cached_memory, free_memory, is_out_of_memory, restart_peak
 from ad_service.core.canvas import Accumulator, Shape, Window, cut_windows, windows
 from ad_service.core.sampling.attention import AttentionCapture, Layer, Reference, TokenLabels
 from ad_service.core.sampling.diffusion import add_noise, ddim_step, predict_x0_eps, timesteps, timesteps_after
@@ -224,7 +225,7 @@ class _Descent:
             if len(z) == 1 or not is_out_of_memory(error):
                 raise
         size = self.capture.batch = len(z) // 2
-        torch.cuda.empty_cache()  # does nothing without CUDA
+        free_cached_memory(self.capture.model.device)
         gradients = []
         for i in range(0, len(z), size):
             some = None if content is None else {layer: Qc[i : i + size] for layer, Qc in content.items()}
@@ -286,13 +287,10 @@ def _choosing_batch(capture: AttentionCapture, count: int) -> Iterator[None]:
     if device.type != "cuda" or count > 1 or capture.backwards:
         yield
         return
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
+    before = restart_peak(device)
     yield
     each = max(1, torch.cuda.max_memory_allocated(device) - before)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    free = torch.cuda.mem_get_info(device)[0] + unused
-    capture.batch = max(1, min(MAX_BATCH, int(0.8 * free / each)))
+    capture.batch = max(1, min(MAX_BATCH, int(memory.SHARE * (free_memory(device) or 0) / each)))
 
 
 def _adam(z: Tensor, m: Tensor, v: Tensor, gradient: Tensor, age: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:

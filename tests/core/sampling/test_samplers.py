@@ -15,8 +15,8 @@ from ad_service.core.canvas import Shape
 from ad_service.core.pipeline import denoise
 from ad_service.core.sampling import samplers
 from ad_service.core.sampling.attention import capture_attention
-from ad_service.core.sampling.losses import ad_loss, attend
 from ad_service.core.sampling.diffusion import add_noise, ddim_step, predict_x0_eps, timesteps
+from ad_service.core.sampling.losses import ad_loss, attend
 from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
 from tests.support.tiny_models import backbone, noise, predict, seeded, with_predict
 
