@@ -137,7 +137,10 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     @app.get("/v1/capabilities")
     def capabilities() -> Capabilities:
-        found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
+        found = tuple(
+            Model(m.name, m.title, m.family, m.license, models.kinds_of(m.family))
+            for m in models.available(settings.data_dir)
+        )
         return Capabilities(
             __version__,
             wire.VERSION,

@@ -43,6 +43,10 @@ def make_plan(body: Any, read: Callable[[str], bytes], data_dir: Path | None = N
         name: decode(name, read(sha), kind.picture(name).role) for name, sha in request.inputs.items()
     }
     size = result_size(request.parameters, size_of_content(decoded))
+    if "swatch" not in decoded:
+        notes += picture_notes(decoded, request.parameters)
+        used = _memory(request.parameters, size, data_dir)
+        return Plan((0, 0, 0, 0), 1.0, *size, "Made from words alone", memory_bytes=used, notes=tuple(notes))
     regions = decoded["regions"].pixels if "regions" in decoded else None
     options = SwatchOptions()
     enlarged_to = enlarged_side(request.parameters, data_dir)

@@ -18,14 +18,25 @@ import torch
 from torch import Tensor
 
 from ad_service import __version__
-from ad_service.core import LabelMaps, Model, RestyleRequest, Result, SynthesizeRequest, from_uint8, labels, to_uint8
+from ad_service.core import (
+    GenerateRequest,
+    LabelMaps,
+    Model,
+    RestyleRequest,
+    Result,
+    SynthesizeRequest,
+    from_uint8,
+    labels,
+    to_uint8,
+)
 from ad_service.core import Step as CoreStep
 from ad_service.core.backbone import devices, loading, memory
-from ad_service.core.backbone.checkpoints import CheckpointError
+from ad_service.core.backbone.checkpoints import CheckpointError, has_text
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.backbone.model import FAMILIES
 from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
+from ad_service.core.pipeline.generate import NoText, generate
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job
 from ad_service.core.pipeline.restyle import restyle
@@ -106,10 +117,12 @@ class Runner:
 
     def _from_prepared(
         self, request: JobRequest, decoded: Mapping[str, Decoded]
-    ) -> Generator[Step, None, tuple[PreparedSwatch, _Made]]:
-        """Fits the swatch to the result and makes the picture from it."""
-        yield Step(0.0, "Measuring the swatch", phase="fit")
+    ) -> Generator[Step, None, tuple[PreparedSwatch | None, _Made]]:
+        """Fits the swatch, if there is one, to the result and makes the picture from it."""
         size = result_size(request.parameters, size_of_content(decoded))
+        if "swatch" not in decoded:
+            return None, (yield from self._texture(request, size, None, decoded))
+        yield Step(0.0, "Measuring the swatch", phase="fit")
         regions = decoded["regions"].pixels if "regions" in decoded else None
         enlarged_to = enlarged_side(request.parameters, self._data_dir, self._allow_paths)
         swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions, enlarged_to=enlarged_to)
@@ -119,10 +132,12 @@ class Runner:
         return swatch, (yield from self._texture(request, size, swatch, decoded))
 
     def _texture(
-        self, request: JobRequest, size: tuple[int, int], swatch: PreparedSwatch, decoded: Mapping[str, Decoded]
+        self, request: JobRequest, size: tuple[int, int], swatch: PreparedSwatch | None, decoded: Mapping[str, Decoded]
     ) -> Generator[Step, None, _Made]:
         """Loads the model and runs the recipe of the job kind."""
         parameters = request.parameters
+        if request.kind == wire.GENERATE.name:
+            self._check_words(parameters, has_layout="layout" in decoded)
         yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
         name, precision = parameters["model"], parameters["precision"]
         inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
@@ -136,6 +151,24 @@ class Runner:
             "precision": str(model.dtype).removeprefix("torch."),
         }
         return _Made(result.color.numpy(), result.metrics, model.notes + result.notes + of_device, made_with)
+
+    def _check_words(self, parameters: Mapping[str, Any], *, has_layout: bool) -> None:
+        """Raises WireError, before a model is loaded, for a model without text or prompts that do not fit a layout."""
+        found = models.find(parameters["model"], self._data_dir, allow_paths=self._allow_paths)
+        if not has_text(found.family):
+            raise WireError(
+                "invalid-parameter",
+                f"the model {found.name} reads no prompts; choose a Stable Diffusion model",
+                parameter="model",
+            )
+        prompts = _region_prompts(parameters)
+        if has_layout != bool(prompts) or len(prompts) > len(PALETTE) or not all(prompts):
+            raise WireError(
+                "invalid-parameter",
+                f"region_prompts is {parameters['region_prompts']!r:.200}; a layout needs one prompt for each of its "
+                f"colors, at most {len(PALETTE)}, separated by |, and without a layout there are none",
+                parameter="region_prompts",
+            )
 
     def release(self) -> None:
         """Frees the loaded models and their memory on the device."""
@@ -208,7 +241,7 @@ class _Inputs:
 
     parameters: Mapping[str, Any]
     size: tuple[int, int]
-    swatch: PreparedSwatch
+    swatch: PreparedSwatch | None
     pictures: Mapping[str, Pixels]
 
 
@@ -241,9 +274,29 @@ def _restyle(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
     return restyle(model, request, decoders)
 
 
+def _generate(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
+    parameters, layout = inputs.parameters, inputs.pictures.get("layout")
+    prompts = _region_prompts(parameters)
+    palette = torch.tensor(PALETTE[: len(prompts)])
+    request = GenerateRequest(
+        **_common(inputs),
+        prompt=parameters["prompt"],
+        negative_prompt=parameters["negative_prompt"],
+        guidance=parameters["guidance"],
+        region_prompts=prompts,
+        layout=None if layout is None else labels.match(layout, palette, region_of_color),
+    )
+    return generate(model, request, decoders)
+
+
+def _region_prompts(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    text = parameters["region_prompts"]
+    return tuple(prompt.strip() for prompt in text.split("|")) if text else ()
+
+
 Recipe = Callable[[Model, _Inputs, Decoders], Job]
 
-RECIPES: dict[str, Recipe] = {"synthesize": _synthesize, "restyle": _restyle}
+RECIPES: dict[str, Recipe] = {"synthesize": _synthesize, "restyle": _restyle, "generate": _generate}
 """For each job kind that makes a texture: its request from the contract's parameters and pictures, and its recipe."""
 
 
@@ -256,21 +309,23 @@ def _parts(swatch: Pixels, count: int) -> Pixels:
 
 def _common(inputs: _Inputs) -> dict[str, Any]:
     """The fields that all requests have."""
-    parameters = inputs.parameters
+    parameters, swatch = inputs.parameters, inputs.swatch
     return {
-        "swatch": from_uint8(inputs.swatch.pixels),
+        "swatch": torch.empty(3, 0, 0) if swatch is None else from_uint8(swatch.pixels),
         "width": inputs.size[0],
         "height": inputs.size[1],
-        "scale": inputs.swatch.remaining_scale,
+        "scale": 1.0 if swatch is None else swatch.remaining_scale,
         "tile_y": "y" in parameters["tile"],
         "tile_x": "x" in parameters["tile"],
-        **{p.name: p.given(parameters[p.name]) for p in wire.COMMON if p.name in COMMON_FIELDS},
+        **{
+            p.name: p.given(parameters[p.name]) for p in wire.COMMON if p.name in COMMON_FIELDS and p.name in parameters
+        },
     }
 
 
 def _label_maps(inputs: _Inputs) -> LabelMaps | None:
     """The layout in the regions' labels, and the regions (h, w) at the swatch's size; None without a layout."""
-    if inputs.swatch.regions is None or "layout" not in inputs.pictures:
+    if inputs.swatch is None or inputs.swatch.regions is None or "layout" not in inputs.pictures:
         return None
     regions = labels.snap(inputs.swatch.regions, "regions")
     layout = labels.match(inputs.pictures["layout"], regions.palette, region_of_color)
@@ -330,6 +385,8 @@ def core_errors() -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise WireError("model-corrupt", str(error)) from error
+    except NoText as error:
+        raise WireError("invalid-parameter", str(error), parameter="model") from error
     except labels.LabelError as error:
         raise WireError("invalid-labels", str(error)) from error
     except samplers.NotFinite as error:

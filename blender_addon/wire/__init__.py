@@ -15,6 +15,7 @@ from .jobs import ACTIVE_STATES, FINAL_STATES, STATES, JobRequest, JobStatus, Pl
 from .kinds import (
     COMMON,
     CONTENT,
+    GENERATE,
     KINDS,
     PREPARE,
     RESTYLE,
@@ -49,6 +50,7 @@ __all__ = [
     "CONTENT",
     "ERRORS",
     "FINAL_STATES",
+    "GENERATE",
     "HUB_TOKEN_HEADER",
     "KINDS",
     "MAX_BLOB_BYTES",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ad_service.core.backbone.conditioning import Conditioning
 from ad_service.core.backbone.devices import free_cached_memory, free_memory
+from ad_service.core.backbone.weights import Parts
 from ad_service.core.pixels import at_least_float32
 
 UNet: TypeAlias = UNet2DConditionModel | UNet2DModel
@@ -119,6 +120,7 @@ class Model:
         unconditional: the conditioning of the empty prompt.
         digest: sha256 of the weights.
         notes: what the artist should know about the checkpoint.
+        parts: the opened checkpoint, whose text encoders are loaded for a job with a prompt; None for random weights.
     """
 
     family: Family
@@ -132,6 +134,7 @@ class Model:
     unconditional: Conditioning = field(default_factory=Conditioning)
     digest: str = ""
     notes: tuple[str, ...] = ()
+    parts: Parts | None = None
 
     def predict(self, z: Tensor, t: int, conditioning: Conditioning) -> Tensor:
         """The UNet's raw output, at least in float32, for latents z (B, C, h, w) of any float type at timestep t.

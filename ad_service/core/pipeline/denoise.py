@@ -98,7 +98,8 @@ def denoise(
     constraints = replace(
         task.constraints, content=start.canvas if start.is_picture else None, change_mask=start.change_mask
     )
-    to_color = _color_map(task.latents, task.exemplar.color, task.model.family.factor)
+    factor = task.model.family.factor
+    to_color = _color_map(task.latents, task.exemplar.color, factor) if task.latents.numel() else None
     count = plan.steps * method.yields_per_step
     canvas = start.canvas
     room = room_for(task.model, method.takes_gradients)
@@ -111,7 +112,8 @@ def denoise(
         canvases = method.sampler(capture, constraints, canvas, plan, task.generator)
         for i, canvas in enumerate(canvases, 1):
             step = step_of("denoise", i / count)
-            yield replace(step, message=f"step {i} of {count}", preview=_small_picture(to_color, canvas, task.shape))
+            preview = None if to_color is None else _small_picture(to_color, canvas, task.shape)
+            yield replace(step, message=f"step {i} of {count}", preview=preview)
         return canvas, {"unet_forwards": float(capture.forwards), "unet_backwards": float(capture.backwards)}
 
 

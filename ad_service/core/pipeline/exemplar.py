@@ -140,14 +140,19 @@ def canvas_shape(request: Request, family: Family) -> Shape:
     return Shape(height, width, request.tile_y, request.tile_x)
 
 
-def constraints_of(request: Request, family: Family, exemplar: Exemplar, latents: Tensor) -> Constraints:
-    """Crops of the exemplar's latents (C, h, w), the canvas that the UNet can halve, and the labels of both."""
-    shape = canvas_shape(request, family)
-    work = replace(
+def work_shape(shape: Shape) -> Shape:
+    """The canvas for a result: along an axis with edges as many latents as every UNet can halve."""
+    return replace(
         shape,
         height=shape.height if shape.tile_y else round_up(shape.height, HALVED),
         width=shape.width if shape.tile_x else round_up(shape.width, HALVED),
     )
+
+
+def constraints_of(request: Request, family: Family, exemplar: Exemplar, latents: Tensor) -> Constraints:
+    """Crops of the exemplar's latents (C, h, w), the canvas that the UNet can halve, and the labels of both."""
+    shape = canvas_shape(request, family)
+    work = work_shape(shape)
     if exemplar.maps is None:
         crops = _crops(latents, family.window, None)
         return Constraints(_stack(latents, crops), work, recrop=_recrop(latents, family, None))

@@ -38,7 +38,7 @@ def finish(
         if detail in ("decoder", "both"):
             fitting = _fit_decoder(task, {} if decoders is None else decoders)
             state, round_trip = yield from as_steps("fit-decoder", fitting)
-        image = yield from as_steps("decode", _decode(task, canvas, state))
+        image = yield from as_steps("decode", decode_picture(task, canvas, state))
     if detail in ("pixels", "both"):
         yield from as_steps("sharpen", _sharpen(task, start, image))
     return image, round_trip
@@ -143,7 +143,8 @@ def _fitted(task: Task, decoders: codec.Decoders) -> Generator[float, None, tupl
     return state, {"round_trip_psnr": before, "round_trip_psnr_fitted": after}
 
 
-def _decode(task: Task, canvas: Tensor, state: codec.State | None) -> Generator[float, None, Tensor]:
+def decode_picture(task: Task, canvas: Tensor, state: codec.State | None = None) -> Generator[float, None, Tensor]:
+    """The picture (H, W, 3) uint8 of a canvas (C, H, W), by a fitted decoder or the model's own."""
     image = torch.empty(task.request.height, task.request.width, 3, dtype=torch.uint8)
     with codec.fitted(task.model, state):
         for y, x, tile in codec.decode(task.model, canvas, task.constraints.shape):

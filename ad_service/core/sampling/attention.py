@@ -169,6 +169,10 @@ class AttentionCapture:
         read = reference if self.model.family.in_context else None
         return _Run((z.shape[2], z.shape[3]), frozenset(self.loss_layers), read=read, layout=layout, stop=stop)
 
+    def predict(self, z: Tensor, t: int, conditioning: Conditioning) -> Tensor:
+        """The prediction for windows z (B, C, h, w) with another conditioning than the capture's own."""
+        return self._predict(z, t, _Run((z.shape[2], z.shape[3]), frozenset()), conditioning)
+
     def predict_transferred(self, z: Tensor, t: int, transfer: Transfer) -> Tensor:
         """The prediction for windows z (B, C, h, w) with the content's queries, see `Transfer`."""
         return self._predict(z, t, _Run((z.shape[2], z.shape[3]), frozenset(), transfer=transfer))
@@ -185,11 +189,11 @@ class AttentionCapture:
         keys = reference.labels.keys(reference.layers[i].grid)
         return attend_by_label(layer.Q, K, V, layout.queries(layer.grid), keys, self.similarity)
 
-    def _predict(self, z: Tensor, t: int, run: _Run) -> Tensor:
+    def _predict(self, z: Tensor, t: int, run: _Run, conditioning: Conditioning | None = None) -> Tensor:
         self._run = run
         self.forwards += len(z)
         try:
-            return self.model.predict(z, t, self.conditioning)
+            return self.model.predict(z, t, conditioning or self.conditioning)
         finally:
             self._run = None
 

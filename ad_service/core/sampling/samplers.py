@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from ad_service.core.backbone import memory
+from ad_service.core.backbone.conditioning import Guidance
 from ad_service.core.backbone.devices import free_cached_memory, free_memory, is_out_of_memory, restart_peak
 from ad_service.core.canvas import Accumulator, Shape, Window, cut_windows, windows
+from ad_service.core.labels import used
 from ad_service.core.sampling.attention import AttentionCapture, Layer, Reference, TokenLabels
-from ad_service.core.sampling.diffusion import add_noise, ddim_step, predict_x0_eps, timesteps, timesteps_after
+from ad_service.core.sampling.diffusion import adain, add_noise, ddim_step, predict_x0_eps, timesteps, timesteps_after
 from ad_service.core.sampling.losses import ad_loss, content_loss
 from ad_service.core.steps import checkpoint
 
@@ -42,6 +44,8 @@ class Plan:
         learning_rate: of Adam on the latents.
         content_weight: weight of the content loss (lambda of the paper).
         strength: fraction of the noise schedule that runs, in (0, 1].
+        adain: whether `sample` gives the canvas the channel means and deviations of the noised exemplar before the loss
+            (paper, section 3.4).
         double_grid_steps: how many of the last steps run on two window grids and average them, since no later step
             would smooth the borders of their windows.
     """
@@ -51,6 +55,7 @@ class Plan:
     learning_rate: float
     content_weight: float
     strength: float
+    adain: bool = False
     double_grid_steps: int = 2
 
 
@@ -63,11 +68,13 @@ class Constraints:
     """What the canvas is driven towards, and where it may change.
 
     Attributes:
-        zs: latent crops (R, C, h, w) of the exemplar.
+        zs: latent crops (R, C, h, w) of the exemplar; none (R = 0) for a picture made from a prompt alone.
         shape: the canvas in latents.
-        layout, regions: label maps (H, W) of the canvas and (R, h, w) of the crops, with `count` labels; both or none.
+        layout, regions: label maps (H, W) of the canvas and (R, h, w) of the crops, with `count` labels. A layout
+            without regions says which prompt is where.
         content: latents (C, H, W) whose queries the content loss keeps.
         change_mask: (H, W) in [0, 1]: how far each latent may leave the start; 0 keeps it. None: all may change.
+        guidance: the prompts of `sample`; None for the capture's own conditioning.
         recrop: draws other crops and their regions, of an exemplar that is larger than the window; None: always `zs`.
     """
 
@@ -78,6 +85,7 @@ class Constraints:
     count: int = 0
     content: Tensor | None = None
     change_mask: Tensor | None = None
+    guidance: Guidance | None = None
     recrop: Recrop | None = None
 
     def draw_crops(self, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
@@ -141,9 +149,10 @@ def sample(
         if model.family.in_context and reference is None:
             zs, labels = _exemplar(capture, constraints, generator)
             reference = capture.reference(zs, 0, labels)
-        elif after is not None and not model.family.in_context:
+        elif after is not None and not model.family.in_context and len(constraints.zs):
             zs, labels = _exemplar(capture, constraints, generator)
-            reference = capture.reference(add_noise(zs, model, after, generator), after, labels)
+            zs = add_noise(zs, model, after, generator)
+            reference = capture.reference(zs, after, labels)
         if content is not None and after is not None and plan.content_weight > 0:
             content = add_noise(content, model, after, generator)
         total, clean = (Accumulator(len(canvas), constraints.shape) for _ in range(2))
@@ -152,18 +161,47 @@ def sample(
             z = cut_windows(canvas, batch, constraints.shape).to(model.device)
             layout = _window_labels(capture, constraints, batch)
             with torch.no_grad():
-                prediction, _ = capture.predict_and_record(z, t, reference, layout)
+                if constraints.guidance is None:
+                    prediction, _ = capture.predict_and_record(z, t, reference, layout)
+                else:
+                    prediction = _guided(capture, constraints, z, t, batch)
                 x0, eps = predict_x0_eps(model, z, prediction, t)
             z = x0 if after is None else ddim_step(model, x0, eps, after)
-            if after is not None and reference is not None:
+            if after is not None and reference is not None and not plan.adain:
                 z = descent.iterate(z, after, reference, batch, content)
             total.add(batch, z)
             clean.add(batch, x0)
         canvas, is_last = check_finite(total.mean()), i + 1 == len(steps)
+        if plan.adain and after is not None and reference is not None:
+            canvas = adain(canvas, zs)
+            total = Accumulator(len(canvas), constraints.shape)
+            for batch in window_batches(capture, constraints.shape, generator, double_grid):
+                z = cut_windows(canvas, batch, constraints.shape).to(model.device)
+                total.add(batch, descent.iterate(z, after, reference, batch, content))
+            canvas = check_finite(total.mean())
         if constraints.change_mask is not None:
             unchanged = start if is_last or after is None else ddim_step(model, start, noise, after)
             canvas = torch.lerp(unchanged, canvas, constraints.change_mask)
         yield canvas if is_last else clean.mean()
+
+
+def _guided(capture: AttentionCapture, constraints: Constraints, z: Tensor, t: int, batch: list[Window]) -> Tensor:
+    """The guided prediction for windows z (B, C, h, w): with a layout, each place by the prompt of its label.
+
+    Predictions of several prompts are put together by place (MultiDiffusion, arXiv 2302.08113, section 4.2).
+    """
+    guidance = constraints.guidance
+    assert guidance is not None
+    if constraints.layout is None:
+        wanted = capture.predict(z, t, guidance.positive[0])
+    else:
+        labels = cut_windows(constraints.layout[None], batch, constraints.shape).to(z.device)  # (B, 1, h, w)
+        wanted = torch.zeros_like(z, dtype=torch.float32)
+        for label in used(labels.cpu()):
+            wanted = torch.where(labels == label, capture.predict(z, t, guidance.positive[label]), wanted)
+    if guidance.scale == 1.0:
+        return wanted
+    return torch.lerp(capture.predict(z, t, guidance.negative), wanted, guidance.scale)
 
 
 def check_finite(canvas: Tensor) -> Tensor:
