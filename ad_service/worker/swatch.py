@@ -5,7 +5,7 @@ A job, a plan and `prepare` all go through `prepare_swatch`, so that a plan says
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ad_service.core.pictures.fit import Fit, FitOptions, fit, shown_part
-from ad_service.core.pictures.grain import measure_grain
+from ad_service.core.pictures.grain import Grain, GrainOptions, measure_grain
 from ad_service.worker.image_files import Decoded, Pixels, check_size
 from ad_service.worker.maps import MaterialMap, resized
 from ad_service.worker.straighten import straighten, undistort
@@ -24,6 +24,8 @@ from blender_addon.wire import WireError, geometry
 Rectangle = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""
 Mask = npt.NDArray[np.bool_]
+MeasureGrain = Callable[[Pixels, GrainOptions], Grain]
+"""What `measure_grain` is; a plan remembers what it returned."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def prepare_swatch(
     regions: Pixels | None = None,
     options: SwatchOptions = SwatchOptions(),
     maps: Mapping[str, MaterialMap] | None = None,
+    measure: MeasureGrain = measure_grain,
 ) -> PreparedSwatch:
     """The swatch for a result of size (width, height), by the parameters crop, corners, lens, real_width and scale.
 
@@ -140,7 +143,7 @@ def prepare_swatch(
         fitted = None
     else:
         labels = None if view.regions is None else _rough_labels(view.regions, options)
-        fitted = fit(view.pixels, height, width, labels, options.fit)
+        fitted = fit(view.pixels, height, width, labels, options.fit, measure)
         scale = fitted.scale
         view = _fitted(view, fitted)
     density = scale * meters_across / real_width if real_width else None
@@ -160,12 +163,17 @@ def prepare_swatch(
     )
 
 
-def count_parts(swatch: PreparedSwatch, size: tuple[int, int], options: SwatchOptions = SwatchOptions()) -> float:
+def count_parts(
+    swatch: PreparedSwatch,
+    size: tuple[int, int],
+    options: SwatchOptions = SwatchOptions(),
+    measure: MeasureGrain = measure_grain,
+) -> float:
     """How many parts of the swatch a result of size (width, height) shows, measured if that was not done yet."""
     if swatch.parts is not None:
         return swatch.parts
     width, height = size
-    part = shown_part(measure_grain(swatch.pixels, options.fit.grain), height, width, options.fit)
+    part = shown_part(measure(swatch.pixels, options.fit.grain), height, width, options.fit)
     return width * height / (part * swatch.remaining_scale) ** 2
 
 

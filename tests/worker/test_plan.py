@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ad_service.worker.plan import make_plan
+from ad_service.worker import plan as plan_module
+from ad_service.worker.plan import Memory, make_plan
 from blender_addon.wire import Plan, WireError
 from tests.support.photographs import tiles
 
@@ -24,7 +25,7 @@ def plan(pictures: dict[str, Any], kind: str = "synthesize", **parameters: Any) 
         Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
         inputs[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
         blobs[inputs[name]] = buffer.getvalue()
-    return make_plan({"kind": kind, "parameters": parameters, "inputs": inputs}, blobs.__getitem__)
+    return make_plan({"kind": kind, "parameters": parameters, "inputs": inputs}, Memory(blobs.__getitem__))
 
 
 def halves(vertical: bool) -> Any:
@@ -38,6 +39,21 @@ def test_a_small_swatch_is_used_as_it_is_without_notes() -> None:
     assert (found.crop, found.scale, found.width, found.height) == ((0, 0, 400, 300), 1.0, 512, 512)
     assert found.notes == () and found.pixels_per_meter is None
     assert found.memory_bytes == 767_000_000
+
+
+def test_a_picture_is_decoded_and_measured_once_for_several_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer, calls = io.BytesIO(), list[str]()
+    Image.fromarray(tiles(300, 400, 40).astype(np.uint8)).save(buffer, "PNG")
+    for name in ("decode", "measure_grain"):
+        function = getattr(plan_module, name)
+        monkeypatch.setattr(plan_module, name, lambda *a, n=name, f=function: calls.append(n) or f(*a))
+    memory = Memory(lambda _sha: buffer.getvalue())
+    body = {"kind": "synthesize", "inputs": {"swatch": "a" * 64}}
+    for parameters in ({"width": 256}, {"width": 512}, {"scale": 0.5}, {"even_light": 0.5}):
+        make_plan({**body, "parameters": parameters}, memory)
+    assert calls == ["decode", "measure_grain"]
+    make_plan({**body, "parameters": {"crop": "0,0,200,200"}}, memory)
+    assert calls == ["decode", "measure_grain", "measure_grain"]
 
 
 def test_a_job_without_a_size_has_no_plan() -> None:
