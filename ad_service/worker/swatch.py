@@ -5,6 +5,7 @@ A job, a plan and `prepare` all go through `prepare_swatch`, so that a plan says
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,6 +39,7 @@ class SwatchOptions:
         least_parts: of the swatch that a result should show; with fewer the artist is warned.
         same_color: levels of 0 to 255 within which the colors of a region map are the same region.
         region_share: share of a region map that a region must have to be kept when the part is chosen.
+        most_enlarged: factor up to which a small swatch is enlarged for a model that needs large ones.
         fit: how the part and the scale are chosen.
     """
 
@@ -45,6 +47,7 @@ class SwatchOptions:
     least_parts: float = 6.0
     same_color: int = 40
     region_share: float = 0.002
+    most_enlarged: float = 4.0
     fit: FitOptions = field(default_factory=FitOptions)
 
 
@@ -121,12 +124,16 @@ def prepare_swatch(
     size: tuple[int, int],
     regions: Pixels | None = None,
     options: SwatchOptions = SwatchOptions(),
+    *,
     maps: Mapping[str, MaterialMap] | None = None,
+    enlarged_to: int = 0,
     measure: MeasureGrain = measure_grain,
 ) -> PreparedSwatch:
     """The swatch for a result of size (width, height), by the parameters crop, corners, lens, real_width and scale.
 
     Its regions and its maps, which are as large as the swatch, go the same way.
+    With the automatic scale a smaller swatch is enlarged until its shorter side has `enlarged_to` pixels, as far as the
+    result still shows as many parts as it should.
 
     Raises: WireError `invalid-parameter`, `invalid-image` or `invalid-labels`.
     """
@@ -140,12 +147,13 @@ def prepare_swatch(
     width, height = size
     scale = parameters["scale"]
     if scale:
-        fitted = None
+        fitted, enlarged = None, 1.0
     else:
         labels = None if view.regions is None else _rough_labels(view.regions, options)
         fitted = fit(view.pixels, height, width, labels, options.fit, measure)
-        scale = fitted.scale
         view = _fitted(view, fitted)
+        enlarged = _enlargement(view, fitted, enlarged_to, options)
+        scale = fitted.scale * enlarged
     density = scale * meters_across / real_width if real_width else None
     return PreparedSwatch(
         view.pixels,
@@ -153,8 +161,8 @@ def prepare_swatch(
         view.used,
         view.picture,
         scale,
-        1.0 if fitted else scale,
-        fitted.parts if fitted else None,
+        enlarged if fitted else scale,
+        fitted.parts / enlarged**2 if fitted else None,
         density,
         _sentence(view, scale, width, density),
         notes,
@@ -260,6 +268,14 @@ def _fitted(view: _View, fitted: Fit) -> _View:
     pixels = np.asarray(Image.fromarray(part.pixels).resize(size, Image.Resampling.BICUBIC))
     maps = {name: replace(map, pixels=resized(map.pixels, size, map.type.role)) for name, map in part.maps.items()}
     return _View(pixels, part.regions, None, part.used, part.picture, part.is_straight, maps)
+
+
+def _enlargement(view: _View, fitted: Fit, side: int, options: SwatchOptions) -> float:
+    """The factor that enlarges a view to this shorter side while the result shows the wanted number of parts."""
+    if fitted.scale < 1.0:
+        return 1.0
+    wanted = side / min(view.pixels.shape[:2])
+    return float(max(1.0, min(wanted, math.sqrt(fitted.parts / options.fit.parts), options.most_enlarged)))
 
 
 def _rough_labels(regions: Pixels, options: SwatchOptions) -> npt.NDArray[np.int64]:
