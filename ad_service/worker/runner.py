@@ -34,7 +34,6 @@ from ad_service.core import Step as CoreStep
 from ad_service.core.backbone import devices, loading, memory
 from ad_service.core.backbone.checkpoints import CheckpointError, has_text
 from ad_service.core.backbone.codec import Decoders
-from ad_service.core.backbone.model import FAMILIES
 from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
 from ad_service.core.pipeline.generate import NoText, generate
@@ -238,7 +237,7 @@ class Runner:
         key = (found.path, precision)
         if key not in self._loaded:
             itemsize = devices.choose_precision(precision, self._device, found.family).itemsize
-            planned = memory.job_memory(found.family, itemsize, FAMILIES[found.family].window)
+            planned = memory.job_memory(found.family, itemsize, memory.WINDOWS.get(found.family, 0))
             need = FREE_FOR_ANOTHER * _memory(self._device)[1] if planned is None else planned.comfortable
             while self._loaded and (len(self._loaded) >= MAX_LOADED or _memory(self._device)[0] < need):
                 self._loaded.popitem(last=False)

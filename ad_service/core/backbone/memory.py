@@ -75,19 +75,20 @@ class JobMemory:
     least: int
 
 
-def job_memory(family: str, itemsize: int, window: int) -> JobMemory | None:
-    """What a job of Stable Diffusion needs for any size of result, with numbers of `itemsize` bytes in its UNet.
+def job_memory(family: str, itemsize: int, side: int) -> JobMemory | None:
+    """What a job of Stable Diffusion needs, with numbers of `itemsize` bytes in its UNet. None for pocket.
 
-    `window` is the side of a window in latents. The canvas is in the computer's memory. None for pocket.
+    `side` is the longer side of the result in latents. Beyond windows and tiles it makes no difference: the canvas is
+    in the computer's memory.
     """
     unet = UNETS.get(family)
     if unet is None:
         return None
     resident = unet.parameters * itemsize + VAE_BYTES
-    tile = map_bytes(VAE_WIDTH, 8)
+    window, tile = min(side, WINDOWS[family]), map_bytes(VAE_WIDTH, 8)
     stages = (
         unet.gradient * itemsize / 2 * window**2,
-        DECODER_MAPS * tile * (128 + 2 * 16) ** 2,
+        DECODER_MAPS * tile * (min(side, 128) + 2 * 16) ** 2,
         FIT_MAPS * tile * 48**2 + FIT_COPIES * DECODER_BYTES,
     )
     # the smallest tiles, without the UNet; or one window whose blocks are computed again
