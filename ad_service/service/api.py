@@ -49,7 +49,7 @@ from ad_service.storage import models
 from ad_service.storage.blobs import BlobStore
 from ad_service.storage.cleanup import Usage, clean, delete_job, usage
 from ad_service.storage.jobs import Jobs
-from ad_service.storage.settings import Settings
+from ad_service.storage.settings import Settings, store_limit
 from ad_service.worker import protocol
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Plan, WireError
@@ -87,6 +87,7 @@ class Service:
 def open_service(settings: Settings) -> Service:
     """Opens the data folder, queues the jobs that a killed service left, and removes what is kept no longer."""
     store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file)
+    store_limit(settings)
     jobs.recover()
     clean(store, jobs, settings.storage_limit)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
@@ -106,6 +107,7 @@ def create_app(service: Service, port: int) -> FastAPI:
         yield
         cleaning.cancel()
         downloads.stop()
+        service.planner.stop()
         await run_in_threadpool(scheduler.stop)
         with _logged("The running jobs cannot be queued again"):
             jobs.suspend()

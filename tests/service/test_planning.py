@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ad_service.service import planning
 from ad_service.service.planning import Planner, estimate_seconds, with_memory_note
 from ad_service.worker import protocol
 from blender_addon.wire import JobStatus, Plan, Result, WireError
@@ -59,3 +60,36 @@ def test_a_process_that_fails_is_an_error_of_the_service() -> None:
     assert caught.value.code == "internal"
     with pytest.raises(WireError, match="ZeroDivisionError: division by zero"):
         Planner([sys.executable, "-c", "1 / 0"]).plan({}, [])
+
+
+COUNTER = """
+import json, sys
+for count, line in enumerate(sys.stdin):
+    sentence = f"{count} of {json.loads(line)}"
+    plan = {"crop": [0, 0, 1, 1], "scale": 1.0, "width": 64, "height": 64, "sentence": sentence}
+    print(json.dumps({"plan": plan}), flush=True)
+    if count == %d:
+        break
+"""
+
+
+def test_plans_are_made_by_one_process_after_the_other() -> None:
+    planner = Planner([sys.executable, "-c", COUNTER % -1])
+    try:
+        assert [planner.plan({"a": n}, []).sentence for n in range(2)] == ["0 of {'a': 0}", "1 of {'a': 1}"]
+    finally:
+        planner.stop()
+
+
+def test_a_process_that_has_ended_meanwhile_is_replaced() -> None:
+    planner = Planner([sys.executable, "-c", COUNTER % 0])
+    try:
+        assert [planner.plan({}, []).sentence for _ in range(2)] == ["0 of {}", "0 of {}"]
+    finally:
+        planner.stop()
+
+
+def test_a_plan_that_takes_too_long_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "PLAN_SECONDS", 0.2)
+    with pytest.raises(WireError, match="not ready within"):
+        Planner([sys.executable, "-c", "import time; time.sleep(60)"]).plan({}, [])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ad_service.worker.plan import make_plan
+from ad_service.worker import plan as plan_module
+from ad_service.worker.plan import Pictures, make_plan
 from blender_addon.wire import Plan, WireError
 from tests.support import tiny_checkpoints
 from tests.support.photographs import tiles
@@ -26,7 +27,7 @@ def plan(pictures: dict[str, Any], kind: str = "synthesize", data_dir: Path | No
         Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
         inputs[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
         blobs[inputs[name]] = buffer.getvalue()
-    return make_plan({"kind": kind, "parameters": parameters, "inputs": inputs}, blobs.__getitem__, data_dir)
+    return make_plan({"kind": kind, "parameters": parameters, "inputs": inputs}, Pictures(blobs.__getitem__), data_dir)
 
 
 def halves(vertical: bool) -> Any:
@@ -40,6 +41,21 @@ def test_a_small_swatch_is_used_as_it_is_without_notes() -> None:
     assert (found.crop, found.scale, found.width, found.height) == ((0, 0, 400, 300), 1.0, 512, 512)
     assert found.notes == () and found.pixels_per_meter is None
     assert found.memory_bytes == 767_000_000
+
+
+def test_a_picture_is_decoded_and_measured_once_for_several_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer, calls = io.BytesIO(), list[str]()
+    Image.fromarray(tiles(300, 400, 40).astype(np.uint8)).save(buffer, "PNG")
+    for name in ("decode", "measure_grain"):
+        function = getattr(plan_module, name)
+        monkeypatch.setattr(plan_module, name, lambda *a, n=name, f=function: calls.append(n) or f(*a))
+    pictures = Pictures(lambda _sha: buffer.getvalue())
+    body = {"kind": "synthesize", "inputs": {"swatch": "a" * 64}}
+    for parameters in ({"width": 256}, {"width": 512}, {"scale": 0.5}, {"even_light": 0.5}):
+        make_plan({**body, "parameters": parameters}, pictures)
+    assert calls == ["decode", "measure_grain"]
+    make_plan({**body, "parameters": {"crop": "0,0,200,200"}}, pictures)
+    assert calls == ["decode", "measure_grain", "measure_grain"]
 
 
 def test_the_memory_of_stable_diffusion_is_estimated(tmp_path: Path) -> None:
