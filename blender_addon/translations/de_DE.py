@@ -31,6 +31,7 @@ TEXTS = {
     "Another computer needs Blender's permission:": "Ein anderer Computer braucht Blenders Erlaubnis:",
     "Apply": "Anwenden",
     "Apply Newest Result": "Neuestes Ergebnis anwenden",
+    "Apply Results": "Ergebnisse anwenden",
     "Apply Results Automatically": "Ergebnisse automatisch anwenden",
     "Apply the result again to get its Mapping node": "Das Ergebnis erneut anwenden, um seinen Mapping-Node zu erhalten",
     "Apply this result to the materials of the selected objects. The original textures can be restored": "Dieses Ergebnis auf die Materialien der ausgewählten Objekte anwenden. Die ursprünglichen Texturen können wiederhergestellt werden",

@@ -31,6 +31,7 @@ TEXTS = {
     "Another computer needs Blender's permission:": "使用另一台计算机需要 Blender 的许可：",
     "Apply": "应用",
     "Apply Newest Result": "应用最新结果",
+    "Apply Results": "应用结果",
     "Apply Results Automatically": "自动应用结果",
     "Apply the result again to get its Mapping node": "重新应用结果以获得其映射节点",
     "Apply this result to the materials of the selected objects. The original textures can be restored": "将此结果应用到所选物体的材质。可以恢复原来的纹理",

@@ -9,7 +9,7 @@ from bpy.types import Context, UILayout
 
 from ...link.records import JobRecord
 from ...scene import materials, properties, queue, requests, session
-from .elements import SERVICE_ERRORS, draw_error, draw_text, in_both_editors
+from .elements import SERVICE_ERRORS, draw_error, draw_text, in_both_editors, is_narrow
 
 SHOWN_UNFINISHED = 4
 """How many failed and canceled jobs are listed, the newest ones."""
@@ -54,7 +54,7 @@ class Run:
             _draw_unfinished(layout, record, context)
         for record in current.of_other_files():
             _draw_other(layout, record, context)
-        layout.prop(settings, "use_at_once")
+        layout.prop(settings, "use_at_once", text="Apply Results" if is_narrow(context) else None)
 
 
 def _draw_model(layout: UILayout, context: Context) -> None:
