@@ -20,6 +20,9 @@ NARROW = 230
 """Width of a sidebar in pixels at interface scale 1, below which buttons are stacked and labels have their own line."""
 ICON = 28
 """Pixels at interface scale 1 that an icon beside a label takes, with its distances."""
+CHOICE = 90
+"""Pixels at interface scale 1 that the buttons beside the name of an image take; the number of users takes USERS."""
+USERS = 20
 SERVICE_ERRORS = (*background.SERVICE_ERRORS, "device-unavailable")
 """Errors of the service, whose remedy is the service's or the preferences' and not another parameter."""
 
@@ -68,10 +71,12 @@ def property_column(layout: UILayout, context: Context) -> UILayout:
 
 
 def draw_image_choice(layout: UILayout, context: Context, settings: PropertyGroup, name: str) -> None:
-    """The choice of an image of the settings. Blender cuts its name in a narrow sidebar, so it is repeated there."""
+    """The choice of an image of the settings, with its name below if Blender cuts it beside its buttons."""
     layout.template_ID(settings, name, open="image.open")
     image = getattr(settings, name)
-    if image is not None and is_narrow(context):
+    scale = context.preferences.system.ui_scale
+    taken = (MARGIN + CHOICE + USERS * (image is not None and image.users > 1)) * scale
+    if image is not None and _width(image.name, context) > context.region.width - taken:
         draw_lines(layout, image.name, context)
 
 
@@ -99,18 +104,21 @@ def draw_lines(
 
 def wrap(text: str, context: Context, icons: int = 0) -> list[str]:
     """The lines of a text in a box of the sidebar, measured in the interface's font. Blender cuts longer labels."""
-    scale = context.preferences.system.ui_scale
-    style = context.preferences.ui_styles[0].widget
-    blf.size(0, style.points * scale)
-    room = context.region.width - (MARGIN + ICON * icons) * scale
+    room = context.region.width - (MARGIN + ICON * icons) * context.preferences.system.ui_scale
     lines = [""]
     for word in _words(text):
         longer = f"{lines[-1]}{word}"
-        if lines[-1] and blf.dimensions(0, longer.rstrip())[0] > room:
+        if lines[-1] and _width(longer.rstrip(), context) > room:
             lines.append(word)
         else:
             lines[-1] = longer
     return [line.rstrip() for line in lines]
+
+
+def _width(text: str, context: Context) -> float:
+    """The width of a text in pixels, in the interface's font."""
+    blf.size(0, context.preferences.ui_styles[0].widget.points * context.preferences.system.ui_scale)
+    return float(blf.dimensions(0, text)[0])
 
 
 def _words(text: str) -> list[str]:
