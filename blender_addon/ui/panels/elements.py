@@ -20,7 +20,7 @@ NARROW = 230
 """Width of a sidebar in pixels at interface scale 1, below which buttons are stacked and labels have their own line."""
 ICON = 28
 """Pixels at interface scale 1 that an icon beside a label takes, with its distances."""
-CHOICE = 90
+CHOICE = 114
 """Pixels at interface scale 1 that the buttons beside the name of an image take; the number of users takes USERS."""
 USERS = 20
 SERVICE_ERRORS = (*background.SERVICE_ERRORS, "device-unavailable")
