@@ -42,7 +42,7 @@ from ad_service.service.openapi import (
     ModelList,
     with_token,
 )
-from ad_service.service.planning import SIMILAR_AMONG, Planner
+from ad_service.service.planning import SIMILAR_AMONG, Planner, with_memory_note
 from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
 from ad_service.storage import models
@@ -139,7 +139,10 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     @app.get("/v1/capabilities")
     def capabilities() -> Capabilities:
-        found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
+        found = tuple(
+            Model(m.name, m.title, m.family, m.license, models.kinds_of(m.family))
+            for m in models.available(settings.data_dir)
+        )
         return Capabilities(
             __version__,
             wire.VERSION,
@@ -196,7 +199,10 @@ def create_app(service: Service, port: int) -> FastAPI:
         body = await _json_body(request)
         if not isinstance(body, dict):
             raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
-        return await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        plan = await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        with suppress(WireError):  # no worker is ready yet
+            return with_memory_note(plan, scheduler.device())
+        return plan
 
     @app.get("/v1/jobs/{job}")
     async def get_job(

@@ -13,6 +13,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from ad_service.worker import protocol
 from blender_addon.wire import JobStatus, Plan, WireError
 
 MAX_PROCESSES = 2
@@ -142,6 +143,18 @@ def estimate_seconds(body: Mapping[str, Any], plan: Plan, jobs: Iterable[JobStat
     if not found:
         return None
     return round(median(seconds for _, seconds in sorted(found)[:LIKE_JOBS]), 1)
+
+
+def with_memory_note(plan: Plan, device: protocol.Ready) -> Plan:
+    """The plan, with a note if it needs more memory than is free on a device of its own (a GPU)."""
+    need, free = plan.memory_bytes, device.memory_free
+    if need is None or device.device == "cpu" or not 0 < free < need:
+        return plan
+    note = (
+        f"About {need / 1e9:.1f} GB of memory are needed for full speed, and {free / 1e9:.1f} of the device are free; "
+        "the job will use smaller pieces and take longer. Close other programs that use the GPU"
+    )
+    return replace(plan, notes=(*plan.notes, note))
 
 
 def _work(parameters: Mapping[str, Any], width: int, height: int) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ad_service.service import planning
-from ad_service.service.planning import Planner, estimate_seconds
+from ad_service.service.planning import Planner, estimate_seconds, with_memory_note
+from ad_service.worker import protocol
 from blender_addon.wire import JobStatus, Plan, Result, WireError
 
 PLAN = Plan((0, 0, 512, 512), 1.0, 1024, 1024, "")
@@ -41,6 +42,16 @@ def test_other_models_kinds_and_unfinished_jobs_say_nothing() -> None:
 def test_the_jobs_that_are_most_alike_decide() -> None:
     like = [done(100.0, width=1024, height=1024)] * 5
     assert estimate_seconds({"kind": "synthesize"}, PLAN, [done(1.0), *like]) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "noted"), [("cuda", 5.9e9, True), ("cuda", 8e9, False), ("cpu", 1e9, False)]
+)
+def test_a_plan_says_when_the_device_has_too_little_memory(device: str, free: float, noted: bool) -> None:
+    plan = Plan((0, 0, 8, 8), 1.0, 512, 512, "", memory_bytes=int(7.2e9))
+    notes = with_memory_note(plan, protocol.Ready(device, "GPU", int(12e9), int(free))).notes
+    assert [note for note in notes if "7.2 GB" in note and "5.9" in note] == list(notes)
+    assert bool(notes) is noted
 
 
 def test_a_process_that_fails_is_an_error_of_the_service() -> None:
