@@ -8,7 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
+from ad_service.core.pipeline.edit_canvas import NothingToFillFrom
+from ad_service.core.pipeline.edits import extend, make_tileable, relayout, repaint
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job
 from ad_service.core.pipeline.restyle import restyle
@@ -41,7 +43,7 @@ from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.sampling import samplers
 from ad_service.core.steps import translate
 from ad_service.storage import models
-from ad_service.worker import protocol
+from ad_service.worker import edits, protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import Decoded, DeepPixels, Pixels, check_size, decode, encode_png, encode_preview
@@ -106,6 +108,8 @@ class Runner:
             if request.kind == wire.SUGGEST_REGIONS.name:
                 yield Step(0.1, "Dividing the swatch", phase="start")
                 swatch, made = None, _Made(_parts(decoded["swatch"].pixels, request.parameters["parts"]))
+            elif request.kind in wire.EDIT_KINDS:
+                swatch, made = None, (yield from self._edited(request, decoded, maps))
             else:
                 swatch, made = yield from self._from_prepared(request, decoded, maps)
             yield Step(1.0, "Writing the picture", phase="write")
@@ -142,11 +146,38 @@ class Runner:
     ) -> Generator[Step, None, _Made]:
         """Loads the model and runs the recipe of the job kind."""
         parameters = request.parameters
-        yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
-        model = self._model(parameters["model"], parameters["precision"])
+        model = yield from self._loading(parameters)
         inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
         recipe = RECIPES[request.kind]
         result = yield from self._repeatably(lambda: recipe(model, inputs, self._decoders))
+        return self._made(model, result)
+
+    def _edited(
+        self, request: JobRequest, decoded: Mapping[str, Decoded], maps: Mapping[str, MaterialMap]
+    ) -> Generator[Step, None, _Made]:
+        """Loads the model and runs the recipe of an edit; a relayout prepares its swatch as a synthesis does."""
+        parameters = request.parameters
+        channels = {name: _channel(map) for name, map in maps.items()}
+        if request.kind == wire.RELAYOUT.name:
+            yield Step(0.0, "Measuring the swatch", phase="fit")
+            size = decoded["picture"].pixels.shape[1::-1]
+            swatch = prepare_swatch(decoded["swatch"], parameters, size, decoded["regions"].pixels)
+            inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
+            synthesis = SynthesizeRequest(**_common(inputs), start=parameters["start"], maps=_label_maps(inputs))
+            edit, notes = edits.relayout_request(parameters, decoded, channels, synthesis)
+        else:
+            edit, notes = edits.REQUESTS[request.kind](parameters, decoded, channels)
+        model = yield from self._loading(parameters)
+        recipe = EDITS[request.kind]
+        result = yield from self._repeatably(lambda: recipe(model, edit, self._decoders))
+        return self._made(model, replace(result, notes=notes + result.notes))
+
+    def _loading(self, parameters: Mapping[str, Any]) -> Generator[Step, None, Model]:
+        yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
+        return self._model(parameters["model"], parameters["precision"])
+
+    def _made(self, model: Model, result: Result) -> _Made:
+        """The result of a recipe with what it was made with, and where its maps come from."""
         of_device = () if self._not_repeatable is None else (self._not_repeatable,)
         made_with = {
             "torch": str(torch.__version__),
@@ -248,6 +279,15 @@ RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {"synthesize": _
 """For each job kind that makes a texture: its request from the contract's parameters and pictures, and its recipe."""
 
 
+EDITS: dict[str, Callable[[Model, Any, Decoders], Job]] = {
+    wire.MAKE_TILEABLE.name: make_tileable,
+    wire.REPAINT.name: repaint,
+    wire.EXTEND.name: extend,
+    wire.RELAYOUT.name: relayout,
+}
+"""For each edit its recipe, whose request is made in `worker.edits`."""
+
+
 def _parts(swatch: Pixels, count: int) -> Pixels:
     """The region map (h, w, 3) of a swatch with `count` parts."""
     check_size("swatch", swatch, wire.MIN_PICTURE_SIDE)
@@ -339,6 +379,8 @@ def core_errors() -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise WireError("model-corrupt", str(error)) from error
+    except NothingToFillFrom as error:
+        raise WireError("invalid-image", str(error), picture="picture") from error
     except labels.LabelError as error:
         raise WireError("invalid-labels", str(error)) from error
     except samplers.NotFinite as error:
