@@ -38,7 +38,8 @@ class Settings:
     `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
     number of worker processes, each of which runs one job at a time; all use the same device, so that more than one is
     for tests only. `tls_cert` and `tls_key` are PEM files; the key may be in the file of the certificate.
-    `storage_limit` is the budget in bytes for pictures, or None for the default (see cleanup.usage).
+    `storage_limit` is the budget in bytes for pictures, or None for the default (see cleanup.usage). `max_queue` is how
+    many jobs of one artist may wait.
     """
 
     data_dir: Path
@@ -48,6 +49,7 @@ class Settings:
     engine: str | None = None
     slots: int = 1
     storage_limit: int | None = None
+    max_queue: int = wire.MAX_QUEUE
     tls_cert: Path | None = None
     tls_key: Path | None = None
 

@@ -23,6 +23,7 @@ import ad_service
 import ad_service.worker.runner
 from ad_service.cli import main
 from ad_service.storage.blobs import BlobStore
+from ad_service.storage.tokens import Tokens
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import encode_png, job_document
 from blender_addon import wire
@@ -492,6 +493,30 @@ def test_jobs_of_a_stopped_service_are_listed_and_deleted(
     assert call("storage") == 0
     assert call("jobs", "list") == 0
     assert job not in capsys.readouterr().out.replace(f"{job}: deleted", "")
+
+
+def test_tokens_are_made_listed_and_revoked(call: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
+    assert call("tokens", "add", "anna", "--max-queue", "5", "--max-pixels", "16", "--max-disk", "2.5") == 0
+    token = one_line(capsys.readouterr().out)
+    assert call("tokens", "add", "prometheus", "--metrics") == 0
+    capsys.readouterr()
+    assert call("tokens", "list") == 0
+    text = capsys.readouterr().out
+    assert "5 waiting jobs, 16 megapixels, 2.5 GB" in text and "metrics only" in text and token not in text
+    assert call("tokens", "add", "anna") == 2
+    assert "revoke it first" in one_line(capsys.readouterr().err)
+    assert call("tokens", "revoke", "anna") == 0
+    assert one_line(capsys.readouterr().out) == "anna: revoked"
+    assert call("tokens", "revoke", "anna") == 2
+    assert "prometheus has one" in one_line(capsys.readouterr().err)
+
+
+def test_artists_tokens_allow_a_public_host(start: Callable[..., LiveService], tmp_path: Path) -> None:
+    Tokens(tmp_path).add("anna")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "tokens.json").rename(tmp_path / "data" / "tokens.json")
+    live = start("echoes", "--host", "0.0.0.0", data_dir=tmp_path / "data")
+    assert live.get("/v1/health").status_code == 200
 
 
 def test_a_data_folder_that_does_not_exist_is_reported(call: Callable[..., int], capsys: Capture) -> None:
