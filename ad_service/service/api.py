@@ -88,7 +88,9 @@ LONGEST_LIST = 200
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]
 
 ModelName = Annotated[str, Path(max_length=200, description="the name of a known model, or OWNER/NAME on the hub")]
-PAGE_FILES = tuple(pathlib.Path(__file__).parent / "page" / name for name in ("index.html", "page.css", "page.js"))
+PAGE_FILES = tuple(
+    pathlib.Path(__file__).parent / "page" / name for name in ("index.html", "page.css", "page.js", "page.svg")
+)
 """The files of PAGE_PATHS, in their order."""
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
 """Packages whose versions are listed with the capabilities, for reports of defects."""

@@ -33,7 +33,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN_PATHS = ("/v1/health",)
 """Routes without a token: their response only shows that the service runs."""
 
-PAGE_PATHS = ("/", "/page.css", "/page.js")
+PAGE_PATHS = ("/", "/page.css", "/page.js", "/page.svg")
 """Files of the page, which are the same for everybody and need no token either."""
 SESSION_PATH = "/v1/session"
 """The route by which the page gets its session; its body has the key."""
