@@ -11,7 +11,16 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ad_service.cli.arguments import DONE, FAILED, Commands, Parser, parse_count, parse_gigabytes, parse_port
+from ad_service.cli.arguments import (
+    DONE,
+    FAILED,
+    Commands,
+    Parser,
+    parse_count,
+    parse_gigabytes,
+    parse_gpus,
+    parse_port,
+)
 from ad_service.cli.job_files import read_file
 from ad_service.storage.settings import Settings
 from ad_service.storage.tokens import Tokens
@@ -36,6 +45,13 @@ def add_commands(commands: Commands, common: Parser) -> None:
         type=parse_gigabytes,
         metavar="GB",
         help="disk for pictures and results; the oldest are deleted (default: a tenth of what is free, at most 20)",
+    )
+    parser.add_argument(
+        "--gpus",
+        type=parse_gpus,
+        default=(None,),
+        metavar="LIST",
+        help="numbers or UUIDs of GPUs, such as 0,1: one worker for each (default: one worker, on the best device)",
     )
     parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate with which the service uses HTTPS")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="key, if it is not in the file of --tls-cert")
@@ -62,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
         options.host,
         options.port,
         engine=options.engine,
+        gpus=options.gpus,
         storage_limit=options.storage_limit,
         max_queue=options.max_queue,
         tls_cert=options.tls_cert,

@@ -118,7 +118,7 @@ def open_service(settings: Settings, port: int) -> Service:
     store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file, settings.max_queue)
     jobs.recover()
     clean(store, jobs, settings.storage_limit)
-    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
+    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.gpus)
     planner = Planner(settings.plan_command)
     downloads, tokens = Downloads(settings.data_dir), Tokens(settings.data_dir)
     sessions = Sessions(port, secure=settings.tls_cert is not None)

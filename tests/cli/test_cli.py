@@ -606,6 +606,14 @@ def test_the_error_for_an_invalid_port_shows_it(call: Callable[..., int], capsys
     assert "--port" in (line := one_line(capsys.readouterr().err)) and repr(port) in line
 
 
+@pytest.mark.parametrize("gpus", ["", "0,0", "cuda:0", "0,", "0;1"])
+def test_the_error_for_an_impossible_list_of_gpus_shows_it(
+    call: Callable[..., int], capsys: Capture, gpus: str
+) -> None:
+    assert call("serve", "--gpus", gpus) == 2
+    assert "--gpus" in (line := one_line(capsys.readouterr().err)) and repr(gpus) in line
+
+
 def test_the_error_for_an_impossible_data_folder_names_the_flag(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").write_text("no folder")
     assert main(["serve", "--data-dir", str(tmp_path / "file" / "data")]) == 1
