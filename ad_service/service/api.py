@@ -48,7 +48,7 @@ from ad_service.service.openapi import (
     WorkerList,
     with_token,
 )
-from ad_service.service.planning import SIMILAR_AMONG, Planner
+from ad_service.service.planning import SIMILAR_AMONG, Planner, with_memory_note
 from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import (
     CALLER,
@@ -68,7 +68,7 @@ from ad_service.storage import models
 from ad_service.storage.blobs import BlobStore
 from ad_service.storage.cleanup import Usage, bytes_of, clean, delete_job, usage
 from ad_service.storage.jobs import Jobs
-from ad_service.storage.settings import Settings
+from ad_service.storage.settings import Settings, store_limit
 from ad_service.storage.tokens import Caller, Tokens
 from ad_service.worker import protocol
 from blender_addon import wire
@@ -116,6 +116,7 @@ def open_service(settings: Settings, port: int) -> Service:
     Queues the jobs that a killed service left, and removes what is kept no longer.
     """
     store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file, settings.max_queue)
+    store_limit(settings)
     jobs.recover()
     clean(store, jobs, settings.storage_limit)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.gpus)
@@ -139,6 +140,7 @@ def create_app(service: Service, port: int) -> FastAPI:
             yield
         cleaning.cancel()
         downloads.stop()
+        service.planner.stop()
         await run_in_threadpool(scheduler.stop)
         with _logged("The running jobs cannot be queued again"):
             jobs.suspend()
@@ -162,9 +164,9 @@ def create_app(service: Service, port: int) -> FastAPI:
     app.add_middleware(request_times.around)  # added last, so it is outermost
 
     def own_job(job: UUID, request: Request) -> str:
-        """The id of a job that the caller may see: the owner of the service sees all, an artist their own."""
+        """The id of a job; for an artist, WireError `not-found` if it is not their own. The owner sees all."""
         caller = _caller(request)
-        if jobs.get(str(job)).artist != caller.name and caller.role != "owner":
+        if caller.role != "owner" and jobs.get(str(job)).artist != caller.name:
             raise WireError("not-found", f"there is no job {job}")
         return str(job)
 
@@ -204,7 +206,10 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     @app.get("/v1/capabilities")
     def capabilities() -> Capabilities:
-        found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
+        found = tuple(
+            Model(m.name, m.title, m.family, m.license, models.kinds_of(m.family))
+            for m in models.available(settings.data_dir)
+        )
         return Capabilities(
             __version__,
             wire.VERSION,
@@ -253,7 +258,7 @@ def create_app(service: Service, port: int) -> FastAPI:
         job_request = JobRequest.parse(await _json_body(request))
         for name, sha in job_request.inputs.items():
             store.require(sha, f"the picture {name!r}")
-        await run_in_threadpool(_check_limits, service, caller, job_request)
+        await run_in_threadpool(_check_limits, service, caller, str(job), job_request)
         status, new = await run_in_threadpool(jobs.submit, str(job), job_request, caller.name, caller.limits.queue)
         response.status_code = 202 if new else 200
         return status
@@ -263,7 +268,10 @@ def create_app(service: Service, port: int) -> FastAPI:
         body = await _json_body(request)
         if not isinstance(body, dict):
             raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
-        return await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        plan = await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        with suppress(WireError):  # no worker is ready yet
+            return with_memory_note(plan, scheduler.device())
+        return plan
 
     @app.get("/v1/jobs/{job}")
     async def get_job(
@@ -279,6 +287,7 @@ def create_app(service: Service, port: int) -> FastAPI:
         request: Request, job: UUID, last_event_id: Annotated[str, Header()] = "0"
     ) -> StreamingResponse:
         name = own_job(job, request)
+        jobs.get(name)
         after = (
             int(last_event_id) if re.fullmatch("[0-9]{1,18}", last_event_id) else 0
         )  # an error would end an EventSource
@@ -326,9 +335,14 @@ def _caller(request: Request) -> Caller:
     return caller
 
 
-def _check_limits(service: Service, caller: Caller, request: JobRequest) -> None:
-    """Raises: WireError `over-limit` if a job is larger than its artist's limits allow."""
+def _check_limits(service: Service, caller: Caller, job: str, request: JobRequest) -> None:
+    """Raises: WireError `over-limit` if a new job is larger than its artist's limits allow."""
     limits = caller.limits
+    if limits.pixels is None and limits.disk is None:
+        return
+    with suppress(WireError):
+        service.jobs.get(job)
+        return  # submitted again after a lost response
     width, height = (request.parameters.get(side) or 0 for side in ("width", "height"))
     if limits.pixels is not None and width * height > limits.pixels:
         raise WireError(

@@ -5,8 +5,9 @@ A job, a plan and `prepare` all go through `prepare_swatch`, so that a plan says
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from ad_service.core.pictures.fit import Fit, FitOptions, fit, shown_part
-from ad_service.core.pictures.grain import measure_grain
+from ad_service.core.pictures.grain import Grain, GrainOptions, measure_grain
 from ad_service.worker.image_files import Decoded, Pixels, check_size
+from ad_service.worker.maps import MaterialMap, resized
 from ad_service.worker.straighten import straighten, undistort
 from blender_addon import wire
 from blender_addon.wire import WireError, geometry
@@ -23,6 +25,8 @@ from blender_addon.wire import WireError, geometry
 Rectangle = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""
 Mask = npt.NDArray[np.bool_]
+MeasureGrain = Callable[[Pixels, GrainOptions], Grain]
+"""What `measure_grain` is; a plan remembers what it returned."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class SwatchOptions:
         least_parts: of the swatch that a result should show; with fewer the artist is warned.
         same_color: levels of 0 to 255 within which the colors of a region map are the same region.
         region_share: share of a region map that a region must have to be kept when the part is chosen.
+        most_enlarged: factor up to which a small swatch is enlarged for a model that needs large ones.
         fit: how the part and the scale are chosen.
     """
 
@@ -42,6 +47,7 @@ class SwatchOptions:
     least_parts: float = 6.0
     same_color: int = 40
     region_share: float = 0.002
+    most_enlarged: float = 4.0
     fit: FitOptions = field(default_factory=FitOptions)
 
 
@@ -61,6 +67,7 @@ class PreparedSwatch:
         sentence: the above in words.
         notes: what the artist should know.
         is_fitted: whether a part was chosen or the scale changed.
+        maps: the other maps of the material by name, as large as `pixels`.
     """
 
     pixels: Pixels
@@ -74,11 +81,15 @@ class PreparedSwatch:
     sentence: str
     notes: tuple[str, ...]
     is_fitted: bool
+    maps: Mapping[str, MaterialMap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _View:
-    """The part of a photograph that is used so far, and where it lies. `regions` covers it at a size of its own."""
+    """The part of a photograph that is used so far, and where it lies.
+
+    `regions` covers it at a size of its own; `maps` are as large as `pixels`.
+    """
 
     pixels: Pixels
     regions: Pixels | None
@@ -86,6 +97,7 @@ class _View:
     used: Rectangle
     picture: tuple[int, int]
     is_straight: bool = False
+    maps: Mapping[str, MaterialMap] = field(default_factory=dict)
 
     def cropped(self, rectangle: Rectangle) -> _View:
         left, top, width, height = rectangle
@@ -102,6 +114,7 @@ class _View:
             (self.used[0] + left, self.used[1] + top, width, height),
             self.picture,
             self.is_straight,
+            {name: replace(map, pixels=map.pixels[rows, columns]) for name, map in self.maps.items()},
         )
 
 
@@ -111,27 +124,36 @@ def prepare_swatch(
     size: tuple[int, int],
     regions: Pixels | None = None,
     options: SwatchOptions = SwatchOptions(),
+    *,
+    maps: Mapping[str, MaterialMap] | None = None,
+    enlarged_to: int = 0,
+    measure: MeasureGrain = measure_grain,
 ) -> PreparedSwatch:
     """The swatch for a result of size (width, height), by the parameters crop, corners, lens, real_width and scale.
+
+    Its regions and its maps, which are as large as the swatch, go the same way.
+    With the automatic scale a smaller swatch is enlarged until its shorter side has `enlarged_to` pixels, as far as the
+    result still shows as many parts as it should.
 
     Raises: WireError `invalid-parameter`, `invalid-image` or `invalid-labels`.
     """
     check_size("swatch", decoded.pixels, wire.MIN_PICTURE_SIDE)
     if regions is not None:
         _check_shape(regions, decoded.pixels)
-    view = _geometry(decoded, regions, parameters)
+    view = _geometry(decoded, regions, parameters, maps or {})
     check_size("the used part of the swatch", view.pixels, wire.MIN_PICTURE_SIDE)
     meters_across, real_width = view.pixels.shape[1], parameters["real_width"]
     view, notes = _without_transparency(view, options)
     width, height = size
     scale = parameters["scale"]
     if scale:
-        fitted = None
+        fitted, enlarged = None, 1.0
     else:
         labels = None if view.regions is None else _rough_labels(view.regions, options)
-        fitted = fit(view.pixels, height, width, labels, options.fit)
-        scale = fitted.scale
+        fitted = fit(view.pixels, height, width, labels, options.fit, measure)
         view = _fitted(view, fitted)
+        enlarged = _enlargement(view, fitted, enlarged_to, options)
+        scale = fitted.scale * enlarged
     density = scale * meters_across / real_width if real_width else None
     return PreparedSwatch(
         view.pixels,
@@ -139,21 +161,27 @@ def prepare_swatch(
         view.used,
         view.picture,
         scale,
-        1.0 if fitted else scale,
-        fitted.parts if fitted else None,
+        enlarged if fitted else scale,
+        fitted.parts / enlarged**2 if fitted else None,
         density,
         _sentence(view, scale, width, density),
         notes,
         fitted is not None and (scale != 1.0 or view.used[2:] != view.picture),
+        view.maps,
     )
 
 
-def count_parts(swatch: PreparedSwatch, size: tuple[int, int], options: SwatchOptions = SwatchOptions()) -> float:
+def count_parts(
+    swatch: PreparedSwatch,
+    size: tuple[int, int],
+    options: SwatchOptions = SwatchOptions(),
+    measure: MeasureGrain = measure_grain,
+) -> float:
     """How many parts of the swatch a result of size (width, height) shows, measured if that was not done yet."""
     if swatch.parts is not None:
         return swatch.parts
     width, height = size
-    part = shown_part(measure_grain(swatch.pixels, options.fit.grain), height, width, options.fit)
+    part = shown_part(measure(swatch.pixels, options.fit.grain), height, width, options.fit)
     return width * height / (part * swatch.remaining_scale) ** 2
 
 
@@ -176,39 +204,40 @@ def _resized_labels(regions: Pixels, height: int, width: int) -> Pixels:
     return np.asarray(Image.fromarray(regions).resize((width, height), Image.Resampling.NEAREST))
 
 
-def _geometry(decoded: Decoded, regions: Pixels | None, parameters: Mapping[str, Any]) -> _View:
-    """The photograph after crop, corners and lens; its regions and its opaque pixels go the same way."""
+def _geometry(
+    decoded: Decoded, regions: Pixels | None, parameters: Mapping[str, Any], maps: Mapping[str, MaterialMap]
+) -> _View:
+    """The photograph after crop, corners and lens; its regions, its maps and its opaque pixels go the same way."""
     height, width = decoded.pixels.shape[:2]
     crop = geometry.parse_crop(parameters["crop"]) if parameters["crop"] else None
     corners = geometry.parse_corners(parameters["corners"]) if parameters["corners"] else None
     lens = parameters["lens"]
     _check_inside(crop, corners, width, height)
-    whole = _View(decoded.pixels, regions, decoded.opaque, (0, 0, width, height), (width, height))
+    whole = _View(decoded.pixels, regions, decoded.opaque, (0, 0, width, height), (width, height), maps=maps)
     if corners is None and not lens:
         return whole if crop is None else whole.cropped(crop)
     if regions is not None:
         regions = _resized_labels(regions, height, width)
-    if decoded.opaque is not None:
-        mask = np.repeat(decoded.opaque[..., None], 3, 2).astype(np.uint8)
+    mask = None if decoded.opaque is None else np.repeat(decoded.opaque[..., None], 3, 2).astype(np.uint8)
+
+    def straightened(pixels: Any, role: wire.Role) -> Any:
+        if pixels is None:
+            return None
+        if corners is not None:
+            return straighten(pixels, corners, lens, role)
+        return undistort(pixels, crop, lens, role)
+
     try:
-        straight, straight_regions, straight_mask = (
-            None
-            if picture is None
-            else straighten(picture, corners, lens, labels=labels)
-            if corners is not None
-            else undistort(picture, crop, lens, labels=labels)
-            for picture, labels in (
-                (decoded.pixels, False),
-                (regions, True),
-                (None if decoded.opaque is None else mask, True),
-            )
-        )
+        straight = straightened(decoded.pixels, "color")
+        straight_regions, straight_mask = straightened(regions, "labels"), straightened(mask, "labels")
+        straight_maps = {
+            name: replace(map, pixels=straightened(map.pixels, map.type.role)) for name, map in maps.items()
+        }
     except ValueError as error:  # the corners, without the distortion of the lens, are no quadrilateral
         raise WireError("invalid-parameter", str(error), parameter="corners") from None
-    assert straight is not None
     h, w = straight.shape[:2]
     opaque = None if straight_mask is None else straight_mask[..., 0] > 0
-    return _View(straight, straight_regions, opaque, (0, 0, w, h), (w, h), True)
+    return _View(straight, straight_regions, opaque, (0, 0, w, h), (w, h), True, straight_maps)
 
 
 def _check_inside(crop: Rectangle | None, corners: geometry.Quad | None, width: int, height: int) -> None:
@@ -234,9 +263,19 @@ def _fitted(view: _View, fitted: Fit) -> _View:
     if fitted.scale == 1.0:
         return part
     shortest = wire.MIN_PICTURE_SIDE
-    size = tuple(max(shortest, round(side * fitted.scale)) for side in (fitted.width, fitted.height))
-    pixels = np.asarray(Image.fromarray(part.pixels).resize((size[0], size[1]), Image.Resampling.BICUBIC))
-    return _View(pixels, part.regions, None, part.used, part.picture, part.is_straight)
+    width, height = (max(shortest, round(side * fitted.scale)) for side in (fitted.width, fitted.height))
+    size = width, height
+    pixels = np.asarray(Image.fromarray(part.pixels).resize(size, Image.Resampling.BICUBIC))
+    maps = {name: replace(map, pixels=resized(map.pixels, size, map.type.role)) for name, map in part.maps.items()}
+    return _View(pixels, part.regions, None, part.used, part.picture, part.is_straight, maps)
+
+
+def _enlargement(view: _View, fitted: Fit, side: int, options: SwatchOptions) -> float:
+    """The factor that enlarges a view to this shorter side while the result shows the wanted number of parts."""
+    if fitted.scale < 1.0:
+        return 1.0
+    wanted = side / min(view.pixels.shape[:2])
+    return float(max(1.0, min(wanted, math.sqrt(fitted.parts / options.fit.parts), options.most_enlarged)))
 
 
 def _rough_labels(regions: Pixels, options: SwatchOptions) -> npt.NDArray[np.int64]:
@@ -284,8 +323,12 @@ def _without_transparency(view: _View, options: SwatchOptions) -> tuple[_View, t
     if regions is not None:
         regions = _resized_labels(regions, *view.opaque.shape)
         regions = np.where(view.opaque[..., None], regions, regions[source])
+    maps = {
+        name: replace(map, pixels=np.where(view.opaque[..., None], map.pixels, map.pixels[source]))
+        for name, map in view.maps.items()
+    }
     note = f"{clear:.0%} of the swatch is transparent and was filled with its opaque part"
-    return _View(pixels, regions, None, view.used, view.picture, view.is_straight), (note,)
+    return _View(pixels, regions, None, view.used, view.picture, view.is_straight, maps), (note,)
 
 
 def _mirrored(places: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

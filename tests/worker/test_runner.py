@@ -63,8 +63,9 @@ class StubCore:
 
     def load(self, path: Path, family: str, *, device: str, precision: str, name: str) -> SimpleNamespace:
         self.loaded.append((name, precision))
+        dtype = torch.float16 if precision == "fp16" else torch.float32
         return SimpleNamespace(
-            name=name, digest="d" * 64, device=torch.device(device), dtype=torch.float32, notes=("a note of the model",)
+            name=name, digest="d" * 64, device=torch.device(device), dtype=dtype, notes=("a note of the model",)
         )
 
     def synthesize(
@@ -192,7 +193,7 @@ def test_every_parameter_reaches_the_core(core: StubCore) -> None:
     assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
     assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
     assert core.loaded == [("pocket", "fp32")]
-    of_the_swatch = {"crop", "corners", "lens", "real_width"}
+    of_the_swatch = {"crop", "corners", "lens", "real_width", "normal_format"}
     reached = set(SynthesizeRequest.__dataclass_fields__) | {"model", "precision", "tile"} | of_the_swatch
     assert {parameter.name for parameter in wire.SYNTHESIZE.parameters} <= reached
 
@@ -425,6 +426,43 @@ def test_only_one_model_stays_where_memory_is_short(core: StubCore, memory: Call
     for model in ("pocket", "mine", "pocket"):
         run(engine=engine, model=model)
     assert [name for name, _ in core.loaded] == ["pocket", "mine", "pocket"]
+
+
+def raise_once(core: StubCore, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next texture fails with this error, and those after it do not."""
+    whole = core.synthesize
+
+    def once(*arguments: Any) -> Any:
+        monkeypatch.setattr(runner, "synthesize", whole)
+        raise error
+        yield
+
+    monkeypatch.setattr(runner, "synthesize", once)
+
+
+def test_a_texture_with_nan_is_made_again_in_fp32(core: StubCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    raise_once(core, samplers.NotFinite("NaN"), monkeypatch)
+    _, outcome = run(precision="fp16")
+    assert core.loaded == [("pocket", "fp16"), ("pocket", "fp32")]
+    assert any("float16" in note and "fp32" in note for note in outcome.notes)
+    document = job_document("result", outcome.pictures["image"])
+    assert document["made_with"]["precision"] == "float32"
+
+
+def test_the_other_model_is_let_go_of_when_memory_runs_out(
+    core: StubCore, memory: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory(0.9)
+    engine = Runner(Path())
+    for model in ("mine", "pocket"):
+        run(engine=engine, model=model)
+    raise_once(core, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    _, outcome = run(engine=engine, model="pocket")
+    assert [name for name, _ in core.loaded] == ["mine", "pocket", "pocket"]
+    assert any("let go of" in note for note in outcome.notes)
+    raise_once(core, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    with pytest.raises(WireError, match="out of memory"):  # nothing else could be let go of
+        run(engine=engine, model="pocket")
 
 
 def test_regions_are_suggested_without_a_model(core: StubCore) -> None:
