@@ -37,6 +37,9 @@ def test_every_figure_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         "restart with 41 jobs",
     ]
     measured = {figure.name: figure.measured for figure in figures}
-    assert re.match(r"\d+ a second, median [\d.]+ ms, p99 [\d.]+ ms \(the job is running\)", measured[shown[0]])
+    assert re.match(
+        r"\d+ a second, median [\d.]+ ms, p99 [\d.]+ ms, [\d.]+ ms of CPU each \(the job is running\)",
+        measured[shown[0]],
+    )
     assert measured["5 streams of events"].endswith(" events, 0 doubles, 0 streams backwards, 5 saw the end")
     assert re.match(r"canceled after \d\.\d s, local-1 stayed", measured[shown[5]])
