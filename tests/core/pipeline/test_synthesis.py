@@ -267,6 +267,47 @@ def test_every_start_works(family: str, method: str, start: str) -> None:
     make(family, 64, 64, start=start, method=method)
 
 
+def shown_of(result: Result) -> Tensor:
+    assert result.source_map is not None
+    return result.source_map.pixels(*result.color.shape[:2])
+
+
+@pytest.mark.parametrize(("height", "width", "tile_y", "tile_x"), [(64, 96, True, True), (72, 136, False, True)])
+def test_novelty_makes_any_size_with_a_source_map(height: int, width: int, tile_y: bool, tile_x: bool) -> None:
+    _, made = make("pocket", height, width, novelty=1.0, tile_y=tile_y, tile_x=tile_x, swatch=texture(90, 122))
+    y, x = shown_of(made)
+    assert y.shape == (height, width)
+    assert int(y.min()) >= 0 and int(y.max()) < 90 and int(x.min()) >= 0 and int(x.max()) < 122
+
+
+def test_novelty_replaces_its_share_of_the_quilt() -> None:
+    fixed = replace(OPTIONS, move_edge=False)
+    quilt = shown_of(make("pocket", 128, 128, fixed)[1])
+    same = {
+        novelty: float((shown_of(make("pocket", 128, 128, fixed, novelty=novelty)[1]) == quilt).all(0).float().mean())
+        for novelty in (0.0, 0.3, 0.8)
+    }
+    assert same[0.0] == 1
+    assert same[0.3] == pytest.approx(0.7, abs=0.08)
+    assert same[0.8] == pytest.approx(0.2, abs=0.08)
+
+
+def test_novelty_continues_no_more_than_small_pieces_of_the_swatch() -> None:
+    def continued(novelty: float) -> float:
+        y, x = shown_of(make("pocket", 128, 128, novelty=novelty)[1])
+        step = torch.stack([y[:, 32:] - y[:, :-32], x[:, 32:] - x[:, :-32] - 32])
+        return float((step == 0).all(0).float().mean())
+
+    assert continued(1.0) < 0.4 * continued(0.0)
+
+
+def test_novelty_obeys_a_layout() -> None:
+    maps = LabelMaps(stripes(96, 128), stripes(96, 128).clamp(max=2))
+    _, made = make("pocket", 96, 128, novelty=1.0, maps=maps)
+    y, x = shown_of(made)
+    assert float((maps.regions[y, x] == maps.layout).float().mean()) > 0.95
+
+
 @pytest.mark.parametrize("detail", ["off", "decoder", "pixels", "both"])
 def test_each_detail_runs_its_phases(detail: str) -> None:
     steps, _ = make("pocket", 64, 64, swatch=texture(32, 32), detail=detail)
