@@ -63,7 +63,7 @@ def plan_of(
     """
     weight = request.content_weight
     return Plan(
-        steps=request.steps or max(2, round(steps * PRESETS[request.preset])),
+        steps=request.steps or max(1, round(steps * PRESETS[request.preset])),
         iterations=request.iterations or family.iterations,
         learning_rate=request.learning_rate or family.learning_rate,
         content_weight=(STRUCTURE_WEIGHT if keeps_structure else 0.0) if weight is None else weight,
