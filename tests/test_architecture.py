@@ -34,11 +34,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "blender_addon/wire": set(),
     "blender_addon/link": {"wire", "requests"},
     "blender_addon/scene": {
-        *("wire", "blender_addon.link", "numpy"),
+        *("wire", "blender_addon.link", "blender_addon.translations", "numpy"),
         *("bpy", "bmesh", "bpy_extras", "gpu", "gpu_extras", "mathutils"),
     },
     "blender_addon/ui": {
-        *("wire", "blender_addon.link", "blender_addon.scene"),
+        *("wire", "blender_addon.link", "blender_addon.scene", "blender_addon.translations"),
         *("bpy", "blf", "bl_operators", "gpu", "gpu_extras", "numpy", "rna_keymap_ui"),
     },
     "blender_addon/translations": set(),

@@ -42,14 +42,14 @@ from ad_service.service.openapi import (
     ModelList,
     with_token,
 )
-from ad_service.service.planning import SIMILAR_AMONG, Planner
+from ad_service.service.planning import SIMILAR_AMONG, Planner, with_memory_note
 from ad_service.service.scheduler import Scheduler
 from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
 from ad_service.storage import models
 from ad_service.storage.blobs import BlobStore
 from ad_service.storage.cleanup import Usage, clean, delete_job, usage
 from ad_service.storage.jobs import Jobs
-from ad_service.storage.settings import Settings
+from ad_service.storage.settings import Settings, store_limit
 from ad_service.worker import protocol
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Plan, WireError
@@ -87,6 +87,7 @@ class Service:
 def open_service(settings: Settings) -> Service:
     """Opens the data folder, queues the jobs that a killed service left, and removes what is kept no longer."""
     store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file)
+    store_limit(settings)
     jobs.recover()
     clean(store, jobs, settings.storage_limit)
     executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
@@ -106,6 +107,7 @@ def create_app(service: Service, port: int) -> FastAPI:
         yield
         cleaning.cancel()
         downloads.stop()
+        service.planner.stop()
         await run_in_threadpool(scheduler.stop)
         with _logged("The running jobs cannot be queued again"):
             jobs.suspend()
@@ -137,7 +139,10 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     @app.get("/v1/capabilities")
     def capabilities() -> Capabilities:
-        found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
+        found = tuple(
+            Model(m.name, m.title, m.family, m.license, models.kinds_of(m.family))
+            for m in models.available(settings.data_dir)
+        )
         return Capabilities(
             __version__,
             wire.VERSION,
@@ -194,7 +199,10 @@ def create_app(service: Service, port: int) -> FastAPI:
         body = await _json_body(request)
         if not isinstance(body, dict):
             raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
-        return await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        plan = await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        with suppress(WireError):  # no worker is ready yet
+            return with_memory_note(plan, scheduler.device())
+        return plan
 
     @app.get("/v1/jobs/{job}")
     async def get_job(

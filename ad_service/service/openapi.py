@@ -24,12 +24,13 @@ class Health:
 
 @dataclass(frozen=True)
 class Model:
-    """An installed model; `name` is the value of the parameter `model`."""
+    """An installed model; `name` is the value of the parameter `model`, `kinds` are the job kinds that it can do."""
 
     name: str
     title: str
     family: str
     licence: str
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class SlotState:
     """The scheduler's view of one worker."""
 
     ready: bool = False
+    """Whether the worker can take a job."""
     job: str | None = None
     message: str = "the worker is starting"
     """Why the worker is not ready, in words; empty while it is."""
@@ -225,6 +226,8 @@ class Scheduler:
         except Exception as error:
             logger.exception("Job %s cannot be given to %s", status.id, worker)
             self._fail(slot, error)
+        else:
+            slot.ready = False  # until the worker says so again, which can be later than the end of this job
 
     def _enforce_cancel(self, worker: str, slot: SlotState) -> None:
         """First the flag, which the worker checks at its next step; then terminate, then kill."""

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ad_service.storage.files import is_older
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Result, WireError
 
@@ -319,10 +320,10 @@ class Jobs:
             return status
 
     def ended_before(self, seconds: float) -> list[str]:
-        """The ids of jobs that ended more than some seconds ago, the oldest first."""
-        query = f"SELECT id FROM jobs WHERE state IN {wire.FINAL_STATES} AND updated < ? ORDER BY number"
+        """The ids of jobs that ended more than some seconds ago (see files.is_older), the oldest first."""
+        query = f"SELECT id, updated FROM jobs WHERE state IN {wire.FINAL_STATES} ORDER BY number"
         with self._lock:
-            return [row["id"] for row in self._db.execute(query, (time.time() - seconds,)).fetchall()]
+            return [row["id"] for row in self._db.execute(query).fetchall() if is_older(row["updated"], seconds)]
 
     def blobs(self) -> set[str]:
         """The sha256 of every input, output and preview in the record."""

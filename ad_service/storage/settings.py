@@ -20,8 +20,8 @@ from blender_addon import wire
 from blender_addon.wire.runtime import LOCK_FILE, RUNTIME_FILE, read_runtime
 
 DATA_VARIABLE = "AD_SERVICE_DATA"
-
-
+LIMIT_FILE = "limit.json"
+"""The budget for pictures of the service that ran last."""
 LOCK_SECONDS = 1.0
 """How long a service waits for the lock, which a client holds for a moment when it looks whether a service runs."""
 _PRIVATE_SUFFIXES = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".log", ".1")
@@ -142,6 +142,21 @@ def announced(settings: Settings, url: str) -> Iterator[None]:
         yield
     finally:
         settings.runtime_file.unlink(missing_ok=True)
+
+
+def store_limit(settings: Settings) -> None:
+    """Writes the budget for pictures into the data folder, for commands that run after the service has stopped."""
+    with atomic_writer(settings.data_dir / LIMIT_FILE) as file:
+        file.write(json.dumps({"storage_limit": settings.storage_limit}).encode())
+
+
+def stored_limit(settings: Settings) -> int | None:
+    """The budget in bytes of the service that ran last; None for the default."""
+    try:
+        limit = json.loads((settings.data_dir / LIMIT_FILE).read_text(encoding="utf-8"))["storage_limit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return limit if isinstance(limit, int) else None
 
 
 def _make_private(settings: Settings) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from bpy.types import Context, Event, Gizmo, GizmoGroup, Image, Region
 from gpu_extras.batch import batch_for_shader
 
-from ..scene import materials, results, session
+from ..scene import materials, results, windows
 
 GRAB_PIXELS = 8
 """Distance from the line within which it can be grabbed."""
@@ -105,7 +105,7 @@ class DISTILL_GT_split(Gizmo):
         return {"RUNNING_MODAL"}
 
     def exit(self, _context: Context, _cancel: bool) -> None:
-        session.redraw_soon()  # the panel shows the place of the line, too
+        windows.redraw_soon()  # the panel shows the place of the line, too
 
     def modal(self, context: Context, event: Event, _tweak: set[str]) -> set[str]:
         left, _bottom, right, _top = corners(context.region)

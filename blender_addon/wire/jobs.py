@@ -77,6 +77,13 @@ def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, An
             "empty the crop, and place the corners around the part that is used",
             parameter="crop",
         )
+    words = ("prompt", "region_prompts")
+    if "guidance" in checked and checked["guidance"] != 1.0 and not any(checked[name].strip() for name in words):
+        raise WireError(
+            "invalid-parameter",
+            f"the prompt is empty and guidance is {checked['guidance']:g}; write what to make, or set guidance to 1",
+            parameter="prompt",
+        )
     return checked
 
 

@@ -280,6 +280,38 @@ RESTYLE = JobKind(
     maps_over="swatch",
 )
 
+_NOT_FROM_WORDS = ("method", "start", "novelty", "strength", "content_weight")
+"""Common parameters that `generate` has not: it always samples from noise, and keeps no structure."""
+
+GENERATE = JobKind(
+    "generate",
+    "Generate",
+    "Make a tileable texture from words with a Stable Diffusion model, in the material of a swatch if there is one",
+    (
+        replace(SWATCH, required=False),
+        Picture("layout", "labels", "Map of the texture: each region prompt painted where it should be, in its color"),
+    ),
+    (
+        Parameter("prompt", Text(), "", "What to make, in English words", automatic=""),
+        Parameter("negative_prompt", Text(), "", "What to avoid, in English words", automatic=""),
+        Parameter(
+            "region_prompts",
+            Text(),
+            "",
+            "With a layout: what each of its colors shows, in the order of the palette, separated by | ; the prompt is "
+            "added to each",
+            automatic="",
+        ),
+        Parameter(
+            "guidance",
+            Number(1.0, 30.0),
+            7.0,
+            "How closely the prompt is followed; 1 turns guidance and the negative prompt off and is twice as fast",
+        ),
+        *(p for p in COMMON if p.name not in _NOT_FROM_WORDS),
+    ),
+)
+
 PREPARE = JobKind(
     "prepare",
     "Prepare Swatch",
@@ -326,6 +358,7 @@ TEXTURE_KINDS: dict[str, JobKind] = {kind.name: kind for kind in (SYNTHESIZE, RE
 
 KINDS: dict[str, JobKind] = {
     **TEXTURE_KINDS,
+    GENERATE.name: GENERATE,
     PREPARE.name: PREPARE,
     SUGGEST_REGIONS.name: SUGGEST_REGIONS,
 }

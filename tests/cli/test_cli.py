@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from PIL import Image
 
 import ad_service
 import ad_service.worker.runner
-from ad_service.cli import main
+from ad_service.cli import main, record
 from ad_service.storage.blobs import BlobStore
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import encode_png, job_document
@@ -492,6 +493,25 @@ def test_jobs_of_a_stopped_service_are_listed_and_deleted(
     assert call("storage") == 0
     assert call("jobs", "list") == 0
     assert job not in capsys.readouterr().out.replace(f"{job}: deleted", "")
+
+
+def test_a_stopped_service_is_pruned_to_the_budget_that_it_had(
+    start: Callable[..., LiveService], call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    start("echoes", "--storage-limit", "3", data_dir=tmp_path / "data").stop()
+    assert call("storage", "--prune") == 0
+    assert capsys.readouterr().out.startswith("pictures  0.00 GB of at most 3.00 GB")
+
+
+def test_a_service_that_does_not_answer_in_time_is_an_error(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        runtime = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "token": "t"}
+        monkeypatch.setattr(record, "read_runtime", lambda _folder: runtime)
+        assert call("jobs", "list") == 1
+    assert "does not respond" in one_line(capsys.readouterr().err)
 
 
 def test_a_data_folder_that_does_not_exist_is_reported(call: Callable[..., int], capsys: Capture) -> None:

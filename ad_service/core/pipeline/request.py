@@ -100,6 +100,30 @@ class RestyleRequest(Request):
     method: RestyleMethod = "auto"
 
 
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest(Request):
+    """A picture made from a prompt, in the material of the swatch; without one, an ordinary texture from words.
+
+    Attributes:
+        swatch: (3, h, w), or (3, 0, 0) for none.
+        prompt, negative_prompt: what to make, and what to avoid.
+        guidance: the scale of classifier-free guidance; 1 for none.
+        region_prompts: what each label of `layout` shows; the prompt is added to each.
+        layout: (any size) int64 labels, each with a region prompt; None for one prompt everywhere.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    guidance: float = 7.0
+    region_prompts: tuple[str, ...] = ()
+    layout: Tensor | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts in full: one, or one for each label."""
+        return tuple(", ".join(filter(None, (p, self.prompt))) for p in self.region_prompts) or (self.prompt,)
+
+
 @dataclass(frozen=True)
 class Step:
     """A step of a job: the fraction of the whole that is done, its phase, and the same in words.

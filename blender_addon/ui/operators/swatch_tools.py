@@ -13,7 +13,7 @@ from bpy.props import FloatProperty, FloatVectorProperty, IntVectorProperty
 from bpy.types import Area, Context, Event, Operator, Region, SpaceImageEditor
 
 from ... import wire
-from ...scene import comparison, image_editors, image_io, properties, session, swatch
+from ...scene import comparison, image_editors, image_io, properties, session, swatch, windows
 from ...scene.frames import CornersFrame, CropFrame
 from ...wire import geometry
 from .. import overlays
@@ -216,7 +216,7 @@ class _ImageTool(Operator):
             context.area.tag_redraw()
         if context.workspace is not None:
             context.workspace.status_text_set(None)
-        session.redraw()
+        windows.redraw()
         return done
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bpy.app.translations import pgettext_iface as tr
-from bpy.types import Context, Image, Menu, PropertyGroup, UILayout, UIList
+from bpy.types import Context, Image, Menu, PropertyGroup, Scene, UILayout, UIList
 
 from ...scene import label_arrays, map_watch, materials, mesh_layout, properties, regions, suggestion
 from .elements import draw_text, in_both_editors
@@ -129,7 +129,7 @@ def _draw_region_map(box: UILayout, context: Context) -> None:
         if settings.image_swatch is None:
             draw_text(box, "Choose the swatch first", context, "INFO")
         return
-    column = _draw_map(box, image)
+    column = _draw_map(box, context.scene, image)
     _draw_paint(column, "regions", "EDITOR", "Paint")
     if lacking := map_watch.unmapped_regions(context.scene):
         names = ", ".join(f"“{name}”" for name in lacking)
@@ -145,11 +145,11 @@ def _draw_layout(box: UILayout, context: Context) -> None:
     if image is None:
         box.operator("distill.layout_new", icon="FILE_NEW")
         return
-    column = _draw_map(box, image)
+    column = _draw_map(box, context.scene, image)
     _draw_paint(column, "layout", "MODEL", "Paint on Model")
     _draw_paint(column, "layout", "EDITOR", "Paint")
     column.operator("distill.fill", icon="IMAGE").picture = "layout"
-    facts = map_watch.facts(image)
+    facts = map_watch.facts(context.scene, image)
     if facts is not None and len(facts.shares) > 1 and max(facts.shares) == 1.0:
         names = [region.name for region in settings.regions]
         filled = names[facts.shares.index(1.0)] if 1.0 in facts.shares[: len(names)] else ""
@@ -174,10 +174,10 @@ def _draw_title(box: UILayout, text: str, menu: str) -> None:
     row.menu(menu, text="", icon="DOWNARROW_HLT")
 
 
-def _draw_map(box: UILayout, image: Image) -> UILayout:
+def _draw_map(box: UILayout, scene: Scene, image: Image) -> UILayout:
     """A map's thumbnail, and a column for buttons beside it."""
     split = box.split(factor=0.35)
-    if icon := map_watch.icon(image):
+    if icon := map_watch.icon(scene, image):
         split.template_icon(icon, scale=4.0)
     else:
         split.label(icon="IMAGE_DATA")

@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 
 from blender_addon.link.records import JobRecord
-from blender_addon.scene import image_io, mapping, materials, result_nodes, results, session
+from blender_addon.scene import image_io, mapping, materials, result_nodes, results, session, windows
 from blender_addon.ui import split_view
 from blender_addon.ui.panels import results as panel
 from tests.addon import scenes
@@ -31,7 +31,7 @@ def arrive(seed: int, size: int = 64, apply: bool = True) -> JobRecord:
     pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8) // 2 + seed * 40 % 128
     bpy.context.window_manager.distill_result = record.job
     results.import_result(record, {"image": image_io.encode_png(pixels.astype(np.uint8))})
-    session.push_undo(f"Import {title}")
+    windows.push_undo(f"Import {title}")
     return record
 
 
