@@ -108,7 +108,7 @@ def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:
         "type": "object",
         "required": ["kind", "inputs"],
         "properties": {
-            "wire": {"const": wire.VERSION},
+            "wire": {"enum": list(wire.READABLE_VERSIONS)},
             "kind": {"const": kind.name},
             "parameters": {
                 "type": "object",
