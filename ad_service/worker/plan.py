@@ -173,7 +173,7 @@ def _memory(parameters: Mapping[str, Any], size: tuple[int, int], data_dir: Path
     except WireError:
         return None
     itemsize = 4 if parameters["precision"] == "fp32" else 2
-    found = memory.job_memory(family, itemsize, min(memory.WINDOWS.get(family, 64), max(size) // 8))
+    found = memory.job_memory(family, itemsize, max(size) // 8)
     return None if found is None else found.comfortable
 
 

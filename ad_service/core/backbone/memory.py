@@ -32,19 +32,22 @@ class UNetMemory:
     """A UNet in full size: its parameters, and bytes for each latent of a window in 16-bit numbers.
 
     `gradient` is for the AD loss and the content loss with their gradient, `recomputed` the same if blocks are computed
-    again in the backward pass, `forward` for a run without a gradient.
+    again in the backward pass, `forward` for a run without a gradient. `unfused` and `unfused_recomputed` are the first
+    two where attention keeps all scores, for windows of the family's own size or smaller.
     """
 
     parameters: int
     gradient: int
     recomputed: int
     forward: int
+    unfused: int
+    unfused_recomputed: int
 
 
 UNETS: dict[str, UNetMemory] = {
-    "sd15": UNetMemory(859_520_964, 203_200, 73_000, 28_200),
-    "sd2": UNetMemory(865_910_724, 192_500, 62_300, 28_200),
-    "sdxl": UNetMemory(2_567_463_684, 315_300, 48_100, 17_800),
+    "sd15": UNetMemory(859_520_964, 203_200, 73_000, 28_200, 1_174_100, 448_900),
+    "sd2": UNetMemory(865_910_724, 192_500, 62_300, 28_200, 831_800, 290_800),
+    "sdxl": UNetMemory(2_567_463_684, 315_300, 48_100, 17_800, 1_142_800, 159_100),
 }
 """By family; pocket is small enough without an estimate."""
 
@@ -75,19 +78,20 @@ class JobMemory:
     least: int
 
 
-def job_memory(family: str, itemsize: int, window: int) -> JobMemory | None:
-    """What a job of Stable Diffusion needs for any size of result, with numbers of `itemsize` bytes in its UNet.
+def job_memory(family: str, itemsize: int, side: int) -> JobMemory | None:
+    """What a job of Stable Diffusion needs, with numbers of `itemsize` bytes in its UNet. None for pocket.
 
-    `window` is the side of a window in latents. The canvas is in the computer's memory. None for pocket.
+    `side` is the longer side of the result in latents. Beyond windows and tiles it makes no difference: the canvas is
+    in the computer's memory.
     """
     unet = UNETS.get(family)
     if unet is None:
         return None
     resident = unet.parameters * itemsize + VAE_BYTES
-    tile = map_bytes(VAE_WIDTH, 8)
+    window, tile = min(side, WINDOWS[family]), map_bytes(VAE_WIDTH, 8)
     stages = (
         unet.gradient * itemsize / 2 * window**2,
-        DECODER_MAPS * tile * (128 + 2 * 16) ** 2,
+        DECODER_MAPS * tile * (min(side, 128) + 2 * 16) ** 2,
         FIT_MAPS * tile * 48**2 + FIT_COPIES * DECODER_BYTES,
     )
     # the smallest tiles, without the UNet; or one window whose blocks are computed again
