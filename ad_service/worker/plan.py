@@ -25,6 +25,9 @@ from blender_addon.wire import JobRequest, Plan, WireError
 POCKET_MEMORY = ((256 * 256, 281e6), (512 * 512, 767e6), (2048 * 2048, 1896e6))
 """Pixels of a result and bytes that a job of pocket needs at most, as measured by `ad-service bench` (docs/speed)."""
 
+MAP_MEMORY = 13
+"""Bytes for each pixel of the result and each map: four at 4096x4096, two of them with 16 bits, took 0.85 GB."""
+
 
 def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
     """The plan of a job; sizes that are no multiples are rounded. `read` returns a picture by its sha256.
@@ -91,12 +94,13 @@ def round_sizes(body: Any) -> tuple[Any, list[str]]:
 
 
 def _memory(size: tuple[int, int], maps: int) -> int:
-    """Bytes that a job of pocket needs for a result of this size: linear between the measured sizes and beyond."""
+    """Bytes that a job of pocket needs for a result of this size with so many maps: linear between the measured sizes
+    and beyond."""
     pixels = size[0] * size[1]
     last = len(POCKET_MEMORY) - 1
     upper = next((i for i, (measured, _) in enumerate(POCKET_MEMORY[1:last], 1) if pixels <= measured), last)
     (x0, y0), (x1, y1) = POCKET_MEMORY[upper - 1 : upper + 1]
-    return round(max(0.0, y0 + (y1 - y0) * (pixels - x0) / (x1 - x0)))
+    return round(max(0.0, y0 + (y1 - y0) * (pixels - x0) / (x1 - x0))) + MAP_MEMORY * maps * pixels
 
 
 def main() -> None:
