@@ -55,7 +55,7 @@ def test_the_patch_distance_of_maps_together_grows_when_they_are_out_of_register
     material = torch.cat([color, color.mean(0, keepdim=True)])
     moved = torch.cat([color, color.mean(0, keepdim=True).roll(20, 1)])
     assert patch_distance(material, material) == 0
-    assert patch_distance(moved, material) > 0.01
+    assert patch_distance(moved, material) > 0.004
     assert halves_distance(material, max_patches=1 << 12) < 0.02
 
 
