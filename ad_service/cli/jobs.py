@@ -125,13 +125,14 @@ def run_file(options: argparse.Namespace) -> int:
 
 
 def run_job(job: JobFile, out: Path, data_dir: Path) -> int:
-    """Runs a job in this process and writes its pictures."""
-    _check_output(out, job)
+    """Runs a job in this process and writes its pictures: the result as `out`, its maps beside it."""
+    for name in ("image", *(name for name in job.request.inputs if wire.map_name(name))):
+        _check_output(_output_path(out, name), job)
     store = BlobStore(data_dir / "blobs")
     started = time.monotonic()
     outcome = _compute(job, data_dir)
     for name, data in outcome.pictures.items():
-        path = out if name == "image" else out.with_name(f"{out.stem}-{wire.map_name(name) or name}.png")
+        path = _output_path(out, name)
         _write(path, data, store)
         print(path)
     with suppress(OSError, WireError):  # the inputs are kept for `run`, which is not worth failing for
@@ -140,7 +141,14 @@ def run_job(job: JobFile, out: Path, data_dir: Path) -> int:
     width, height = size_of(out.name, outcome.pictures["image"])
     print(f"  {width}x{height} in {time.monotonic() - started:.1f} s")
     _print_metrics(outcome.metrics, outcome.notes)
+    if outcome.origins:
+        print("  maps: " + ", ".join(f"{name} {origin}" for name, origin in outcome.origins.items()))
     return DONE
+
+
+def _output_path(out: Path, picture: str) -> Path:
+    """The file of an output: `o.png` for the image, `o-NAME.png` for a map or another picture."""
+    return out if picture == "image" else out.with_name(f"{out.stem}-{wire.map_name(picture) or picture}.png")
 
 
 def _check_output(out: Path, job: JobFile) -> None:

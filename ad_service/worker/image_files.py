@@ -202,7 +202,7 @@ def _reading(name: str) -> Iterator[None]:
         raise WireError("invalid-image", f"{name} is damaged: {error}", picture=name) from error
 
 
-_limit_lock = threading.Lock()
+_limit_lock = threading.RLock()  # the two bytes of 16-bit colors are read one inside the other
 
 
 @contextmanager

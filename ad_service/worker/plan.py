@@ -33,6 +33,9 @@ from blender_addon.wire import JobRequest, Plan, WireError
 POCKET_MEMORY = ((256 * 256, 281e6), (512 * 512, 767e6), (2048 * 2048, 1896e6))
 """Pixels of a result and bytes that a job of pocket needs at most, as measured by `ad-service bench` (docs/speed)."""
 
+MAP_MEMORY = 13
+"""Bytes for each pixel of the result and each map: four at 4096x4096, two of them with 16 bits, took 0.85 GB."""
+
 
 MAX_BYTES = 400_000_000
 """Decoded pictures that are remembered: a photograph of 48 megapixels has 144 MB."""
@@ -100,11 +103,11 @@ def make_plan(body: Any, pictures: Pictures, data_dir: Path | None = None) -> Pl
         for name, sha in request.inputs.items()
         if wire.map_name(name) is None
     }
-    _, map_notes = pictures.maps(request, decoded)
+    maps, map_notes = pictures.maps(request, decoded)
     size = result_size(request.parameters, size_of_content(decoded))
     if "swatch" not in decoded:
         notes += picture_notes(decoded, request.parameters)
-        used = _memory(request.parameters, size, data_dir)
+        used = _memory(request.parameters, size, len(maps), data_dir)
         return Plan((0, 0, 0, 0), 1.0, *size, "Made from words alone", memory_bytes=used, notes=tuple(notes))
     regions = decoded["regions"].pixels if "regions" in decoded else None
     options = SwatchOptions()
@@ -130,7 +133,7 @@ def make_plan(body: Any, pictures: Pictures, data_dir: Path | None = None) -> Pl
         *size,
         swatch.sentence,
         swatch.pixels_per_meter,
-        memory_bytes=_memory(request.parameters, size, data_dir),
+        memory_bytes=_memory(request.parameters, size, len(maps), data_dir),
         notes=tuple(notes),
     )
 
@@ -162,10 +165,10 @@ def round_sizes(body: Any) -> tuple[Any, list[str]]:
     return {**body, "parameters": changed}, [note]
 
 
-def _memory(parameters: Mapping[str, Any], size: tuple[int, int], data_dir: Path | None) -> int | None:
+def _memory(parameters: Mapping[str, Any], size: tuple[int, int], maps: int, data_dir: Path | None) -> int | None:
     """Bytes that a job needs at full speed; None for a model that cannot be found."""
     if parameters["model"] == "pocket":
-        return _pocket_memory(size)
+        return _pocket_memory(size, maps)
     if data_dir is None:
         return None
     try:
@@ -177,8 +180,9 @@ def _memory(parameters: Mapping[str, Any], size: tuple[int, int], data_dir: Path
     return None if found is None else found.comfortable
 
 
-def _pocket_memory(size: tuple[int, int]) -> int:
-    """Bytes that a job of pocket needs for a result of this size: linear between the measured sizes and beyond."""
+def _pocket_memory(size: tuple[int, int], maps: int) -> int:
+    """Bytes that a job of pocket needs for a result of this size with so many maps: linear between the measured sizes
+    and beyond."""
     pixels = size[0] * size[1]
     last = len(POCKET_MEMORY) - 1
     upper = next((i for i, (measured, _) in enumerate(POCKET_MEMORY[1:last], 1) if pixels <= measured), last)

@@ -102,7 +102,8 @@ class Runner:
                 if wire.map_name(name) is None:
                     yield Step(0.0, f"Reading the {name}", phase="read")
                     decoded[name] = _decode(kind.picture(name), read(sha))
-            yield Step(0.0, "Reading the maps", phase="read")
+            if any(wire.map_name(name) for name in request.inputs):
+                yield Step(0.0, "Reading the maps", phase="read")
             maps, map_notes = maps_of(request, decoded, read, files or {})
             if request.kind == wire.SUGGEST_REGIONS.name:
                 yield Step(0.1, "Dividing the swatch", phase="start")

@@ -54,7 +54,10 @@ class StubRunner:
         size = (request.parameters["height"] or 72, request.parameters["width"] or 88, 3)
         document = {**request.document(), "files": files}
         image = encode_png(random.integers(0, 256, size, np.uint8), document)
-        return Outcome({"image": image}, {"seam_x": 1.0125}, ("the transparency of swatch is ignored",))
+        maps = {name: image for name in request.inputs if wire.map_name(name)}
+        origins: dict[str, wire.Origin] = {name.removeprefix("map:"): "followed" for name in maps}
+        notes = ("the transparency of swatch is ignored",)
+        return Outcome({"image": image, **maps}, {"seam_x": 1.0125}, notes, origins)
 
 
 @pytest.fixture
@@ -337,6 +340,34 @@ def test_bad_input_of_restyle_is_one_line_with_the_argument_and_its_value(
     line = one_line(capsys.readouterr().err)
     for word in words:
         assert word in line
+
+
+# ---------------------------------------------------------------------------------------------- maps
+
+
+def test_maps_are_written_beside_the_result_and_run_again(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    normal, height = tmp_path / "n.png", tmp_path / "h.png"
+    for path, value in ((normal, 128), (height, 90)):
+        Image.fromarray(np.full((40, 48, 3), value, np.uint8)).save(path)
+    maps = ("--map", f"normal={normal}", "--map", f"height={height}")
+    assert call("synthesize", swatch, *maps, "--out", tmp_path / "o.png", "--size", "64") == 0
+    printed = capsys.readouterr().out
+    assert "maps: normal followed, height followed" in printed and str(tmp_path / "o-normal.png") in printed
+    assert call("run", tmp_path / "o-height.png", "--out", tmp_path / "again") == 0
+    names = {path.name for path in (tmp_path / "again").iterdir()}
+    assert names == {"o-height.png", "o-height-normal.png", "o-height-height.png"}
+    assert set(stub.request.inputs) == {"swatch", "map:normal", "map:height"}
+
+
+def test_a_map_that_would_be_overwritten_is_bad_input(
+    stub: type[StubRunner], call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    normal = tmp_path / "o-normal.png"
+    Image.fromarray(np.full((40, 48, 3), 128, np.uint8)).save(normal)
+    assert call("synthesize", swatch, "--map", f"normal={normal}", "--out", tmp_path / "o.png", "--size", "64") == 2
+    assert "o-normal.png, which is an input and would be overwritten" in one_line(capsys.readouterr().err)
 
 
 # ---------------------------------------------------------------------------------------------- run

@@ -47,6 +47,18 @@ def blurred(image: Tensor, side: int = 5) -> Tensor:
     return F.avg_pool2d(F.pad(image[None], (side // 2,) * 4, mode="circular"), side, 1)[0]
 
 
+# Patches of several maps
+
+
+def test_the_patch_distance_of_maps_together_grows_when_they_are_out_of_register() -> None:
+    color = grain(128, 128)
+    material = torch.cat([color, color.mean(0, keepdim=True)])
+    moved = torch.cat([color, color.mean(0, keepdim=True).roll(20, 1)])
+    assert patch_distance(material, material) == 0
+    assert patch_distance(moved, material) > 0.004
+    assert halves_distance(material, max_patches=1 << 12) < 0.02
+
+
 # Seams
 
 

@@ -33,6 +33,12 @@ def test_a_given_number_of_steps_is_not_compared_with_a_preset() -> None:
     assert estimate_seconds(body, PLAN, [done(20.0), done(10.0, steps=15)]) == pytest.approx(80.0)
 
 
+def test_each_map_takes_a_little_time() -> None:
+    body = {"kind": "synthesize", "inputs": {"swatch": "", "map:normal": "", "map:height": ""}}
+    seconds = estimate_seconds(body, PLAN, [done(20.0)])
+    assert seconds is not None and 80.0 < seconds < 88.0
+
+
 def test_other_models_kinds_and_unfinished_jobs_say_nothing() -> None:
     body = {"kind": "synthesize", "parameters": {}}
     assert estimate_seconds(body, PLAN, []) is None

@@ -278,6 +278,16 @@ def test_blobs_are_those_of_inputs_previews_and_outputs(jobs: Jobs) -> None:
     assert jobs.blobs() == {"0" * 64, "1" * 64, "2" * 64}
 
 
+def test_the_maps_of_a_result_are_kept_with_it(jobs: Jobs) -> None:
+    jobs.submit("a", request())
+    jobs.claim("local-1")
+    outputs = {"image": "1" * 64, "map:normal": "3" * 64, "map:height": "4" * 64}
+    jobs.succeed("a", Result(outputs, origins={"normal": "followed", "height": "followed"}))
+    assert {"1" * 64, "3" * 64, "4" * 64} <= jobs.blobs()
+    result = reopen(jobs).get("a").result
+    assert result is not None and result.outputs == outputs and result.origins["normal"] == "followed"
+
+
 def test_listeners_are_called_for_each_committed_change_only(jobs: Jobs) -> None:
     calls: list[tuple[str, str]] = []
     with jobs.listener(lambda job: calls.append((job, jobs.get(job).state))):

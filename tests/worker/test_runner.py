@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from ad_service.core import GenerateRequest, RestyleRequest, Result, Step, SynthesizeRequest, labels
+from ad_service.core import Channel, GenerateRequest, RestyleRequest, Result, Step, SynthesizeRequest, labels
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.sampling import samplers
@@ -23,7 +24,7 @@ from ad_service.storage.models import ModelCorrupt, ModelMissing
 from ad_service.worker import runner
 from ad_service.worker.engine import Outcome, Steps
 from ad_service.worker.engine import Step as EngineStep
-from ad_service.worker.image_files import job_document
+from ad_service.worker.image_files import encode_png, job_document
 from ad_service.worker.runner import Runner
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
@@ -83,7 +84,14 @@ class StubCore:
             self.closed = True
         generator = torch.Generator().manual_seed(request.seed)
         image = torch.randint(0, 256, (request.height, request.width, 3), dtype=torch.uint8, generator=generator)
-        return Result({"color": image}, {"seam_x": 1.25, "endless": float("inf")}, ("a note of the core",))
+        channels = {name: _followed(channel, image) for name, channel in request.channels.items()}
+        return Result({"color": image, **channels}, {"seam_x": 1.25, "endless": float("inf")}, ("a note of the core",))
+
+
+def _followed(channel: Channel, image: Tensor) -> Tensor:
+    """The image as a channel with as many components and bits."""
+    pixels = image[..., : len(channel.pixels)]
+    return pixels if channel.bits == 8 else (pixels.int() * 257).to(torch.uint16)
 
 
 class UnrepeatableCore(StubCore):
@@ -209,6 +217,28 @@ def test_steps_come_in_order_with_previews_on_demand(core: StubCore) -> None:
     (preview,) = [step.preview for step in steps if step.preview]
     with Image.open(io.BytesIO(preview())) as image:
         assert (image.format, image.size) == ("JPEG", (8, 8))
+
+
+def test_maps_go_to_the_core_as_channels_and_come_back_as_outputs(core: StubCore) -> None:
+    roughness = png(np.random.default_rng(1).integers(0, 256, (40, 48)))
+    height = encode_png(np.random.default_rng(2).integers(0, 65536, (40, 48, 1), np.uint16), {})
+    normal = png(np.full((40, 48, 3), (128, 128, 255)))
+    maps = {"map:roughness": roughness, "map:height": height, "map:normal": normal}
+    _, outcome = run({"swatch": SWATCH, **maps})
+    channels = core.requests[0].channels
+    assert {name: (c.kind, c.bits, len(c.pixels)) for name, c in channels.items()} == {
+        "roughness": ("data", 8, 1),
+        "height": ("height", 16, 1),
+        "normal": ("normal", 8, 3),
+    }
+    assert set(outcome.pictures) == {"image", *maps}
+    assert outcome.origins == {"roughness": "followed", "height": "followed", "normal": "followed"}
+    for data in outcome.pictures.values():
+        document = job_document("map", data)
+        assert set(JobRequest.parse(document).inputs) == {"swatch", *maps}
+        assert document["origins"]["height"] == "followed"
+    assert Image.open(io.BytesIO(outcome.pictures["map:height"])).mode == "I;16"
+    assert any("format of the normals" in note for note in outcome.notes)
 
 
 def test_the_result_carries_its_job_and_what_it_was_made_with(core: StubCore) -> None:

@@ -15,7 +15,7 @@ from ad_service.core.canvas import Shape, round_up
 from ad_service.core.pictures import lighting
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import LabelMaps, Request
-from ad_service.core.pipeline.transform import Channel, Crop, Scale, Transform, Warp
+from ad_service.core.pipeline.transform import Channel, Crop, Scale, Transform, Warp, renormalize
 from ad_service.core.quilting import periodicity
 from ad_service.core.quilting.periodicity import PeriodicityOptions
 from ad_service.core.sampling.samplers import Constraints, Recrop
@@ -91,7 +91,7 @@ def prepare(
     h, w = (side - side % family.factor for side in color.shape[1:])
     crop = Crop(*((0, 0) if regions is None else _corner_with_most_labels(regions, h, w)), h, w)
     transform = transform.then(crop)
-    channels = {name: replace(c, pixels=transform.apply(c.pixels, c.kind)) for name, c in request.channels.items()}
+    channels = {name: _transformed(channel, transform) for name, channel in request.channels.items()}
     exemplar = Exemplar(crop.apply(color, "color"), channels, transform, periods)
     if maps is None or regions is None:
         return exemplar
@@ -100,6 +100,12 @@ def prepare(
     labels.check(maps.layout, regions, maps.palette, since)
     layout = labels.resize(maps.layout, request.height, request.width)
     return replace(exemplar, maps=LabelMaps(layout, regions, maps.palette))
+
+
+def _transformed(channel: Channel, transform: Transform) -> Channel:
+    """A channel after a transform. Normals get unit length: those of a reduced or compressed map are shorter."""
+    pixels = transform.apply(channel.pixels, channel.kind)
+    return replace(channel, pixels=renormalize(pixels) if channel.kind == "normal" else pixels)
 
 
 def scale_of(swatch: Tensor, scale: float, smallest: int) -> Scale:
