@@ -57,6 +57,9 @@ def add_kind(parser: Parser, kind: wire.JobKind) -> None:
     if {"width", "height"} <= parameters:
         parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
     for parameter in kind.parameters:
+        if parameter.name == "prompt":
+            parser.add_argument("prompt", type=_argument_type(parameter), metavar="PROMPT", help=parameter.help)
+            continue
         parser.add_argument(
             "--" + parameter.name.replace("_", "-"),
             dest=parameter.name,

@@ -162,6 +162,13 @@ COMMON = (
         advanced=True,
     ),
     Parameter(
+        "novelty",
+        Number(0.0, 1.0),
+        0.0,
+        "How much of a quilt is replaced by new texture that is not copied in pieces: 0 keeps the quilt, 1 keeps "
+        "nothing of it",
+    ),
+    Parameter(
         "strength",
         Number(0.01, 1.0),
         0.0,
@@ -269,8 +276,40 @@ RESTYLE = JobKind(
     "Restyle",
     "Redraw an image in the material of a swatch. A tileable image stays tileable",
     (CONTENT, SWATCH),
-    (*(_for_restyle(p) for p in COMMON if p.name != "start"), NORMAL_FORMAT),
+    (*(_for_restyle(p) for p in COMMON if p.name not in ("start", "novelty")), NORMAL_FORMAT),
     maps_over="swatch",
+)
+
+_NOT_FROM_WORDS = ("method", "start", "novelty", "strength", "content_weight")
+"""Common parameters that `generate` has not: it always samples from noise, and keeps no structure."""
+
+GENERATE = JobKind(
+    "generate",
+    "Generate",
+    "Make a tileable texture from words with a Stable Diffusion model, in the material of a swatch if there is one",
+    (
+        replace(SWATCH, required=False),
+        Picture("layout", "labels", "Map of the texture: each region prompt painted where it should be, in its color"),
+    ),
+    (
+        Parameter("prompt", Text(), "", "What to make, in English words", automatic=""),
+        Parameter("negative_prompt", Text(), "", "What to avoid, in English words", automatic=""),
+        Parameter(
+            "region_prompts",
+            Text(),
+            "",
+            "With a layout: what each of its colors shows, in the order of the palette, separated by | ; the prompt is "
+            "added to each",
+            automatic="",
+        ),
+        Parameter(
+            "guidance",
+            Number(1.0, 30.0),
+            7.0,
+            "How closely the prompt is followed; 1 turns guidance and the negative prompt off and is twice as fast",
+        ),
+        *(p for p in COMMON if p.name not in _NOT_FROM_WORDS),
+    ),
 )
 
 PREPARE = JobKind(
@@ -392,6 +431,7 @@ EDIT_KINDS: dict[str, JobKind] = {kind.name: kind for kind in (MAKE_TILEABLE, RE
 
 KINDS: dict[str, JobKind] = {
     **TEXTURE_KINDS,
+    GENERATE.name: GENERATE,
     PREPARE.name: PREPARE,
     SUGGEST_REGIONS.name: SUGGEST_REGIONS,
     **EDIT_KINDS,

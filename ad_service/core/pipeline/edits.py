@@ -18,7 +18,7 @@ from ad_service.core import metrics
 from ad_service.core.backbone import codec
 from ad_service.core.backbone.conditioning import Conditioning
 from ad_service.core.backbone.model import Model
-from ad_service.core.pipeline.denoise import METHODS, denoise, plan_of
+from ad_service.core.pipeline.denoise import denoise, method_of, plan_of
 from ad_service.core.pipeline.edit_canvas import (
     EditCanvas,
     EditOptions,
@@ -325,13 +325,8 @@ def _redraw(
     latents = codec.encode_canvas(model, F.pad(picture[None], pad, "replicate")[0], shape)
     mask = F.max_pool2d(F.pad(change[None, None], pad), factor)[0, 0]
     start = Start(latents, change_mask=mask)
-    method = METHODS[family.method if edited.method == "auto" else edited.method]
-    plan = plan_of(
-        edited,
-        family,
-        steps=method.steps or family.steps,
-        strength=family.strength if family.keeps_start else REDRAWN,
-    )
+    method = method_of(edited.method, family, shape)
+    plan = plan_of(edited, method.schedule(family), strength=family.strength if family.keeps_start else REDRAWN)
     latents, _ = yield from denoise(task, start, plan, method)
     image, _ = yield from finish(task, start, latents, decoders)
     weight = _feathered(change, free, options.feather)
