@@ -5,9 +5,10 @@ Time and memory depend on the area that is filled: only a window around each par
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -23,6 +24,9 @@ from ad_service.core.quilting.cuts import CutOptions, Floats, Ints, Mask
 from ad_service.core.quilting.fill import UNUSABLE, FillOptions, Hole, fill
 
 Labels: TypeAlias = npt.NDArray[np.int64]
+
+MATCHED = ("height", "normal")
+"""Kinds of channel that are compared beside the color where pieces meet."""
 
 BLENDED = ("color", "height")
 """Kinds of channel whose pieces meet without a step of tone. Others keep the values that the material has."""
@@ -46,6 +50,8 @@ class EditOptions:
         feather: how far inside the area the model's colors reach their full weight.
         spot: of the squares around visible cuts that a model redraws which keeps its start.
         least_visible: mean visibility of the cuts within 9 x 9 pixels for which the model is run.
+        relief_weight: of heights and normals beside the color where pieces meet. Without them, the pieces of a wall
+            of rocks fit in color alone and its heights had steps.
         misfit: pixels by which a regular picture may miss a whole number of its periods without a note.
         slanted: part of a period's length that it must have along an axis to count for it.
         fill: costs of the pieces; `blend`, of the steps between them; `cuts`, when a cut is visible.
@@ -59,6 +65,7 @@ class EditOptions:
     reach: int = 12
     feather: int = 4
     spot: int = 160
+    relief_weight: float = 0.5
     misfit: float = 3.0
     slanted: float = 0.7
     least_visible: float = 0.5
@@ -352,7 +359,9 @@ def _fill_window(
     empty = canvas.empty[at]
     filled = _filled(canvas, atlas.origin)
     pictures = {name: _extrapolated(_picture(canvas, name, atlas.origin), filled) for name in canvas.channels}
-    hole = Hole(pictures["color"], atlas.labels, atlas.own, empty, free, canvas.wanted[at], window.tiles)
+    relief = (pictures[name] for name, channel in canvas.channels.items() if channel.kind in MATCHED)
+    features = torch.cat([pictures["color"], *(options.relief_weight * picture for picture in relief)])
+    hole = Hole(features, atlas.labels, atlas.own, empty, free, canvas.wanted[at], window.tiles)
     shown, cost = yield from fill(hole, generator, options.fill)
     changed = (shown != atlas.own) | (empty & free)
     if not changed.any():
@@ -370,7 +379,8 @@ def _fill_window(
         if channel.kind in BLENDED:
             known = free | ~empty
             masks, labels = (free, known, filled), canvas.wanted[at]
-            painted, mask = _blended(painted, pictures[name], shown, masks, labels, window.tiles, options), free
+            blend = options.blend if channel.kind == "color" else replace(options.blend, structure=math.inf)
+            painted, mask = _blended(painted, pictures[name], shown, masks, labels, window.tiles, blend), free
         elif channel.kind == "normal":
             painted = torch.where(torch.from_numpy(changed), renormalize(painted), painted)
         old = channel.pixels[:, torch.from_numpy(at[0]), torch.from_numpy(at[1])]
@@ -387,7 +397,7 @@ def _blended(
     masks: tuple[Mask, Mask, Mask],
     labels: Labels,
     tiles: tuple[bool, bool],
-    options: EditOptions,
+    options: BlendOptions,
 ) -> Tensor:
     """Pieces (C, h, w) copied from a picture (C, H, W) through `shown`, without steps between them.
 
@@ -424,7 +434,7 @@ def _blended(
         torch.from_numpy(free),
         (counted[0], counted[1]),
         tiles,
-        options.blend,
+        options,
     )
     return out
 
