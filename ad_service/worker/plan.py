@@ -187,7 +187,7 @@ def _pocket_memory(size: tuple[int, int], maps: int) -> int:
     last = len(POCKET_MEMORY) - 1
     upper = next((i for i, (measured, _) in enumerate(POCKET_MEMORY[1:last], 1) if pixels <= measured), last)
     (x0, y0), (x1, y1) = POCKET_MEMORY[upper - 1 : upper + 1]
-    return round(max(0.0, y0 + (y1 - y0) * (pixels - x0) / (x1 - x0)))
+    return round(max(0.0, y0 + (y1 - y0) * (pixels - x0) / (x1 - x0))) + MAP_MEMORY * maps * pixels
 
 
 def answer(line: str, pictures: Pictures, data_dir: Path) -> dict[str, Any]:
