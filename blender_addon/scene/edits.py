@@ -49,8 +49,6 @@ def takes(settings: PropertyGroup, picture: str) -> bool:
 def target(context: Context) -> Image | None:
     """The image that the chosen edit changes: the chosen one, or the active result, or else the newest one."""
     settings = context.scene.distill
-    if not properties.EDIT_KINDS:
-        return None
     chosen = getattr(settings, f"image_{edited_picture(kind_of(settings))}")
     if chosen is not None:
         return chosen
@@ -141,7 +139,7 @@ def users_of(image: Image) -> list[Material]:
 
 def mask_of(scene: Scene) -> Image | None:
     """The mask that is painted for edits."""
-    return getattr(scene.distill, "image_mask", None)
+    return scene.distill.image_mask
 
 
 def ensure_mask(scene: Scene, image: Image) -> Image:

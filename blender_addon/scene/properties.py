@@ -24,11 +24,7 @@ from ..wire.errors import LocalError
 
 PICTURES = {picture.name: picture for kind in wire.TEXTURE_KINDS.values() for picture in kind.pictures}
 """The pictures of all job kinds by name."""
-EDIT_KINDS: dict[str, wire.JobKind] = {
-    name: wire.KINDS[name]
-    for name in ("make_tileable", "repaint", "extend", "relayout", "estimate")
-    if name in wire.KINDS
-}
+EDIT_KINDS = {n: kind for n, kind in (wire.EDIT_KINDS | {"estimate": wire.ESTIMATE}).items() if n in wire.KINDS}
 """The kinds of job that change a finished picture, in the order in which the panel offers them."""
 EDIT_PICTURES = {
     p.name: p for kind in EDIT_KINDS.values() for p in kind.pictures if p.name not in PICTURES and p.role != "labels"
@@ -299,11 +295,9 @@ def output_size(settings: DistillSettings) -> tuple[int, int]:
 
 GROUPS = {kind.name: group_of(kind) for kind in (wire.TEXTURE_KINDS | EDIT_KINDS).values()}
 """The property group of each kind's parameters."""
-if EDIT_KINDS:
-    DistillSettings.__annotations__["edit"] = EnumProperty(
-        name="Edit",
-        items=[(k.name, k.title, k.help, choice_number("edit", k.name)) for k in EDIT_KINDS.values()],
-    )
+DistillSettings.__annotations__["edit"] = EnumProperty(
+    name="Edit", items=[(k.name, k.title, k.help, choice_number("edit", k.name)) for k in EDIT_KINDS.values()]
+)
 for _name, _group in GROUPS.items():
     DistillSettings.__annotations__[f"parameters_{_name}"] = PointerProperty(type=_group)
 for _picture in (PICTURES | EDIT_PICTURES).values():

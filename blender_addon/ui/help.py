@@ -17,6 +17,8 @@ SECTIONS = (
     ("bpy.ops.distill.use_occlusion*", "whole-materials"),
     ("bpy.ops.distill.export_set*", "whole-materials"),
     ("bpy.types.distillmap.*", "whole-materials"),
+    ("bpy.ops.distill.edit*", "editing-a-finished-picture"),
+    ("bpy.ops.distill.mask_*", "editing-a-finished-picture"),
     ("bpy.ops.distill.explain_metric*", "the-measurements-of-a-result"),
     ("bpy.ops.distill.*model*", "models"),
     ("bpy.types.distill*.model*", "models"),

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
-from blender_addon import wire
 from tests.support.live_service import LiveService
 from tests.window.launcher import Blender
 
@@ -17,7 +14,6 @@ def test_a_whole_material_is_shown_and_its_maps_are_used_as_chosen(
     blender.run("maps.whole_material", start("quick").data_dir)
 
 
-@pytest.mark.skipif("repaint" not in wire.KINDS, reason="the contract does not have this edit")
 def test_a_mask_is_painted_over_the_picture_and_its_part_is_edited(
     blender: Blender, start: Callable[..., LiveService]
 ) -> None:

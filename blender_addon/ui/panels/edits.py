@@ -22,10 +22,6 @@ class Edit:
     bl_options = {"DEFAULT_CLOSED"}
     layout: Any
 
-    @classmethod
-    def poll(cls, _context: Context) -> bool:
-        return bool(properties.EDIT_KINDS)
-
     def draw(self, context: Context) -> None:
         settings, layout = context.scene.distill, self.layout
         grid = layout.grid_flow(row_major=True, columns=COLUMNS, even_columns=True, align=True)
