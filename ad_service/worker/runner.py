@@ -307,6 +307,7 @@ def _synthesize(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
         **_common(inputs),
         method=inputs.parameters["method"],
         start=inputs.parameters["start"],
+        novelty=inputs.parameters["novelty"],
         maps=_label_maps(inputs),
     )
     return synthesize(model, request, decoders)

@@ -614,6 +614,8 @@ TEXTS = {
     "Waiting: 1 job before it, {} ({})": "Wartet: 1 Auftrag davor, {} ({})",
     "Waiting: {} jobs before it, first {} ({})": "Wartet: {} Aufträge davor, zuerst {} ({})",
     "What of the image is used": "Was vom Bild verwendet wird",
+    "Novelty": "Neuheit",
+    "How much of a quilt is replaced by new texture that is not copied in pieces: 0 keeps the quilt, 1 keeps nothing of it": "Wie viel von den zusammengesetzten Stücken durch neue Textur ersetzt wird, die nicht stückweise kopiert ist: 0 behält die Stücke, 1 behält keines",
     "What the canvas starts from: noise, random swatch pixels of the right region, or a quilt of swatch pieces": "Womit die Leinwand beginnt: Rauschen, zufällige Pixel des richtigen Bereichs oder zusammengesetzte Stücke des Musters",
     "What the values mean": "Was die Werte bedeuten",
     "Where": "Wo",

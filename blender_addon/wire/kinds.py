@@ -162,6 +162,13 @@ COMMON = (
         advanced=True,
     ),
     Parameter(
+        "novelty",
+        Number(0.0, 1.0),
+        0.0,
+        "How much of a quilt is replaced by new texture that is not copied in pieces: 0 keeps the quilt, 1 keeps "
+        "nothing of it",
+    ),
+    Parameter(
         "strength",
         Number(0.01, 1.0),
         0.0,
@@ -269,11 +276,11 @@ RESTYLE = JobKind(
     "Restyle",
     "Redraw an image in the material of a swatch. A tileable image stays tileable",
     (CONTENT, SWATCH),
-    (*(_for_restyle(p) for p in COMMON if p.name != "start"), NORMAL_FORMAT),
+    (*(_for_restyle(p) for p in COMMON if p.name not in ("start", "novelty")), NORMAL_FORMAT),
     maps_over="swatch",
 )
 
-_NOT_FROM_WORDS = ("method", "start", "strength", "content_weight")
+_NOT_FROM_WORDS = ("method", "start", "novelty", "strength", "content_weight")
 """Common parameters that `generate` has not: it always samples from noise, and keeps no structure."""
 
 GENERATE = JobKind(

@@ -190,8 +190,9 @@ def test_automatic_values_arrive_as_none_and_others_as_they_are(core: StubCore) 
 
 
 def test_every_parameter_reaches_the_core(core: StubCore) -> None:
-    run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", precision="fp32")
+    run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", novelty=0.5, precision="fp32")
     request = core.requests[0]
+    assert request.novelty == 0.5
     assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
     assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
     assert core.loaded == [("pocket", "fp32")]

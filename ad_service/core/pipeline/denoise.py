@@ -83,7 +83,7 @@ def plan_of(request: Request, schedule: Schedule, *, strength: float = 1.0, keep
     """
     weight = request.content_weight
     return Plan(
-        steps=request.steps or max(2, round(schedule.steps * PRESETS[request.preset])),
+        steps=request.steps or max(1, round(schedule.steps * PRESETS[request.preset])),
         iterations=request.iterations or schedule.iterations,
         learning_rate=request.learning_rate or schedule.learning_rate,
         content_weight=(STRUCTURE_WEIGHT if keeps_structure else 0.0) if weight is None else weight,

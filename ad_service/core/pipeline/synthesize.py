@@ -8,7 +8,7 @@ from ad_service.core.pipeline.denoise import denoise, method_of, plan_of
 from ad_service.core.pipeline.finish import deliver, finish, plainest_shift
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job, SynthesizeRequest
-from ad_service.core.pipeline.start import STARTS
+from ad_service.core.pipeline.start import STARTS, novel
 from ad_service.core.pipeline.task import as_steps, begin
 
 
@@ -28,7 +28,8 @@ def synthesize(
     family, options = model.family, options or PipelineOptions()
     name = _start_name(request, family)
     task = yield from begin(model, request, options, fit_periods=name == "quilt", maps=request.maps)
-    start = yield from as_steps("start", STARTS[name](task))
+    making = novel(task, request.novelty) if name == "quilt" and request.novelty else STARTS[name](task)
+    start = yield from as_steps("start", making)
     method = method_of(request.method, family, task.shape)
     plan = plan_of(
         request,

@@ -298,6 +298,42 @@ def test_every_start_works(family: str, method: str, start: str) -> None:
     make(family, 64, 64, start=start, method=method)
 
 
+def shown_of(result: Result) -> Tensor:
+    assert result.source_map is not None
+    return result.source_map.pixels(*result.color.shape[:2])
+
+
+@pytest.mark.parametrize(("height", "width", "tile_y", "tile_x"), [(72, 136, False, True)])
+def test_novelty_makes_any_size_with_a_source_map(height: int, width: int, tile_y: bool, tile_x: bool) -> None:
+    _, made = make("pocket", height, width, novelty=1.0, tile_y=tile_y, tile_x=tile_x, swatch=texture(90, 122))
+    y, x = shown_of(made)
+    assert y.shape == (height, width)
+    assert int(y.min()) >= 0 and int(y.max()) < 90 and int(x.min()) >= 0 and int(x.max()) < 122
+
+
+def test_novelty_replaces_its_share_of_the_quilt() -> None:
+    fixed = replace(OPTIONS, move_edge=False)
+    quilt = shown_of(make("pocket", 96, 96, fixed, steps=1)[1])
+    made = shown_of(make("pocket", 96, 96, fixed, steps=1, novelty=0.3)[1])
+    assert float((made == quilt).all(0).float().mean()) == pytest.approx(0.7, abs=0.08)
+
+
+def test_novelty_continues_no_more_than_small_pieces_of_the_swatch() -> None:
+    def continued(novelty: float) -> float:
+        y, x = shown_of(make("pocket", 96, 96, steps=1, novelty=novelty)[1])
+        step = torch.stack([y[:, 32:] - y[:, :-32], x[:, 32:] - x[:, :-32] - 32])
+        return float((step == 0).all(0).float().mean())
+
+    assert continued(1.0) < 0.4 * continued(0.0)
+
+
+def test_novelty_obeys_a_layout() -> None:
+    maps = LabelMaps(stripes(96, 128), stripes(96, 128))
+    _, made = make("pocket", 96, 128, steps=1, novelty=1.0, maps=maps)
+    y, x = shown_of(made)
+    assert float((maps.regions[y, x] == maps.layout).float().mean()) > 0.95
+
+
 @pytest.mark.parametrize("detail", ["off", "decoder", "pixels", "both"])
 def test_each_detail_runs_its_phases(detail: str) -> None:
     steps, _ = make("pocket", 64, 64, swatch=texture(32, 32), detail=detail)
@@ -353,7 +389,7 @@ def test_the_defaults_of_the_shipped_model_give_a_good_texture() -> None:
     assert edges.y.single.in_range and edges.x.single.in_range
 
 
-@pytest.mark.parametrize(("preset", "steps"), [("draft", 2), ("standard", 5), ("fine", 10)])
+@pytest.mark.parametrize(("preset", "steps"), [("draft", 1), ("standard", 2), ("fine", 4)])
 def test_presets_set_the_number_of_steps(preset: str, steps: int) -> None:
     request = SynthesizeRequest(swatch=SWATCH, height=64, width=64, preset=preset)
     job = synthesize(backbone("pocket"), request)
