@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-HEAVY = {"torch", "diffusers", "transformers", "einops"}
+HEAVY = {"torch", "diffusers", "transformers", "tokenizers", "einops"}
 WEB = {"fastapi", "starlette", "uvicorn", "pydantic"}
 
 MAY_IMPORT: dict[str, set[str]] = {

@@ -11,6 +11,7 @@ from ad_service.service.scheduler import WorkerState
 from ad_service.service.security import OPEN_PATHS
 from blender_addon import wire
 from blender_addon.wire import JobKind, JobStatus, KindDocument, ModelEntry
+from blender_addon.wire.limits import READABLE_VERSIONS
 
 LONGEST_WAIT = 60.0
 """Seconds, the limit of one long poll."""
@@ -108,7 +109,7 @@ def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:
         "type": "object",
         "required": ["kind", "inputs"],
         "properties": {
-            "wire": {"const": wire.VERSION},
+            "wire": {"enum": list(READABLE_VERSIONS)},
             "kind": {"const": kind.name},
             "parameters": {
                 "type": "object",

@@ -79,10 +79,21 @@ def _room_for(model: Model, side: int, margin: int, maps: float, overhead: int =
     return memory.largest_side(free_memory(model.device), side, margin, each, overhead)
 
 
+@contextmanager
+def _checked(network: nn.Module) -> Iterator[None]:
+    """A `checkpoint` before each convolution of a network inside the block."""
+    convolutions = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(lambda *_: checkpoint()) for layer in convolutions]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def _encode(model: Model, picture: Tensor) -> Tensor:
-    checkpoint()
     vae, config = model.vae, model.vae.config
-    with torch.no_grad():
+    with torch.no_grad(), _checked(vae):
         x = (picture[None] * 2 - 1).to(model.device, vae.dtype)
         z = vae.encode(x).latent_dist.mean.float()
     return ((z - (config.get("shift_factor") or 0.0)) * config.scaling_factor)[0].cpu()

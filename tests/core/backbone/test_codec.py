@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ad_service.core.backbone import codec
 from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape
+from ad_service.core.steps import run
 from tests.support.tiny_models import SHIPPED, backbone, end, noise, texture
 
 LARGE = 1 << 20
@@ -33,6 +35,28 @@ def textured(model: Model, height: int, width: int, *, tiling: bool = True) -> T
     factor = model.family.factor
     picture = texture(height * factor, width * factor, tiling=tiling)
     return codec.encode_canvas(model, picture, Shape(height, width, tiling, tiling))
+
+
+def test_an_encoding_in_one_pass_can_be_stopped_before_each_convolution() -> None:
+    model, checks = backbone("sd15"), 0
+
+    def work() -> Generator[None, None, Tensor]:
+        yield
+        return codec.encode(model, texture(64, 64))
+
+    def count() -> None:
+        nonlocal checks
+        checks += 1
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    expected = run(work(), check=count)
+    assert checks > 10
+    with pytest.raises(KeyboardInterrupt):
+        run(work(), check=stop)
+    assert torch.equal(codec.encode(model, texture(64, 64)), expected)
+    assert not [layer for layer in model.vae.modules() if layer._forward_pre_hooks]
 
 
 # ---------------------------------------------------------------------------------------------- there and back
