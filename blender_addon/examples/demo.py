@@ -4,7 +4,7 @@
     blender -b --python-exit-code 1 --python demo.py -- --out DIR              in a Blender that has the add-on
 
 Writes into DIR: path_texture.png, path_tiled.png (the texture twice in each direction), path_layout.png,
-path_model.png (the model, rendered by Cycles) and path.blend.
+a folder with all maps of the texture, path_model.png (the model with them, rendered by Cycles) and path.blend.
 """
 
 from __future__ import annotations
@@ -137,13 +137,14 @@ def wait_for_result(session: ModuleType) -> None:
 
 
 def save_pictures(image_io: ModuleType, out: Path) -> None:
-    """The texture, its 2x2 tiling and the layout as PNG files."""
+    """The texture, its 2x2 tiling, the layout and the maps of the texture as PNG files."""
     settings = bpy.context.scene.distill
     texture = image_io.pixels_of(bpy.data.images[settings.last_result], "result")[..., :3]
     layout = image_io.pixels_of(settings.image_layout, "layout")[..., :3]
     pictures = {"texture": texture, "tiled": np.tile(texture, (2, 2, 1)), "layout": layout}
     for name, pixels in pictures.items():
         (out / f"path_{name}.png").write_bytes(image_io.encode_png(pixels))
+    bpy.ops.distill.export_set(directory=str(out))
 
 
 def render(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Makes the example swatch: cobbles and moss, modeled from noise and rendered by Cycles, without a photograph.
 
-Run with a Python that has bpy: `python make_swatch.py [FOLDER]`. Writes cobbles.png, the swatch, cobbles_regions.png,
-its region map of stone and moss, and cobbles_layout.png, a layout in their colors. All are CC0.
+Run with a Python that has bpy: `python make_swatch.py [FOLDER]`. Writes cobbles.png, the swatch, its maps
+cobbles_normal.png (OpenGL), cobbles_height.png and cobbles_roughness.png, its region map of stone and moss,
+cobbles_regions.png, and a layout in their colors, cobbles_layout.png. All are CC0.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ Array = NDArray[Any]
 
 SIDE = 448  # pixels of the swatch
 LAYOUT_SIDE = 512
+HEIGHTS = (-0.02, 0.14)  # the heights that are black and white in the height map
+STONE_ROUGHNESS, MOSS_ROUGHNESS = 0.55, 0.95
 EDGE = 1.06  # the ground reaches from -EDGE to EDGE, the camera sees -1 to 1
 GRID = 1200  # vertices of the ground along a side
 STONES = 10  # cobbles along a side of the picture
@@ -157,33 +160,89 @@ def add_leaves() -> None:
     mesh("moss", points, faces, np.repeat(color, 4, axis=0))
 
 
-def photograph(path: Path) -> None:
-    """Renders the view straight down, under an overcast sky with a low sun."""
+def add_camera() -> None:
+    """A view straight down, and what all renders have in common."""
     scene = bpy.context.scene
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     camera.data.type, camera.data.ortho_scale = "ORTHO", 2.0
     camera.location = (0, 0, 3)
+    bpy.context.collection.objects.link(camera)
+    scene.camera = camera
+    scene.render.engine = "CYCLES"
+    scene.cycles.seed = 1
+    scene.cycles.use_denoising = False
+    scene.render.resolution_x = scene.render.resolution_y = SIDE
+    scene.render.image_settings.file_format = "PNG"
+    scene.render.image_settings.compression = 100
+
+
+def photograph(path: Path) -> None:
+    """Renders the swatch under an overcast sky with a low sun."""
+    scene = bpy.context.scene
     sun = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
     sun.data.energy, sun.data.angle, sun.data.color = 3.2, 0.12, (1.0, 0.95, 0.88)
     sun.rotation_euler = (0.75, 0.25, 0.6)
-    for thing in (camera, sun):
-        bpy.context.collection.objects.link(thing)
+    bpy.context.collection.objects.link(sun)
     world = bpy.data.worlds.new("sky")
     world.use_nodes = True
     world.node_tree.nodes["Background"].inputs["Color"].default_value = (0.75, 0.86, 1.0, 1)
     world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0.9
-    scene.world, scene.camera = world, camera
-    scene.render.engine = "CYCLES"
+    scene.world = world
     scene.cycles.samples = 128
-    scene.cycles.seed = 1
-    scene.cycles.use_denoising = False
     scene.view_settings.view_transform = "Standard"
-    scene.render.resolution_x = scene.render.resolution_y = SIDE
-    scene.render.image_settings.file_format = "PNG"
     scene.render.image_settings.color_mode = "RGB"
-    scene.render.image_settings.compression = 100
     scene.render.filepath = str(path)
     bpy.ops.render.render(write_still=True)
+
+
+def render_maps(folder: Path) -> None:
+    """Renders the normals and the heights of what the swatch shows, from the same camera, without light."""
+    scene = bpy.context.scene
+    scene.view_settings.view_transform = "Raw"
+    scene.cycles.samples = 32
+    for name in ("normal", "height"):
+        bpy.context.view_layer.material_override = _values_of(name)
+        scene.render.image_settings.color_mode = "RGB" if name == "normal" else "BW"
+        scene.render.filepath = str(folder / f"cobbles_{name}.png")
+        bpy.ops.render.render(write_still=True)
+
+
+def _values_of(name: str) -> bpy.types.Material:
+    """A material that shines with its normals (0.5 + 0.5 n) or its height in HEIGHTS."""
+    material = bpy.data.materials.new(name)
+    material.use_nodes = True
+    tree = material.node_tree
+    tree.nodes.clear()
+    geometry, light = tree.nodes.new("ShaderNodeNewGeometry"), tree.nodes.new("ShaderNodeEmission")
+    output = tree.nodes.new("ShaderNodeOutputMaterial")
+    if name == "normal":
+        encode = tree.nodes.new("ShaderNodeVectorMath")
+        encode.operation = "MULTIPLY_ADD"
+        encode.inputs[1].default_value = encode.inputs[2].default_value = (0.5, 0.5, 0.5)
+        tree.links.new(geometry.outputs["Normal"], encode.inputs[0])
+    else:
+        parts, encode = tree.nodes.new("ShaderNodeSeparateXYZ"), tree.nodes.new("ShaderNodeMapRange")
+        encode.inputs["From Min"].default_value, encode.inputs["From Max"].default_value = HEIGHTS
+        tree.links.new(geometry.outputs["Position"], parts.inputs[0])
+        tree.links.new(parts.outputs["Z"], encode.inputs["Value"])
+    tree.links.new(encode.outputs[0], light.inputs["Color"])
+    tree.links.new(light.outputs[0], output.inputs["Surface"])
+    return material
+
+
+def draw_roughness(path: Path) -> None:
+    """Draws the roughness: that of stone, a little smoother where it is worn, and that of moss."""
+    axis = (np.arange(SIDE, dtype=np.float32) + 0.5) / SIDE * 2 - 1
+    x, y = np.meshgrid(axis, axis)
+    height, _, moss = ground(x, y)
+    worn = smoothstep(0.04, 0.09, height) * 0.15
+    stone = STONE_ROUGHNESS + 0.15 - worn + 0.06 * noise(np.random.default_rng(11), x, y, 26, 4)
+    values = (stone * (1 - moss) + MOSS_ROUGHNESS * moss).clip(0, 1)
+    image = bpy.data.images.new("roughness", SIDE, SIDE)
+    pixels = np.repeat(values[..., None], 4, -1).astype(np.float32)
+    pixels[..., 3] = 1
+    image.pixels.foreach_set(pixels.ravel())
+    save(image, path)
 
 
 def draw_regions(path: Path) -> None:
@@ -210,6 +269,10 @@ def save_labels(path: Path, moss: NDArray[np.bool_]) -> None:
     pixels = np.concatenate([colors, np.ones((*moss.shape, 1))], -1).astype(np.float32)
     image = bpy.data.images.new("labels", moss.shape[1], moss.shape[0])
     image.pixels.foreach_set(pixels.ravel())
+    save(image, path)
+
+
+def save(image: bpy.types.Image, path: Path) -> None:
     image.file_format = "PNG"
     image.filepath_raw = str(path)
     image.save()
@@ -220,9 +283,12 @@ def main() -> None:
     bpy.ops.wm.read_factory_settings(use_empty=True)
     add_ground()
     add_leaves()
+    add_camera()
     draw_regions(folder / "cobbles_regions.png")
     draw_layout(folder / "cobbles_layout.png")
+    draw_roughness(folder / "cobbles_roughness.png")
     photograph(folder / "cobbles.png")
+    render_maps(folder)
 
 
 if __name__ == "__main__":

@@ -103,9 +103,10 @@ class BackgroundThread:
         pictures: Mapping[str, PictureSource],
         address: client.ServiceAddress,
         may_start: bool = False,
+        stored: Mapping[str, str] | None = None,
     ) -> None:
-        """Upload the pictures, submit the job, then watch it."""
-        self._queue(lambda: self._submit(job, kind, parameters, pictures, address, may_start), job)
+        """Upload the pictures, submit the job, then watch it. `stored`: the sha256 of those that the service has."""
+        self._queue(lambda: self._submit(job, kind, parameters, pictures, address, may_start, stored or {}), job)
 
     def resubmit(
         self,
@@ -322,10 +323,11 @@ class BackgroundThread:
         pictures: Mapping[str, PictureSource],
         address: client.ServiceAddress,
         may_start: bool,
+        stored: Mapping[str, str],
     ) -> None:
         self._set_address(address)
         service = self._checked_service(may_start)
-        inputs = {}
+        inputs = dict(stored)
         for name, source in pictures.items():
             self._send(JobWaiting(job, f"Uploading the {name}"))
             inputs[name] = service.upload(source())

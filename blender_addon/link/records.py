@@ -154,6 +154,8 @@ class JobRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     seconds: float = 0.0
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each map of the result comes from, by name, see wire.Origin."""
     imported: bool = False
     """Whether the result was imported into the file. Its images may have been deleted since."""
 

@@ -43,12 +43,13 @@ SIZE = "distill_size"
 
 
 def encode_png(pixels: np.ndarray, quick: bool = False) -> bytes:
-    """A PNG file of uint8 pixels (height, width, 3 or 4). `quick`: in a third of the time, for the main thread.
+    """A PNG file of uint8 or uint16 pixels (height, width, 1, 3 or 4). `quick`: in a third of the time, for the main
+    thread.
 
     It is made of blocks of rows, so that a thread that encodes a large picture does not hold Python's lock for long.
     """
     deflate = _quick_deflate() if quick else zlib.compressobj(2)
-    return _png(pixels, {3: 2, 4: 6}[pixels.shape[2]], deflate)
+    return _png(pixels, {1: 0, 3: 2, 4: 6}[pixels.shape[2]], deflate)
 
 
 def encode_labels(labels: np.ndarray, colors: Sequence[Sequence[int]], quick: bool = False) -> bytes:
@@ -65,12 +66,17 @@ def _quick_deflate() -> Any:
 
 
 def _png(pixels: np.ndarray, color_type: int, deflate: Any, palette: tuple[bytes, ...] = ()) -> bytes:
-    """A PNG file of pixels (height, width) or (height, width, channels), compressed by an object of zlib."""
+    """A PNG file of pixels (height, width) or (height, width, channels), compressed by an object of zlib.
+
+    It has 16 bits for uint16 pixels, and 8 bits for others.
+    """
     height, width = pixels.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
+    deep = pixels.dtype == np.uint16
+    header = struct.pack(">IIBBBBB", width, height, 16 if deep else 8, color_type, 0, 0, 0)
     parts = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header), *palette]
     for first in range(0, height, BLOCK_ROWS):
         block = pixels[first : first + BLOCK_ROWS].reshape(min(BLOCK_ROWS, height - first), -1)
+        block = block.astype(">u2").view(np.uint8) if deep else block
         filtered = np.zeros((len(block), 1 + block.shape[1]), np.uint8)  # a row starts with its filter type, 0: none
         filtered[:, 1:] = block
         parts += _chunk(b"IDAT", deflate.compress(filtered.tobytes()))
@@ -102,6 +108,15 @@ def check_usable(image: Image | None, what: str) -> Image:
             f"{name} is {image.size[0]} x {image.size[1]}; the largest side is {wire.MAX_PICTURE_SIDE}; scale it down"
         )
     return image
+
+
+def problem_of(image: Image | None, what: str) -> str:
+    """Why an image has no usable pixels, in one sentence; empty if it has."""
+    try:
+        check_usable(image, what)
+    except LocalError as error:
+        return error.sentence
+    return ""
 
 
 def file_of(image: Image) -> Path | None:
@@ -137,17 +152,71 @@ def source_of(image: Image | None, what: str) -> Callable[[], bytes]:
     The bytes are those of the image's file or packed file, or a PNG of its pixels if they were painted or generated.
     """
     image = check_usable(image, what)
-    if image.source == "FILE" and not image.is_dirty:
-        path = file_of(image)
-        data = b""
-        if image.packed_file is not None:
-            data = bytes(image.packed_file.data)
-        elif path is not None and path.is_file():
-            data = path.read_bytes()
-        if data.startswith(_SIGNATURES) and not _is_rotated(data):
-            return lambda: data
+    if data := _file_bytes(image):
+        return lambda: data
     convert = copy_pixels(image)
     return functools.cache(lambda: encode_png(_without_unused_alpha(convert())))  # all variations use the same bytes
+
+
+def _file_bytes(image: Image) -> bytes:
+    """The bytes of an image's file, if they are its pixels and the service reads the format; empty otherwise."""
+    if image.source != "FILE" or image.is_dirty:
+        return b""
+    path, data = file_of(image), b""
+    if image.packed_file is not None:
+        data = bytes(image.packed_file.data)
+    elif path is not None and path.is_file():
+        data = path.read_bytes()
+    return data if data.startswith(_SIGNATURES) and not _is_rotated(data) else b""
+
+
+def data_source_of(image: Image | None, what: str, channel: str = "RGB", inverted: bool = False) -> Callable[[], bytes]:
+    """A function that returns the bytes of an image whose values are no colors; raises as `check_usable`.
+
+    The bytes are those of the image's file, or a PNG of its values as they are in the file, without a conversion of
+    colors: 16 bits of a floating-point image, 8 bits of others. `channel`: RGB, or R, G, B or A as a gray picture.
+    `inverted`: 1 minus the values. May be called on any thread.
+    """
+    image = check_usable(image, what)
+    data = _file_bytes(image) if channel == "RGB" and not inverted else b""
+    if data:
+        return lambda: data
+    convert, deep = copy_values(image), image.is_float
+    return functools.cache(lambda: encode_png(levels_of(convert(), deep, channel, inverted)))
+
+
+def levels_of(values: np.ndarray, deep: bool, channel: str = "RGB", inverted: bool = False) -> np.ndarray:
+    """Values of 0 to 1 as uint8, or as uint16 if `deep`: (height, width, 3), or (height, width, 1) of a channel."""
+    chosen = values[..., :3] if channel == "RGB" else values[..., "RGBA".index(channel), None]
+    chosen = 1 - chosen if inverted else chosen
+    top = 65535 if deep else 255
+    return (chosen.clip(0, 1) * top + 0.5).astype(np.uint16 if deep else np.uint8)
+
+
+def copy_values(image: Image) -> Callable[[], np.ndarray]:
+    """Copies the values, and returns a function for any thread that gives them as the image's file has them.
+
+    They are float32 (height, width, 4), top row first. Blender converts floating-point images that are marked as colors
+    to linear when it loads them; sRGB is converted back.
+    """
+    width, height = image.size
+    channels = image.channels
+    copied = np.empty(width * height * channels, np.float32)
+    image.pixels.foreach_get(copied)
+    values = copied.reshape(height, width, channels)[::-1]
+    encoded = image.is_float and image.colorspace_settings.name == "sRGB"
+
+    def convert() -> np.ndarray:
+        rgba = np.ones((height, width, 4), np.float32)
+        rgba[..., :3] = values[..., :3] if channels >= 3 else values[..., :1]
+        if channels in (2, 4):
+            rgba[..., 3] = values[..., -1]
+        if encoded:
+            rgb = rgba[..., :3]
+            rgb[:] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 0) ** (1 / 2.4) - 0.055)
+        return rgba
+
+    return convert
 
 
 def _without_unused_alpha(pixels: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from bpy.app.handlers import persistent
 from bpy.types import Context, Depsgraph, Image, Mesh, Object
 from gpu_extras.batch import batch_for_shader
 
-from . import image_editors, properties
+from . import edits, image_editors, properties
 
 DEPTH_BIAS = 2e-5
 """Distance in clip space by which the layout lies before the surface. Smaller ones flicker at 100 m with a clip start
@@ -124,7 +124,7 @@ def _new_batch(mesh: Mesh, layer: Any) -> Any:
 
 def _draw_in_editor() -> None:
     context = bpy.context
-    under = _underlay(context.scene, context.space_data.image) if is_shown(context) else None
+    under = _underlay(context, context.space_data.image)
     if under is None or min(under.size) == 0:
         return
     view = context.region.view2d
@@ -140,10 +140,15 @@ def _draw_in_editor() -> None:
     gpu.state.blend_set("NONE")
 
 
-def _underlay(scene: bpy.types.Scene, shown: Image | None) -> Image | None:
-    """What is seen through the map that an Image Editor shows: the swatch, or the newest result under the layout."""
-    settings = scene.distill
-    if shown is None:
+def _underlay(context: Context, shown: Image | None) -> Image | None:
+    """What is seen through the map that an Image Editor shows: the swatch, the newest result under the layout, or the
+    picture under a mask."""
+    settings = context.scene.distill
+    if shown is None or not context.window_manager.distill_overlay:
+        return None
+    if (edited := edits.edited_under(context.scene, shown)) is not None:
+        return edited
+    if not is_shown(context):
         return None
     if shown == settings.image_regions:
         return settings.image_swatch

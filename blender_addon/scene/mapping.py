@@ -11,12 +11,14 @@ import bpy
 import numpy as np
 from bpy.types import Image, Material, Node, Object
 
-from . import result_nodes
+from . import map_nodes, result_nodes
 from .image_io import size_of
 from .materials import feeding, unusable
 
 FITTED = "distill_fitted"
 """Custom property of a frame: width and height in pixels of the image that its repeats were chosen for."""
+DEPTH_FITTED = "distill_depth_fitted"
+"""Custom property of the node with the depth of a height map: whether the depth was set for the object."""
 COVERS = "distill_covers_uv"
 """Custom property of a frame: whether that image covers the UV map once, as one that follows a layout."""
 PROJECTIONS = {
@@ -24,6 +26,8 @@ PROJECTIONS = {
     "BOX": ("Box", "From the six sides of a box, without a UV map. Edges are blended a little"),
     "TRIPLANAR": ("Triplanar", "From three sides, blended by the direction of the surface, without a UV map"),
 }
+COARSE_VERTICES = 2000
+"""Vertices below which a displaced mesh shows no relief: 45 x 45 of them on a plane."""
 MAX_MEASURED_LOOPS = 400_000
 """Face corners up to which a UV map is measured while the panel is drawn: about 10 ms on one core."""
 
@@ -83,6 +87,27 @@ def fit(material: Material, thing: Object | None) -> None:
         _set_scale(material, (x, y * (size[0] / size[1]) / shape, 1.0))
     elif not before and surface is not None:
         set_tile_width(material, surface, surface.largest)
+
+
+def fit_depth(material: Material, thing: Object | None) -> None:
+    """Sets the depth of a height map that was not shown before: a part of the width of a tile on the object."""
+    socket = map_nodes.depth_of(material.node_tree, _frame(material))
+    if socket is None or socket.node.get(DEPTH_FITTED):
+        return
+    socket.node[DEPTH_FITTED] = True
+    surface = surface_of(thing) if thing is not None else None
+    width = tile_width(material, surface)
+    if width is not None and surface is not None:
+        in_object = socket.node.type == "DISPLACEMENT"
+        socket.default_value = map_nodes.DEPTH * width / (surface.scale[0] if in_object else 1.0)
+
+
+def is_coarse(thing: Object | None) -> bool:
+    """Whether an object has too few faces for a displacement to show more than a deformed object."""
+    if thing is None or thing.type != "MESH":
+        return thing is None
+    subdivides = any(modifier.type in {"SUBSURF", "MULTIRES", "REMESH"} for modifier in thing.modifiers)
+    return not subdivides and len(thing.data.vertices) < COARSE_VERTICES
 
 
 def covers_uv(image: Image) -> bool:
@@ -237,7 +262,13 @@ def _image(material: Material) -> Image | None:
 
 
 def _set_scale(material: Material, scale: tuple[float, float, float]) -> None:
-    result_nodes.mapping_node(material, _frame(material)).inputs["Scale"].default_value = scale
+    """Sets the repeats; a height map becomes as much shallower as its tiles become smaller."""
+    frame = _frame(material)
+    socket = result_nodes.mapping_node(material, frame).inputs["Scale"]
+    before, depth = float(socket.default_value[0]), map_nodes.depth_of(material.node_tree, frame)
+    socket.default_value = scale
+    if depth is not None and before > 0 and scale[0] > 0:
+        depth.default_value *= before / scale[0]
 
 
 def _artist_scale(material: Material) -> float:

@@ -22,8 +22,6 @@ REPLACED = "distill_replaced"
 """Custom property of a node that a result replaced: its name in PREVIOUS, since the artist may rename it."""
 ID = "distill_id"
 """Custom property of a material that gets a job's result: the artist may rename it while the job runs."""
-DATA_MAPS = ("normal", "roughness", "metallic", "height")
-"""Pictures whose values are not colors."""
 
 
 # ---------------------------------------------------------------------------------------------- of objects
@@ -211,14 +209,6 @@ def base_color_image(material: Material | None) -> Image | None:
     """The image of the material's base color; the one that was there before, if the material shows a result."""
     node = _original_image_node(material)
     return node.image if node is not None else None
-
-
-def shown_image(material: Material) -> Image | None:
-    """The image that feeds the color of the material's shader, such as a result; None if there is none."""
-    shader = surface_shader(material)
-    socket = color_input(shader) if shader is not None else None
-    found = feeding(socket) if socket is not None else ()
-    return next((node.image for node in found if node.type == "TEX_IMAGE" and node.image is not None), None)
 
 
 def original_coordinates(material: Material) -> NodeSocket | None:

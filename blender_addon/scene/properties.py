@@ -24,6 +24,12 @@ from ..wire.errors import LocalError
 
 PICTURES = {picture.name: picture for kind in wire.TEXTURE_KINDS.values() for picture in kind.pictures}
 """The pictures of all job kinds by name."""
+EDIT_KINDS = {n: kind for n, kind in (wire.EDIT_KINDS | {"estimate": wire.ESTIMATE}).items() if n in wire.KINDS}
+"""The kinds of job that change a finished picture, in the order in which the panel offers them."""
+EDIT_PICTURES = {
+    p.name: p for kind in EDIT_KINDS.values() for p in kind.pictures if p.name not in PICTURES and p.role != "labels"
+}
+"""The pictures that only edits take and that the artist chooses."""
 LABEL_MAPS = tuple(name for name, picture in PICTURES.items() if picture.role == "labels")
 """Names of the pictures that are painted in the colors of the regions."""
 
@@ -51,6 +57,7 @@ LABELS = {
     "pixels": "In Pixels",
     "opengl": "OpenGL",
     "directx": "DirectX",
+    "missing": "Missing Maps",
 }
 """Names in the panel that differ from the contract's name with capitals."""
 AUTOMATIC_LABELS = {"scale": "Fit", "real_width": "Unknown"}
@@ -88,10 +95,11 @@ def label(name: str) -> str:
 def choice_number(name: str, choice: str) -> int:
     """The number by which a .blend file stores a choice: independent of the order in which the contract lists them.
 
-    It is the index in STORED_CHOICES, or a checksum of the choice (256 to 2^31 - 1) if the choice is not listed there.
+    It is the index in STORED_CHOICES, or a checksum of the choice (256 to 2^24 - 1) if the choice is not listed there:
+    Blender's buttons hold the number as a 32-bit float, and would choose another one beyond that.
     """
     stored = STORED_CHOICES.get(name, ())
-    return stored.index(choice) if choice in stored else zlib.crc32(choice.encode()) & 0x7FFFFFFF | 256
+    return stored.index(choice) if choice in stored else zlib.crc32(choice.encode()) & 0xFFFFFF | 256
 
 
 def property_of(parameter: wire.Parameter) -> Any:
@@ -154,6 +162,25 @@ class DistillRegion(PropertyGroup):
     )
 
 
+class DistillMap(PropertyGroup):
+    """A map of the swatch, pixel by pixel over it: what it is, and where its values are."""
+
+    name: StringProperty(name="Map", description="What the values mean", default="data")
+    image: PointerProperty(type=Image, name="Image", description="The image with the values of this map")
+    channel: EnumProperty(
+        name="Channel",
+        description="What of the image is used",
+        items=[
+            ("RGB", "RGB", "The whole image", 0),
+            ("R", "Red", "The red channel of a packed image", 1),
+            ("G", "Green", "The green channel of a packed image", 2),
+            ("B", "Blue", "The blue channel of a packed image", 3),
+            ("A", "Alpha", "The alpha channel of the image", 4),
+        ],
+    )
+    inverted: BoolProperty(name="Invert", description="Exchange black and white, as for a glossiness map")
+
+
 class DistillSettings(PropertyGroup):
     """What the panel shows and the scene stores. Each job kind and each picture adds a property.
 
@@ -166,6 +193,8 @@ class DistillSettings(PropertyGroup):
     )
     regions: CollectionProperty(type=DistillRegion)
     region_index: IntProperty(name="Region")
+    maps: CollectionProperty(type=DistillMap)
+    map_index: IntProperty(name="Map")
     use_layout: BoolProperty(
         name="Use Layout",
         description="Paint where on the texture each material of the swatch appears",
@@ -186,14 +215,14 @@ class DistillSettings(PropertyGroup):
     last_result: StringProperty(name="Last Result", description="Name of the newest result's image", options={"HIDDEN"})
 
 
-def kind_of(settings: DistillSettings) -> wire.JobKind:
-    """The job kind that is chosen."""
-    return wire.KINDS[settings.kind]
+def kind_of(settings: DistillSettings, edit: bool = False) -> wire.JobKind:
+    """The job kind that is chosen, of those that make a texture or of those that edit one."""
+    return wire.KINDS[settings.edit if edit else settings.kind]
 
 
-def parameters_of(settings: DistillSettings) -> Any:
+def parameters_of(settings: DistillSettings, edit: bool = False) -> Any:
     """The group of the chosen kind's parameters."""
-    return getattr(settings, f"parameters_{settings.kind}")
+    return getattr(settings, f"parameters_{settings.edit if edit else settings.kind}")
 
 
 def reuse(settings: DistillSettings, kind_name: str, values: Mapping[str, Any]) -> None:
@@ -201,12 +230,16 @@ def reuse(settings: DistillSettings, kind_name: str, values: Mapping[str, Any]) 
 
     Raises WireError, before anything is changed, if the kind is unknown or a value is invalid.
     """
-    kind = wire.TEXTURE_KINDS.get(kind_name)
+    edit = kind_name in EDIT_KINDS
+    kind = (EDIT_KINDS if edit else wire.TEXTURE_KINDS).get(kind_name)
     if kind is None:
         raise LocalError("invalid-request", f"The job kind “{kind_name}” is unknown; update the add-on")
     checked = [(p, p.check(values[p.name])) for p in kind.parameters if p.name in values]
-    settings.kind = kind.name
-    group = parameters_of(settings)
+    if edit:
+        settings.edit = kind.name
+    else:
+        settings.kind = kind.name
+    group = parameters_of(settings, edit)
     for parameter, value in checked:
         is_text = isinstance(getattr(group, parameter.name), str)
         setattr(group, parameter.name, parameter.value.format(value) if is_text else value)
@@ -223,15 +256,15 @@ def tiles(settings: DistillSettings) -> tuple[bool, bool]:
     return "y" in tile, "x" in tile
 
 
-def automatic_parameters(settings: DistillSettings) -> dict[str, wire.Parameter]:
+def automatic_parameters(settings: DistillSettings, edit: bool = False) -> dict[str, wire.Parameter]:
     """The numbers among the chosen kind's parameters that have an automatic value, by name."""
-    numbers = [p for p in kind_of(settings).parameters if isinstance(p.value, wire.Integer | wire.Number)]
+    numbers = [p for p in kind_of(settings, edit).parameters if isinstance(p.value, wire.Integer | wire.Number)]
     return {p.name: p for p in numbers if p.automatic is not None}
 
 
-def toggle_automatic(settings: DistillSettings, name: str) -> None:
+def toggle_automatic(settings: DistillSettings, name: str, edit: bool = False) -> None:
     """Sets a parameter to its automatic value, or to a useful first value if it is automatic."""
-    group, parameter = parameters_of(settings), kind_of(settings).parameter(name)
+    group, parameter = parameters_of(settings, edit), kind_of(settings, edit).parameter(name)
     first = parameter.value.nearest(FIRST_VALUES.get(name, parameter.automatic))
     setattr(group, name, first if getattr(group, name) == parameter.automatic else parameter.automatic)
 
@@ -260,11 +293,14 @@ def output_size(settings: DistillSettings) -> tuple[int, int]:
     return sides["width"], sides["height"]
 
 
-GROUPS = {kind.name: group_of(kind) for kind in wire.TEXTURE_KINDS.values()}
+GROUPS = {kind.name: group_of(kind) for kind in (wire.TEXTURE_KINDS | EDIT_KINDS).values()}
 """The property group of each kind's parameters."""
+DistillSettings.__annotations__["edit"] = EnumProperty(
+    name="Edit", items=[(k.name, k.title, k.help, choice_number("edit", k.name)) for k in EDIT_KINDS.values()]
+)
 for _name, _group in GROUPS.items():
     DistillSettings.__annotations__[f"parameters_{_name}"] = PointerProperty(type=_group)
-for _picture in PICTURES.values():
+for _picture in (PICTURES | EDIT_PICTURES).values():
     DistillSettings.__annotations__[f"image_{_picture.name}"] = PointerProperty(
         type=Image, name=label(_picture.name), description=_picture.help
     )
@@ -298,7 +334,7 @@ GALLERY = {
 }
 """State of the gallery in the window manager, which is neither saved nor undone. Each name starts with `distill_`."""
 
-classes = (DistillRegion, *GROUPS.values(), DistillSettings)
+classes = (DistillRegion, DistillMap, *GROUPS.values(), DistillSettings)
 
 
 def add_to_blender() -> None:

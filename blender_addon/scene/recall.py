@@ -17,7 +17,7 @@ from .. import wire
 from ..link.events import PictureSource
 from ..link.records import JobRecord
 from ..wire.errors import LocalError
-from . import image_io, properties, regions, swatch
+from . import image_io, maps, properties, regions, swatch
 
 BLOB = "distill_blob"
 """Custom property of an image that was downloaded to make a result again: its sha256 on the service."""
@@ -33,32 +33,41 @@ def bring_back(scene: Scene, record: JobRecord) -> dict[str, str]:
         raise LocalError("invalid-request", f"“{record.title}” does not say which pictures it was made from")
     settings = scene.distill
     properties.reuse(settings, record.kind, record.request.get("parameters", record.parameters))
-    settings.variations = 1
-    settings.use_layout = "layout" in inputs
+    edit = record.kind in properties.EDIT_KINDS
+    if not edit:
+        settings.variations = 1
+        settings.use_layout = "layout" in inputs
     if record.regions:
         settings.regions.clear()
         for name, color in record.regions:
             red, green, blue = bytes.fromhex(color)
             regions.add_region(scene, name, (red, green, blue))
         settings.region_index = 0
-    for name, sha in inputs.items():
-        if (image := _candidate(record, name, sha)) is not None:
+    found = {name: _candidate(record, name, sha) for name, sha in inputs.items()}
+    for name, image in found.items():
+        if image is not None and hasattr(settings, f"image_{name}"):
             setattr(settings, f"image_{name}", image)
+    if not edit:
+        maps.restore(settings, {of: image for name, image in found.items() if (of := wire.map_name(name)) is not None})
     swatch.remember(scene)
     sources = _sources(scene, record.kind, inputs)
-    return {name: sha for name, sha in inputs.items() if name not in sources or _sha(sources[name]) != sha}
+    missing = {name: sha for name, sha in inputs.items() if name not in sources or _sha(sources[name]) != sha}
+    return {name: sha for name, sha in missing.items() if not edit or hasattr(settings, f"image_{name}")}
 
 
 def complete(scene: Scene, record: JobRecord, missing: Mapping[str, str], blobs: Mapping[str, bytes]) -> None:
     """Sets the pictures that were downloaded; raises LocalError if the service does not have all that are missing."""
     for name, data in blobs.items():
-        image = image_io.new_image(record.sources.get(name) or properties.label(name), data)
+        image = image_io.new_image(record.sources.get(name) or _title_of(name).capitalize(), data)
         image[BLOB] = missing[name]
-        setattr(scene.distill, f"image_{name}", image)
+        if (of_map := wire.map_name(name)) is not None:
+            maps.add(scene, of_map, image)
+        else:
+            setattr(scene.distill, f"image_{name}", image)
     swatch.remember(scene)
     lost = [name for name in missing if name not in blobs]
     if lost:
-        which = " and the ".join(regions.TITLES.get(name, properties.label(name).lower()) for name in lost)
+        which = " and the ".join(_title_of(name) for name in lost)
         raise LocalError(
             "blob-missing",
             f"The {which} of “{record.title}” changed since or was deleted, and the service no longer has it; all else "
@@ -66,14 +75,20 @@ def complete(scene: Scene, record: JobRecord, missing: Mapping[str, str], blobs:
         )
 
 
+def _title_of(name: str) -> str:
+    if (of_map := wire.map_name(name)) is not None:
+        return f"{maps.title_of(of_map).lower()} map"
+    return regions.TITLES.get(name, properties.label(name).lower())
+
+
 def unchanged_sources(record: JobRecord) -> dict[str, PictureSource]:
-    """The color pictures of a job that the file still has, to upload again."""
+    """The pictures of a job that the file still has, without label maps, to upload again."""
     kind = wire.KINDS.get(record.kind)
     found = {}
     for name, sha in record.request.get("inputs", {}).items():
         image = _candidate(record, name, sha)
-        if kind is not None and kind.picture(name).role == "color" and image is not None:
-            source = _color_source(image, name)
+        if kind is not None and kind.picture(name).role != "labels" and image is not None:
+            source = _file_source(image, name)
             if source is not None and _sha(source) == sha:
                 found[name] = source
     return found
@@ -87,11 +102,14 @@ def _candidate(record: JobRecord, name: str, sha: str) -> Image | None:
 
 def _sources(scene: Scene, kind: str, inputs: Mapping[str, str]) -> dict[str, PictureSource]:
     """The pictures as the panel would send them now, of those that can be sent."""
-    found = {}
+    found: dict[str, PictureSource] = {}
     for name in inputs:
-        if wire.KINDS[kind].picture(name).role != "labels":
+        if wire.map_name(name) is not None:
+            with suppress(LocalError):
+                found |= maps.source_of(scene.distill, name)
+        elif hasattr(scene.distill, f"image_{name}") and wire.KINDS[kind].picture(name).role != "labels":
             image = getattr(scene.distill, f"image_{name}")
-            if (source := _color_source(image, name)) is not None:
+            if (source := _file_source(image, name)) is not None:
                 found[name] = source
     if "layout" in inputs:
         with suppress(LocalError):
@@ -99,7 +117,7 @@ def _sources(scene: Scene, kind: str, inputs: Mapping[str, str]) -> dict[str, Pi
     return found
 
 
-def _color_source(image: Image, name: str) -> PictureSource | None:
+def _file_source(image: Image, name: str) -> PictureSource | None:
     """The bytes of an image; None if it has no usable pixels."""
     try:
         return image_io.source_of(image, name)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bpy.app.translations import pgettext_iface as tr
-from bpy.types import Context, Image, Scene
+from bpy.types import Context, Image, PropertyGroup, Scene
 
 from .. import wire
 from ..link.events import PictureSource
 from ..wire.errors import LocalError
-from . import image_io, materials, properties, regions
+from . import image_io, maps, materials, properties, regions
 
 TITLE_BYTES = 26
 """Length of a title without its size and seed. Blender cuts names at 63 bytes, and duplicates get a number."""
@@ -30,6 +30,8 @@ class JobDraft:
     """The names of the images that the pictures are made of."""
     regions: Sequence[tuple[str, str]]
     """(name, color in hex) of each region, if the job has label maps."""
+    stored: Mapping[str, str] = field(default_factory=dict)
+    """The sha256 of pictures that the service has from an earlier job."""
 
     @property
     def swatch_name(self) -> str:
@@ -73,7 +75,7 @@ def drafts(scene: Scene) -> list[JobDraft]:
     images = [getattr(settings, f"image_{p.name}") for p in kind.pictures if p.required]
     stems = [image.name.rsplit(".", 1)[0] for image in images]  # picture_sources has checked that all are given
     title = " in ".join(_shorten(stem, TITLE_BYTES // len(stems)) for stem in stems)
-    sources = {name: getattr(settings, f"image_{name}").name for name in pictures}
+    sources = source_names(settings, pictures)
     colors = zip(settings.regions, regions.colors_of(scene), strict=True)
     used_regions = [(r.name, bytes(c).hex()) for r, c in colors] if "layout" in pictures else []
     sizes = properties.output_size(settings)
@@ -84,6 +86,13 @@ def drafts(scene: Scene) -> list[JobDraft]:
             values["seed"] = kind.parameter("seed").check(seed)
         found.append(JobDraft(kind.name, title_of(title, values, sizes), values, pictures, sources, used_regions))
     return found
+
+
+def source_names(settings: PropertyGroup, pictures: Mapping[str, PictureSource]) -> dict[str, str]:
+    """The names of the images that the pictures of a job are made of."""
+    own = [name for name in pictures if wire.map_name(name) is None]
+    names = {name: str(getattr(settings, f"image_{name}").name) for name in own}
+    return names | {name: image for name, image in maps.source_names(settings).items() if name in pictures}
 
 
 def title_of(name: str, parameters: Mapping[str, Any], size: tuple[int, int]) -> str:
@@ -101,6 +110,8 @@ def picture_sources(scene: Scene, kind: wire.JobKind) -> dict[str, PictureSource
             sources[picture.name] = _source_of(image, picture.name)
     if scene.distill.use_layout and properties.takes_layout(scene.distill):
         sources |= regions.label_sources(scene)
+    if maps.takes_maps(scene.distill):
+        sources |= maps.sources(scene.distill)
     return sources
 
 

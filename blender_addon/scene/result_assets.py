@@ -116,3 +116,12 @@ def free_path(folder: Path, title: str, suffix: str) -> Path:
 def materials_showing(job: str) -> list[Material]:
     """The local materials that show a result."""
     return [m for m in bpy.data.materials if m.library is None and result_nodes.in_use(m, job)]
+
+
+def material_with(job: str) -> Material:
+    """A new material that shows a result with its maps; it is kept without an object that uses it."""
+    images = results.images_of(job)
+    material = bpy.data.materials.new(images["image"].name)
+    material.use_fake_user = True
+    results.apply(job, material.name, [material], images)
+    return material

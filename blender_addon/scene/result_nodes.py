@@ -1,8 +1,8 @@
 """The nodes of a result in a material: one frame beside the artist's nodes; apply a result, restore what it replaced.
 
 A frame has texture coordinates, a Mapping node, an image node (or a triplanar group) for each picture, and the nodes
-that turn a picture into what its input needs. Another result shows its images in the same nodes. Frames of version
-0.1.0 and 0.2.0, one for each result and without a Mapping node, are used in the same way.
+that turn a picture into what its input needs (see `map_nodes`). Another result shows its images in the same nodes.
+Frames of version 0.1.0 and 0.2.0, one for each result and without a Mapping node, are used in the same way.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any
 import bpy
 from bpy.types import Image, Material, Node, NodeLink, NodeSocket, NodeTree
 
-from . import triplanar
+from .. import wire
+from . import map_nodes, triplanar
 from .image_io import size_of
+from .map_nodes import FEEDS, ROLE, children, location, place, role_node
 from .materials import (
     JOB,
     OUTPUT,
@@ -29,10 +31,6 @@ from .materials import (
     unusable,
 )
 
-FEEDS = "distill_feeds"
-"""Custom property of a node in a frame: the input and the output socket by which it was connected to the shader."""
-ROLE = "distill_role"
-"""Custom property of a frame's nodes that show no picture: `coordinates`, `mapping` or `sharpness`."""
 PROJECTION = "distill_projection"
 """Custom property of a frame: `UV`, `BOX` or `TRIPLANAR`."""
 PLAIN_UV = "distill_plain_uv"
@@ -42,16 +40,18 @@ INPUTS = {
     "normal": "Normal",
     "roughness": "Roughness",
     "metallic": "Metallic",
-    "height": "Displacement",
+    "alpha": "Alpha",
+    "emission": "Emission Color",
 }
-"""The input that each picture of a result is connected to; Displacement is the material output's."""
-CONVERTERS = {"normal": ("ShaderNodeNormalMap", "Color"), "height": ("ShaderNodeDisplacement", "Height")}
+"""The shader's input that each picture of a result is connected to, directly or through nodes of `map_nodes`."""
+MORE_INPUTS = {"height": ("Displacement", "Normal"), "emission": ("Emission Strength",)}
+"""Inputs that a picture may take beside it; Displacement is the material output's."""
+CONVERTERS = {"normal": ("ShaderNodeNormalMap", "Color")}
 """The node between an image node and its input, and its socket, for pictures that need one."""
 BOX_BLEND = 0.2
 """How far the sides of a box projection overlap."""
-COLUMNS = {"coordinates": -1180, "mapping": -960, "sharpness": -960, "picture": -680, "converter": -360}
-"""Where the nodes of a frame are, in relation to the shader's x."""
 ROWS = {"coordinates": 0, "mapping": 0, "sharpness": -440}
+"""The y of nodes that show no picture, in relation to the frame's corner."""
 ROW_HEIGHTS = (260, 60)
 """Heights of the first picture's node and of the folded ones below it."""
 
@@ -59,9 +59,10 @@ ROW_HEIGHTS = (260, 60)
 # ---------------------------------------------------------------------------------------------- apply and restore
 
 
-def apply(material: Material, job: str, title: str, images: Mapping[str, Image]) -> Node:
+def apply(material: Material, job: str, title: str, images: Mapping[str, Image], coarse: bool = False) -> Node:
     """Shows a result's pictures in the material and stores what they replace; returns the frame.
 
+    `coarse`: the mesh has too few faces to be displaced.
     Nodes that the artist has inserted in the frame stay in effect. Raises LocalError, before anything is changed, if
     the material is linked from another file or has no shader to connect the result to.
     """
@@ -69,17 +70,34 @@ def apply(material: Material, job: str, title: str, images: Mapping[str, Image])
         raise unusable(material, "is linked from another file; make it local, then apply the result")
     ensure_tree(material)
     names = {INPUTS[output] for output in images if output in INPUTS} | {*material.get(PREVIOUS, {})}
+    names |= {name for output in images for name in MORE_INPUTS.get(output, ())}
     targets = {name: input_of(material, name) for name in names}
     frame = frame_of(material) or _new_frame(material)
     _disconnect(material)
-    frame[JOB], frame.label = job, f"Distill: {title}"
+    frame[JOB], frame.label, frame[map_nodes.COARSE] = job, f"Distill: {title}", coarse
     _show_pictures(material, frame, images)
+    map_nodes.arrange(material, frame, picture_nodes(material.node_tree, frame))
     for name, output in _outputs_of(material, frame).items():
         target = targets.get(name)
         if target is not None:
             _store_previous(material, name, target)
             material.node_tree.links.new(output, target)
     return frame
+
+
+def set_use_of_maps(material: Material, height: str = "", occlusion: str = "") -> None:
+    """Chooses how the material's result uses its height (map_nodes.HEIGHTS) and its ambient occlusion (OCCLUSIONS)."""
+    frame = connected_frame(material)
+    if frame is None:
+        raise unusable(material, "shows no result; apply one first")
+    if height:
+        frame[map_nodes.HEIGHT] = height
+    if occlusion:
+        frame[map_nodes.OCCLUSION] = occlusion
+    pictures = picture_nodes(material.node_tree, frame)
+    images = {output: image for output, node in pictures.items() if (image := picture_of(node)) is not None}
+    coarse = bool(frame.get(map_nodes.COARSE))
+    apply(material, str(frame[JOB]), str(frame.label).removeprefix("Distill: "), images, coarse)
 
 
 def restore(material: Material) -> None:
@@ -223,11 +241,6 @@ def sharpness_node(tree: NodeTree, frame: Node) -> Node | None:
     return next((n for n in children(tree, frame) if n.get(ROLE) == "sharpness"), None)
 
 
-def children(tree: NodeTree, frame: Node) -> list[Node]:
-    """The nodes in a frame."""
-    return [n for n in tree.nodes if n.parent == frame]
-
-
 def picture_nodes(tree: NodeTree, frame: Node) -> dict[str, Node]:
     """The image nodes or groups of a frame by the picture of the result that they show."""
     return {_map_of(n): n for n in children(tree, frame) if _map_of(n)}
@@ -245,7 +258,7 @@ def _new_frame(material: Material) -> Node:
     """An empty frame below all other nodes, its corner marked by its Mapping node."""
     tree = material.node_tree
     shader = surface_shader(material)
-    x = _location(shader)[0] if shader is not None else 0.0
+    x = location(shader)[0] if shader is not None else 0.0
     y = min((bottom(n) for n in tree.nodes if n.type != "FRAME"), default=0.0) - 120
     frame = tree.nodes.new("NodeFrame")
     frame.name, frame.select, frame[PROJECTION] = "Distill", False, "UV"
@@ -262,6 +275,7 @@ def _show_pictures(material: Material, frame: Node, images: Mapping[str, Image])
     nodes = picture_nodes(tree, frame)
     for output, node in nodes.items():
         if output not in images:
+            map_nodes.remove_stages(tree, frame, output)
             _remove_picture(tree, node, output)
     depth = 0
     for row, (output, image) in enumerate(images.items()):
@@ -269,7 +283,7 @@ def _show_pictures(material: Material, frame: Node, images: Mapping[str, Image])
         node = nodes.get(output)
         if node is None or (node.type == "GROUP") != grouped:
             node = _new_picture(tree, frame, output, image, grouped, node)
-            _place(node, frame, "picture", -depth)
+            place(node, frame, "picture", -depth)
             node.hide = row > 0
         _set_image(node, image, output)
         tree.links.new(mapping.outputs[0], node.inputs["Vector"])
@@ -301,7 +315,7 @@ def _new_picture(tree: NodeTree, frame: Node, output: str, image: Image, grouped
     node = tree.nodes.new("ShaderNodeGroup" if grouped else "ShaderNodeTexImage")
     if grouped:
         node.node_tree = triplanar.new_group(image, output == "normal")
-    node.name, node.label = f"Distill {output}", "Base Color" if output == "image" else output.title()
+    node.name, node.label = f"Distill {output}", "Base Color" if output == "image" else wire.map_type(output).title
     node.parent, node.select, node[OUTPUT] = frame, False, output
     if old is not None:
         if FEEDS in old:
@@ -328,7 +342,7 @@ def _remove_picture(tree: NodeTree, node: Node, output: str) -> None:
     if converter is not None and converter.parent == frame:
         tree.nodes.remove(converter)
     for rest in children(tree, frame):
-        if rest.get(FEEDS, {}).get("input") == INPUTS.get(output):
+        if FEEDS in rest and rest[FEEDS]["input"] == INPUTS.get(output):
             del rest[FEEDS]
 
 
@@ -350,14 +364,9 @@ def _sharpness(tree: NodeTree, frame: Node) -> Node:
 
 
 def _role_node(tree: NodeTree, frame: Node, role: str) -> Node:
-    """The frame's node of a role; a new one if there is none."""
-    found = next((n for n in children(tree, frame) if n.get(ROLE) == role), None)
-    if found is None:
-        kinds = {"coordinates": "ShaderNodeTexCoord", "mapping": "ShaderNodeMapping", "sharpness": "ShaderNodeValue"}
-        found = tree.nodes.new(kinds[role])
-        found.name, found.parent, found.select, found[ROLE] = f"Distill {role}", frame, False, role
-        _place(found, frame, role, ROWS[role])
-    return found
+    """The frame's node for coordinates, mapping or sharpness; a new one if there is none."""
+    kinds = {"coordinates": "ShaderNodeTexCoord", "mapping": "ShaderNodeMapping", "sharpness": "ShaderNodeValue"}
+    return role_node(tree, frame, role, kinds[role], role, ROWS[role])
 
 
 def _ensure_converter(tree: NodeTree, frame: Node, node: Node, output: str, y: float) -> None:
@@ -371,27 +380,16 @@ def _ensure_converter(tree: NodeTree, frame: Node, node: Node, output: str, y: f
             return
         converter = tree.nodes.new(kind)
         converter.name, converter.parent, converter.select = f"Distill {output} converter", frame, False
-        _place(converter, frame, "converter", y)
+        place(converter, frame, "converter", y)
         converter.hide = True
         tree.links.new(node.outputs[0], converter.inputs[socket])
     if output == "normal":
         converter.space = "OBJECT" if node.type == "GROUP" else "TANGENT"
 
 
-def _place(node: Node, frame: Node, column: str, y: float) -> None:
-    """Puts a node in a column of its frame. A frame of an older version has its corner at its first node."""
-    if "distill_corner" not in frame:
-        nodes = [n for n in children(node.id_data, frame) if n != node]
-        first = _location(nodes[0]) if nodes else (0.0, 0.0)
-        frame["distill_corner"] = [first[0] - COLUMNS["picture"], first[1]]
-    left, top = frame["distill_corner"]
-    outer = _location(frame)
-    node.location = left + COLUMNS[column] - outer[0], top + y - outer[1]
-
-
 def bottom(node: Node) -> float:
     """The lowest y coordinate of a node, from what it shows where Blender has not drawn it yet (in background)."""
-    y = _location(node)[1]
+    y = location(node)[1]
     if node.hide:
         return y - 40
     scale = bpy.context.preferences.system.ui_scale
@@ -404,21 +402,13 @@ def bottom(node: Node) -> float:
     return y - (drawn or guess)
 
 
-def _location(node: Node) -> tuple[float, float]:
-    """A node's place in the tree; inside a frame its location is relative to the frame."""
-    x, y = float(node.location.x), float(node.location.y)
-    if node.parent is None:
-        return x, y
-    outer = _location(node.parent)
-    return x + outer[0], y + outer[1]
-
-
 # ---------------------------------------------------------------------------------------------- links
 
 
 def _disconnect(material: Material) -> None:
     """Connects what results have replaced. What is no longer in the material stays in PREVIOUS."""
     tree = material.node_tree
+    map_nodes.release(material)
     stored = {name: dict(previous) for name, previous in material.get(PREVIOUS, {}).items()}
     lost = {}
     for name, previous in stored.items():
@@ -461,12 +451,13 @@ def _outputs_of(material: Material, frame: Node) -> dict[str, NodeSocket]:
     """The output sockets of a frame by the input that they belong to."""
     nodes = children(material.node_tree, frame)
     found = {n[FEEDS]["input"]: n.outputs[n[FEEDS]["socket"]] for n in nodes if FEEDS in n}
+    fed = set(found)
     for node in nodes:
         output = _map_of(node)
         if output in INPUTS:
             converter = next((n for n in _following(node) if n.bl_idname == CONVERTERS.get(output, ("",))[0]), node)
             found.setdefault(INPUTS[output], converter.outputs[0])
-    return found
+    return found | {n: s for n, s in map_nodes.outputs_of(material.node_tree, frame).items() if n not in fed}
 
 
 def _following(node: Node) -> Iterator[Node]:

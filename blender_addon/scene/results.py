@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import bpy
 from bpy.types import ID, Context, Image, Material, Screen
 
+from .. import wire
 from ..link.records import JobRecord
 from ..wire.errors import LocalError
 from . import image_io, mapping, materials, result_nodes, triplanar
@@ -18,6 +19,10 @@ FAVORITE = "distill_favorite"
 """Custom property of a result's image: whether the artist marked it."""
 SWATCH = "distill_swatch"
 """Custom property of a result's image: the name of the swatch's image."""
+ORIGIN = "distill_origin"
+"""Custom property of a result's map: where it comes from, see wire.Origin."""
+DENSITY = "distill_pixels_per_meter"
+"""Custom property of a result's image: its pixels per meter, if the real width of the swatch is known."""
 INPUTS = "distill_inputs"
 """Custom property of a result's image: the names of the job's images and its regions, as JSON."""
 
@@ -43,14 +48,17 @@ def import_result(record: JobRecord, pictures: Mapping[str, bytes]) -> None:
 
     Raises LocalError if a material cannot take the result; the images are in the file then.
     """
-    images = {}
-    for output, png in pictures.items():
-        suffix = "" if output == "image" else f" {output}"
-        image = image_io.new_image(f"{record.title}{suffix}", png, data=output in materials.DATA_MAPS)
+    images, named = {}, {wire.map_name(output) or output: png for output, png in pictures.items()}
+    for name in sorted(named, key=_place_of):
+        suffix = "" if name == "image" else f" {wire.map_type(name).title.lower()}"
+        image = image_io.new_image(f"{record.title}{suffix}", named[name], data=is_data(name))
         image.use_fake_user = True  # Blender does not save images without users
-        image_io.store_size(image, png)
-        write_properties(image, record, output)
-        images[output] = image
+        image_io.store_size(image, named[name])
+        write_properties(image, record, name)
+        images[name] = image
+    edited = bpy.data.images.get(record.sources.get("picture", ""))
+    if edited is not None and DENSITY in edited and DENSITY not in images["image"]:
+        images["image"][DENSITY] = edited[DENSITY]  # edits do not scale
     record.imported = True
     settings = bpy.context.scene.distill
     settings.last_result = images["image"].name
@@ -72,18 +80,28 @@ def apply(job: str, title: str, targets: Sequence[Material], images: Mapping[str
         if problem := materials.problem_of_material(material):
             raise materials.unusable(material, problem)
     for material in targets:
-        result_nodes.apply(material, job, title, images)
-        mapping.fit(material, materials.user_of(material))
+        thing = materials.user_of(material)
+        result_nodes.apply(material, job, title, images, mapping.is_coarse(thing))
+        mapping.fit(material, thing)
+        mapping.fit_depth(material, thing)
+
+
+def is_data(name: str) -> bool:
+    """Whether the values of a result's picture are no colors; `name`: `image`, or that of a map."""
+    return name != "image" and wire.map_type(name).role != "color"
 
 
 def write_properties(image: Image, record: JobRecord, output: str) -> None:
-    """Writes how an image was made into custom properties, which the artist can read."""
+    """Writes how an image was made into custom properties, which the artist can read; `output`: as in `is_data`."""
     image[JOB], image[OUTPUT] = record.job, output
     image["distill_kind"], image["distill_seed"] = record.kind, record.seed
     image["distill_parameters"] = json.dumps(dict(record.parameters))
     image["distill_request"] = json.dumps(dict(record.request))
-    image[SWATCH] = str(record.sources.get("swatch", ""))
+    edited = bpy.data.images.get(record.sources.get("picture", ""))
+    image[SWATCH] = str(record.sources.get("swatch") or (edited.get(SWATCH, "") if edited is not None else ""))
     image[INPUTS] = json.dumps({"images": dict(record.sources), "regions": [list(r) for r in record.regions]})
+    if output in record.origins:
+        image[ORIGIN] = record.origins[output]
     for name, value in record.metrics.items():
         image[f"distill_{name}"] = float(value)
 
@@ -134,9 +152,15 @@ def image_of(job: str, output: str = "image") -> Image | None:
 
 def images_of(job: str) -> dict[str, Image]:
     """All pictures of a job's result that are in the file, the base color first. UDIM images are not among them."""
-    outputs = ("image", *materials.DATA_MAPS)
-    found = {i[OUTPUT]: i for i in bpy.data.images if i.get(JOB) == job and i.get(OUTPUT) in outputs}
-    return dict(sorted(found.items(), key=lambda pair: outputs.index(pair[0])))
+    images = [i for i in bpy.data.images if i.get(JOB) == job and wire.MAP_NAME.fullmatch(str(i.get(OUTPUT, "")))]
+    found = {str(image[OUTPUT]): image for image in images}
+    return {name: found[name] for name in sorted(found, key=_place_of)}
+
+
+def _place_of(name: str) -> tuple[int, str]:
+    """The place of a picture among those of a result: the color, the maps in their order, and others by name."""
+    order = ("image", *wire.MAPS)
+    return order.index(name) if name in order else len(order), name
 
 
 # ---------------------------------------------------------------------------------------------- deleting

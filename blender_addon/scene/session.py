@@ -30,6 +30,7 @@ from ..link.records import JobRecord, read_journal, write_journal
 from ..wire.errors import LocalError
 from . import (
     image_io,
+    maps,
     materials,
     pixel_buffer,
     plans,
@@ -52,6 +53,8 @@ NOTICE_SECONDS = 20.0
 """How long the status bar shows that a result is ready."""
 REFUSALS = ("invalid-labels", "invalid-image")
 """Errors of pictures that were not uploaded. The panel shows them with what corrects them, and no failed job."""
+PAINTED = (*properties.LABEL_MAPS, *(name for name, p in properties.EDIT_PICTURES.items() if p.role == "mask"))
+"""Names of the pictures that are painted with the add-on's brush."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Session:
     def _submit(self, record: JobRecord, draft: JobDraft) -> None:
         self._unsent[record.job] = draft
         address, may_start = preferences.service_address(), preferences.may_start()
-        self.thread.submit(record.job, draft.kind, draft.parameters, draft.pictures, address, may_start)
+        self.thread.submit(record.job, draft.kind, draft.parameters, draft.pictures, address, may_start, draft.stored)
 
     def submit_side_job(
         self,
@@ -393,6 +396,7 @@ class Session:
         if event.state == "succeeded" and event.status is not None and event.status.result is not None:
             result = event.status.result
             record.metrics, record.notes, record.seconds = dict(result.metrics), result.notes, result.seconds
+            record.origins = dict(result.origins)
             self.downloaded[record.job] = event
         self.save_journal()
 
@@ -552,14 +556,15 @@ def _on_save(*_args: object) -> None:
     """Pack images that would be lost: ours that were painted on, and swatches without a file. Write the journal."""
     if not _current.document:
         _current.load_journal()
-    maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in properties.LABEL_MAPS}
+    label_maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in PAINTED}
     swatches = {s.distill.image_swatch for s in bpy.data.scenes}
+    swatches |= {image for s in bpy.data.scenes for image in maps.images_of(s.distill)}
     painted = [
         image
         for image in bpy.data.images
         if image.is_dirty
         and image.library is None
-        and (image in maps or materials.JOB in image or (image in swatches and not image.filepath))
+        and (image in label_maps or materials.JOB in image or (image in swatches and not image.filepath))
     ]
     if painted:
         with windows.busy_cursor(bpy.context):  # 4096 x 4096 pixels take up to a second

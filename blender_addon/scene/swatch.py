@@ -17,6 +17,8 @@ FRAME = ("crop", "corners", "lens", "real_width")
 PARAMETERS = (*FRAME, "scale", "even_light")
 """Parameters about the swatch, which the section Input shows."""
 EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLE_MAPS = ("normal", "roughness", "height")
+"""The maps of the example."""
 EXAMPLE_REGIONS = {"Stone": (214, 120, 60), "Moss": (60, 160, 80)}
 """The regions of the example's maps."""
 
@@ -26,11 +28,12 @@ EXAMPLE_REGIONS = {"Stone": (214, 120, 60), "Moss": (60, 160, 80)}
 
 @dataclass(frozen=True)
 class _Followed:
-    """The swatch of a scene and what belongs to it: the part that is used, and the region map."""
+    """The swatch of a scene and what belongs to it: the part that is used, the region map, and the other maps."""
 
     swatch: int
     frame: str
     region_map: int
+    maps: str
 
 
 _followed: dict[int, _Followed] = {}
@@ -61,8 +64,8 @@ def use(scene: Scene, image: Image) -> bool:
 def follow(scene: Scene) -> bool:
     """Notices another swatch, however it was chosen; returns whether *Regions and Layout* was switched off therefore.
 
-    What belongs to the earlier swatch is dropped, the part that is used, or not used, the region map, unless it was
-    changed together with the swatch. Restoring the settings of a result calls `remember` instead.
+    What belongs to the earlier swatch is dropped, the part that is used and the maps, or not used, the region map,
+    unless it was changed together with the swatch. Restoring the settings of a result calls `remember` instead.
     """
     settings = scene.distill
     before, now = _followed.get(scene.session_uid), _seen(settings)
@@ -73,8 +76,11 @@ def follow(scene: Scene) -> bool:
         _chosen.add(now.swatch)
     if not before.swatch:
         return False
+    if before.maps == now.maps:
+        settings.maps.clear()
     if before.frame == now.frame:
         reset_frame(settings)
+    remember(scene)
     if not now.swatch or not settings.use_layout or not now.region_map or before.region_map != now.region_map:
         return False
     settings.use_layout = False
@@ -82,19 +88,25 @@ def follow(scene: Scene) -> bool:
 
 
 def remember(scene: Scene) -> None:
-    """Takes the swatch, the part that is used and the region map as belonging together."""
+    """Takes the swatch, the part that is used, the region map and the maps as belonging together."""
     _followed[scene.session_uid] = _seen(scene.distill)
 
 
 def _seen(settings: PropertyGroup) -> _Followed:
     images = settings.image_swatch, settings.image_regions
     swatch, region_map = (image.session_uid if image is not None else 0 for image in images)
-    return _Followed(swatch, repr(frame_of(settings)), region_map)
+    maps = [(m.name, m.image.session_uid if m.image else 0, m.channel, m.inverted) for m in settings.maps]
+    return _Followed(swatch, repr(frame_of(settings)), region_map, repr(maps))
 
 
 def use_example(scene: Scene) -> None:
-    """Chooses the example swatch; with its regions and its layout, unless the scene has some already."""
+    """Chooses the example swatch with its maps; with its regions and its layout, unless the scene has some already."""
     settings = scene.distill
+    settings.maps.clear()
+    for name in EXAMPLE_MAPS:
+        item = settings.maps.add()
+        item.name, item.image = name, _example(f"cobbles_{name}.png")
+        item.image.colorspace_settings.name = "Non-Color"
     use(scene, _example("cobbles.png"))
     if len(settings.regions) or settings.image_regions is not None or settings.image_layout is not None:
         return

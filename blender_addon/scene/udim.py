@@ -11,7 +11,7 @@ import numpy as np
 from bpy.types import Image
 
 from ..wire.errors import LocalError
-from . import image_io, materials
+from . import image_io, results
 from .materials import JOB, OUTPUT
 
 COLUMNS = 10
@@ -68,7 +68,7 @@ def _tiled(image: Image, output: str, columns: int, rows: int, repeat: bool) -> 
         for tile in tiles:
             if tile != 1001:
                 found.tiles.new(tile)
-        if output in materials.DATA_MAPS:
+        if results.is_data(output):
             found.colorspace_settings.name = "Non-Color"
         found.pack()
     found.use_fake_user = True

@@ -24,6 +24,7 @@ class DISTILL_MT_main(Menu):
         layout.menu("DISTILL_MT_main_input")
         layout.menu("DISTILL_MT_main_layout")
         layout.menu("DISTILL_MT_main_results")
+        layout.menu("DISTILL_MT_main_edit")
         layout.separator()
         layout.operator("distill.random_seed")
         layout.operator("distill.connect")
@@ -45,6 +46,11 @@ class DISTILL_MT_main_input(Menu):
             layout.operator("distill.picture_from_editor", text="Swatch from Editor")
         layout.operator("distill.picture_paste", text="Paste Swatch")
         layout.operator("distill.example")
+        layout.separator()
+        layout.operator("distill.maps_from_folder")
+        layout.operator("distill.maps_find")
+        layout.operator("distill.map_add")
+        layout.operator("distill.map_remove")
         layout.separator()
         layout.operator("distill.crop_swatch")
         layout.operator("distill.straighten_swatch")
@@ -83,6 +89,18 @@ class DISTILL_MT_main_layout(Menu):
         layout.operator("distill.clean", text="Clean Up Layout").picture = "layout"
 
 
+class DISTILL_MT_main_edit(Menu):
+    """What changes a finished picture"""
+
+    bl_label = "Edit"
+
+    def draw(self, _context: Context) -> None:
+        layout = self.layout
+        layout.operator("distill.edit")
+        layout.operator("distill.mask_paint")
+        layout.operator("distill.mask_clear")
+
+
 class DISTILL_MT_main_results(Menu):
     """The results of this file"""
 
@@ -101,6 +119,8 @@ class DISTILL_MT_main_results(Menu):
         layout.operator("distill.compare_split")
         layout.separator()
         layout.operator_menu_enum("distill.projection", "projection")
+        layout.operator_menu_enum("distill.use_height", "use")
+        layout.operator_menu_enum("distill.use_occlusion", "use")
         layout.operator("distill.tile_width")
         layout.operator("distill.texel_density")
         layout.operator("distill.repeats", text="Double the Repeats").factor = 2.0
@@ -108,6 +128,7 @@ class DISTILL_MT_main_results(Menu):
         layout.separator()
         layout.operator("distill.mark_asset")
         layout.operator("distill.save_result")
+        layout.operator("distill.export_set")
         layout.operator("distill.udim")
         layout.operator("distill.udim_size")
         layout.separator()
@@ -191,4 +212,10 @@ def remove() -> None:
         menu.remove(draw)
 
 
-classes = (DISTILL_MT_main, DISTILL_MT_main_input, DISTILL_MT_main_layout, DISTILL_MT_main_results)
+classes = (
+    DISTILL_MT_main,
+    DISTILL_MT_main_input,
+    DISTILL_MT_main_layout,
+    DISTILL_MT_main_results,
+    DISTILL_MT_main_edit,
+)

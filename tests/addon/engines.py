@@ -18,6 +18,7 @@ from blender_addon import wire
 class Tiles:
     """Repeats the swatch over the canvas, tinted by the layout or the content where one is given.
 
+    Maps are repeated in the same way; `maps` are others that are estimated, as the color.
     A job of the kind `prepare` makes the swatch darker by half of `even_light`.
 
     `pause` is the time of each step.
@@ -35,6 +36,9 @@ class Tiles:
             picture = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
             yield Step(0.5, "Preparing")
             return Outcome({"image": _png((picture * (1 - p["even_light"] / 2)).astype(np.uint8))}, {}, ())
+        if "picture" in request.inputs:
+            yield Step(0.5, "Editing")
+            return _edited(request, read)
         swatch = np.asarray(Image.open(io.BytesIO(read(request.inputs["swatch"]))).convert("RGB"))
         over = [Image.open(io.BytesIO(read(request.inputs[n]))) for n in ("layout", "content") if n in request.inputs]
         if request.kind == "suggest_regions":
@@ -49,8 +53,15 @@ class Tiles:
             part = (step + 1) / self.steps
             yield Step(part, f"Step {step + 1} of {self.steps}", lambda part=part: _png(canvas[:: int(2 / part)]))
             time.sleep(self.pause)
-        pictures = {"image": _png(canvas)} | {name: _png(canvas) for name in self.maps}
-        return Outcome(pictures, {"seam_x": 1.02}, ("A note for the artist.",))
+        pictures, origins = {"image": _png(canvas)}, dict[str, wire.Origin]()
+        for name in self.maps:
+            pictures[wire.map_input(name)], origins[name] = _png(canvas), "estimated"
+        for picture, sha in request.inputs.items():
+            if (name := wire.map_name(picture)) is not None:
+                values = np.asarray(Image.open(io.BytesIO(read(sha))))
+                values = values[rows % values.shape[0]][:, np.arange(width) % values.shape[1]]
+                pictures[picture], origins[name] = _png(values), "followed"
+        return Outcome(pictures, {"seam_x": 1.02}, ("A note for the artist.",), origins)
 
 
 class Dies(Tiles):
@@ -67,6 +78,23 @@ class Fails(Tiles):
     def run(self, request: wire.JobRequest, read: Read) -> Steps:
         yield Step(0.1, "Step 1 of 5")
         raise wire.WireError("out-of-memory", "512 x 512 does not fit into 1 GB")
+
+
+def _edited(request: wire.JobRequest, read: Read) -> Outcome:
+    """The picture and its maps, 0 where the mask is white; an estimate adds a normal map that is the color."""
+    mask = Image.open(io.BytesIO(read(request.inputs["mask"]))).convert("L") if "mask" in request.inputs else None
+    pictures: dict[str, bytes] = {}
+    for name, sha in request.inputs.items():
+        if name == "picture" or wire.map_name(name) is not None:
+            values = np.array(Image.open(io.BytesIO(read(sha))))
+            if mask is not None:
+                values[np.asarray(mask) > 127] = 0
+            pictures["image" if name == "picture" else name] = _png(values)
+    origins: dict[str, wire.Origin] = {n: "given" for p in pictures if (n := wire.map_name(p)) is not None}
+    if request.kind == "estimate":
+        pictures |= {"map:normal": pictures["image"]}
+        origins["normal"] = "estimated"
+    return Outcome(pictures, {}, (), origins)
 
 
 def _thirds(swatch: np.ndarray, parts: int) -> np.ndarray:

@@ -226,6 +226,6 @@ def test_a_saved_preset_brings_parameters_back_but_not_the_seed(blender: Any) ->
 def test_the_image_of_a_material_asset_is_the_result_that_it_shows(blender: Any) -> None:
     material = scenes.material_with_image()
     asset = SimpleNamespace(local_id=material, id_type="MATERIAL", name=material.name)
-    assert assets.image_of(asset).name.startswith("old")
+    assert assets.maps_of(asset).color.name.startswith("old")
     record = imported(noise(64, 64))
-    assert assets.image_of(asset) == results.image_of(record.job)
+    assert assets.maps_of(asset).color == results.image_of(record.job)

@@ -246,7 +246,7 @@ def test_the_automatic_switch_without_a_parameter_is_refused(blender: Any) -> No
     settings = blender.context.scene.distill
     operator = blender.types.DISTILL_OT_toggle_automatic
     for name in ("", "seed"):
-        shown = operator.description(blender.context, SimpleNamespace(name=name))
+        shown = operator.description(blender.context, SimpleNamespace(name=name, edit=False))
         assert shown == "Choose the value of this parameter, or reset it to automatic"
         error = error_of(blender.ops.distill.toggle_automatic, name=name)
         assert f"No parameter “{name}” can be automatic; choose one of real_width, scale, strength" in error

@@ -71,6 +71,7 @@ def test_use_result_adds_a_material_to_an_object_without_one(service: LiveServic
 
 def test_normal_roughness_and_height_maps_are_connected(start: Start, blender: Any) -> None:
     start("material")
+    blender.context.active_object.modifiers.new("Subdivision", "SUBSURF")
     scenes.swatch()
     scenes.small_output()
     scenes.make()

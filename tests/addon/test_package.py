@@ -85,7 +85,7 @@ def test_the_package_is_valid_and_complete(package: Path) -> None:
     names = zipfile.ZipFile(package).namelist()
     assert {"blender_manifest.toml", "__init__.py", "wire/__init__.py", "ui/panels/run.py"} <= set(names)
     assert {n for n in names if n.startswith("examples/") and not n.endswith("/")} == {
-        f"examples/cobbles{part}.png" for part in ("", "_regions", "_layout")
+        f"examples/cobbles{part}.png" for part in ("", "_normal", "_roughness", "_height", "_regions", "_layout")
     }
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".zip"))]
 

@@ -77,7 +77,7 @@ def test_an_asset_of_another_file_becomes_the_swatch(blender: Any, tmp_path: Pat
     blender.ops.wm.save_as_mainfile(filepath=str(library))
     blender.ops.wm.read_homefile(use_factory_startup=True)
     asset = SimpleNamespace(local_id=None, full_library_path=str(library), id_type=kind.upper(), name="Stored")
-    image = assets.image_of(asset)
+    image = assets.maps_of(asset).color
     assert (image_io.pixels_of(image, "swatch")[..., :3] == scenes.checks()).all()
     assert "Stored" not in blender.data.materials
 
@@ -86,7 +86,7 @@ def test_an_asset_without_an_image_is_refused(blender: Any) -> None:
     material = blender.data.materials.new("Plain")
     asset = SimpleNamespace(local_id=material, full_library_path="", id_type="MATERIAL", name="Plain")
     with pytest.raises(wire.WireError, match="“Plain” has no image as its base color"):
-        assets.image_of(asset)
+        assets.maps_of(asset)
 
 
 def test_a_swatch_without_a_file_is_packed_when_the_file_is_saved(blender: Any, tmp_path: Path) -> None:

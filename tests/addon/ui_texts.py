@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import blender_addon
-from blender_addon.scene import properties, regions
+from blender_addon import wire
+from blender_addon.scene import map_nodes, maps, properties, regions
 from blender_addon.ui.panels.results import TILING
 
 FOLDER = Path(blender_addon.__file__).parent
@@ -34,6 +35,10 @@ def ui_texts() -> set[str]:
     """Every text of the interface."""
     found = {*_of_classes(), *_of_code(), *regions.TITLES.values(), *properties.AUTOMATIC_LABELS.values()}
     found |= set(TILING.values())
+    found |= {maps.BASE_COLOR, *(kind.title for kind in wire.MAPS.values())}
+    found |= {text for texts in (map_nodes.HEIGHTS | map_nodes.OCCLUSIONS).values() for text in texts}
+    found |= {text for kind in properties.EDIT_KINDS.values() for text in (kind.title, kind.help)}
+    found |= {properties.label(picture.name).lower() for picture in properties.EDIT_PICTURES.values()}
     found |= {properties.label(picture.name).lower() for picture in properties.PICTURES.values()}
     return {text for text in found if any(c.isalpha() for c in text.replace("{}", "")) and text not in NAMES}
 

@@ -20,17 +20,34 @@ All of them work from a script without a window, except painting:
 In a script, an operator that fails raises RuntimeError with the text that the panel would show.
 """
 
-from . import assets, inputs, jobs, layout, mapping, parameters, regions, results, service, swatch_tools
+from . import (
+    assets,
+    edits,
+    export,
+    inputs,
+    jobs,
+    layout,
+    mapping,
+    maps,
+    parameters,
+    regions,
+    results,
+    service,
+    swatch_tools,
+)
 
 classes = (
     *service.classes,
     *inputs.classes,
+    *maps.classes,
     *swatch_tools.classes,
     *regions.classes,
     *layout.classes,
     *parameters.classes,
     *jobs.classes,
     *results.classes,
+    *edits.classes,
+    *export.classes,
     *mapping.classes,
     *assets.classes,
 )

@@ -13,7 +13,7 @@ from .reports import Done, fail, find_record, job_property
 
 
 class DISTILL_OT_mark_asset(Operator):
-    """Mark this result, and the materials that show it, as assets in the catalog Texture Distiller"""
+    """Mark this result and the materials that show it as assets; one with maps gets a material if nothing shows it"""
 
     bl_idname = "distill.mark_asset"
     bl_label = "Mark as Asset"
@@ -37,7 +37,10 @@ class DISTILL_OT_mark_asset(Operator):
         if self.library and self.library not in folders:
             self.report({"ERROR"}, tr("There is no asset library “{}”; add it in the preferences").format(self.library))
             return {"CANCELLED"}
-        marked = result_assets.mark(image, result_assets.materials_showing(record.job) if self.material else [])
+        showing = result_assets.materials_showing(record.job) if self.material else []
+        if self.material and not showing and len(results.images_of(record.job)) > 1:
+            showing = [result_assets.material_with(record.job)]
+        marked = result_assets.mark(image, showing)
         if not self.image:
             image.asset_clear()
             marked.remove(image)

@@ -1,12 +1,15 @@
 """Operators that choose a picture: from a material, an editor, a file, the clipboard, an asset, or the example."""
 
+from pathlib import Path
+
 import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 from bpy.types import Context, Event, FileHandler, Image, Operator
 
 from ... import wire
-from ...scene import assets, image_editors, materials, properties, session, swatch
+from ...scene import assets, image_editors, map_sources, materials, properties, session, swatch
+from .maps import use_swatch
 from .reports import Done, fail
 
 _PICTURE = EnumProperty(
@@ -18,7 +21,7 @@ _PICTURE = EnumProperty(
 
 
 class DISTILL_OT_picture_from_material(Operator):
-    """Use the base color image of the active material"""
+    """Use the images of the active material: its base color as the swatch, the others as its maps"""
 
     bl_idname = "distill.picture_from_material"
     bl_label = "From Material"
@@ -40,6 +43,9 @@ class DISTILL_OT_picture_from_material(Operator):
         return True
 
     def execute(self, context: Context) -> Done:
+        found = map_sources.of_material(materials.active_material())
+        if self.picture == "swatch" and found is not None:
+            return use_swatch(self, context, found)
         return _use(context, self.picture, materials.base_color_image(materials.active_material()))
 
 
@@ -134,7 +140,7 @@ class DISTILL_OT_picture_paste(Operator):
 
 
 class DISTILL_OT_picture_from_asset(Operator):
-    """Use this asset, an image or the base color image of a material, as the swatch"""
+    """Use this asset as the swatch: an image, or the images of a material"""
 
     bl_idname = "distill.picture_from_asset"
     bl_label = "Use as Swatch"
@@ -152,14 +158,16 @@ class DISTILL_OT_picture_from_asset(Operator):
 
     def execute(self, context: Context) -> Done:
         try:
-            image = assets.image_of(context.asset)
+            found = assets.maps_of(context.asset)
         except wire.WireError as error:
             return fail(self, error)
-        return _use(context, self.picture, image)
+        return (
+            use_swatch(self, context, found) if self.picture == "swatch" else _use(context, self.picture, found.color)
+        )
 
 
 class DISTILL_OT_example(Operator):
-    """Load the example: a swatch of cobbles and moss, its two regions, and a painted layout"""
+    """Load the example: a swatch of cobbles and moss with its maps, its two regions, and a painted layout"""
 
     bl_idname = "distill.example"
     bl_label = "Try the Example"
@@ -171,19 +179,17 @@ class DISTILL_OT_example(Operator):
 
 
 def _use_file(operator: Operator, context: Context, picture: str) -> Done:
-    """Opens the operator's file as a picture, and shows it where it was dropped."""
+    """Opens the operator's file as a picture, a swatch with its maps beside it, and shows it where it was dropped."""
+    path = Path(bpy.path.abspath(operator.filepath))
+    textures = map_sources.set_of_file(path) if picture == "swatch" else None
     try:
-        image = bpy.data.images.load(operator.filepath, check_existing=True)
-    except RuntimeError:
-        operator.report({"ERROR"}, tr("{} cannot be opened as an image").format(operator.filepath))
-        return {"CANCELLED"}
-    if not min(image.size):
-        bpy.data.images.remove(image)
-        operator.report({"ERROR"}, tr("{} cannot be read as an image").format(operator.filepath))
-        return {"CANCELLED"}
+        found = map_sources.load_set(textures, path.parent) if textures is not None else None
+        image = found.color if found is not None else map_sources.load_color(path)
+    except wire.WireError as error:
+        return fail(operator, error)
     if context.area is not None and context.area.type == "IMAGE_EDITOR":
         context.area.spaces.active.image = image
-    return _use(context, picture, image)
+    return use_swatch(operator, context, found) if found is not None else _use(context, picture, image)
 
 
 def _use(context: Context, picture: str, image: Image) -> Done:

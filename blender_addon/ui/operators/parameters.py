@@ -5,7 +5,7 @@ from typing import Any
 
 from bl_operators.presets import AddPresetBase
 from bpy.app.translations import pgettext_iface as tr
-from bpy.props import IntProperty, StringProperty
+from bpy.props import BoolProperty, IntProperty, StringProperty
 from bpy.types import Context, Operator
 
 from ... import wire
@@ -37,21 +37,22 @@ class DISTILL_OT_toggle_automatic(Operator):
     bl_options = {"REGISTER", "UNDO", "INTERNAL"}
 
     name: StringProperty(name="Name")
+    edit: BoolProperty(name="Edit", description="A parameter of the chosen edit", options={"SKIP_SAVE"})
 
     @classmethod
     def description(cls, context: Context, operator: Any) -> str:
-        parameter = properties.automatic_parameters(context.scene.distill).get(operator.name)
+        parameter = properties.automatic_parameters(context.scene.distill, operator.edit).get(operator.name)
         if parameter is None:  # the operator search has no name
             return tr(str(cls.__doc__))
         return f"{tr(parameter.help)}.\n{tr('Click to switch between an automatic value and your own')}"
 
     def execute(self, context: Context) -> Done:
-        names = properties.automatic_parameters(context.scene.distill)
+        names = properties.automatic_parameters(context.scene.distill, self.edit)
         if self.name not in names:
             text = tr("No parameter “{}” can be automatic; choose one of {}")
             self.report({"ERROR"}, text.format(self.name, ", ".join(names)))
             return {"CANCELLED"}
-        properties.toggle_automatic(context.scene.distill, self.name)
+        properties.toggle_automatic(context.scene.distill, self.name, self.edit)
         return {"FINISHED"}
 
 

@@ -117,12 +117,18 @@ class DISTILL_OT_show_result(Operator):
     bl_label = "View"
 
     job: job_property()
+    picture: StringProperty(
+        name="Picture",
+        description="image: the base color; or the name of a map",
+        default="image",
+        options={"SKIP_SAVE"},
+    )
 
     def execute(self, context: Context) -> Done:
         record = find_record(self, "succeeded")
         if record is None:
             return {"CANCELLED"}
-        image = results.image_of(record.job)
+        image = results.image_of(record.job, self.picture)
         if image is None:
             self.report({"ERROR"}, "The image of this result was deleted from the file; download it again")
             return {"CANCELLED"}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Menu, PropertyGroup, UILayout
 
 from ... import wire
-from ...scene import properties, session, swatch
+from ...scene import edits, maps, properties, session, swatch
 from .elements import in_both_editors, property_column
 from .presets import draw_presets
 
@@ -59,8 +60,20 @@ def _draw_parameters(layout: UILayout, context: Context, advanced: bool) -> None
     settings = context.scene.distill
     column = property_column(layout, context)
     for parameter in properties.kind_of(settings).parameters:
-        if parameter.advanced == advanced and parameter.name not in swatch.PARAMETERS:  # those are in Input
+        elsewhere = (*swatch.PARAMETERS, *maps.PARAMETERS)  # in Input and in Maps
+        if parameter.advanced == advanced and parameter.name not in elsewhere:
             draw_parameter(column, settings, parameter)
+
+
+def draw_edit_parameters(column: UILayout, settings: PropertyGroup, advanced: bool) -> None:
+    """The parameters of the chosen edit, without those that are as in the result's own job."""
+    kind, image = properties.kind_of(settings, edit=True), edits.target(bpy.context)
+    own = edits.OWN_PARAMETERS if edits.changes_layout(kind) else [p.name for p in kind.parameters]
+    inherited = {"tile"} if edits.tile_of(settings, image) is not None else set()
+    for parameter in kind.parameters:
+        if parameter.advanced == advanced and parameter.name in own and parameter.name not in inherited:
+            draw = _draw_value if parameter.automatic is None else _draw_automatic
+            draw(column, settings, parameter, edit=True)
 
 
 def draw_parameter(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
@@ -69,24 +82,25 @@ def draw_parameter(column: UILayout, settings: PropertyGroup, parameter: wire.Pa
     draw(column, settings, parameter)
 
 
-def _draw_value(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
-    column.prop(properties.parameters_of(settings), parameter.name)
+def _draw_value(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter, edit: bool = False) -> None:
+    column.prop(properties.parameters_of(settings, edit), parameter.name)
 
 
-def _draw_automatic(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:
+def _draw_automatic(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter, edit: bool = False) -> None:
     """The value with a button to reset it, or a button “Automatic” in its place."""
-    group = properties.parameters_of(settings)
+    group = properties.parameters_of(settings, edit)
     if getattr(group, parameter.name) == parameter.automatic:
         block = column.split(factor=0.4) if column.use_property_split else column.column(align=True)
         label = block.row()
         label.alignment = "RIGHT" if column.use_property_split else "LEFT"
         label.label(text=properties.label(parameter.name))
         text = properties.AUTOMATIC_LABELS.get(parameter.name, "Automatic")
-        block.operator("distill.toggle_automatic", text=text).name = parameter.name
+        button = block.operator("distill.toggle_automatic", text=text)
     else:
         row = column.row(align=True)
         row.prop(group, parameter.name)
-        row.operator("distill.toggle_automatic", text="", icon="LOOP_BACK").name = parameter.name
+        button = row.operator("distill.toggle_automatic", text="", icon="LOOP_BACK")
+    button.name, button.edit = parameter.name, edit
 
 
 def _draw_size(column: UILayout, settings: PropertyGroup, parameter: wire.Parameter) -> None:

@@ -11,6 +11,7 @@ from ...link.records import JobRecord, Rating, duration, rated_metrics
 from ...scene import image_io, materials, result_assets, result_nodes, results, session, windows
 from ...translations import OWN_CONTEXT
 from .elements import draw_lines, draw_text, in_both_editors
+from .maps import draw_result_maps
 
 CELL_WIDTH = 74
 """Width of a thumbnail with its button, in pixels at an interface scale of 1."""
@@ -82,7 +83,8 @@ class DISTILL_MT_result(Menu):
                 "distill.mark_asset", text=tr("Save to Asset Library {}").format(name), icon="ASSET_MANAGER"
             )
             item.job, item.library = job, name
-        layout.operator("distill.save_result", text="Save to Files...", icon="EXPORT").job = job
+        layout.operator("distill.export_set", text="Export Material...", icon="EXPORT").job = job
+        layout.operator("distill.save_result", text="Save to Files...", icon="BLANK1").job = job
         for which, text in (("FAVORITES", "Save All Favorites to Files..."), ("ALL", "Save All to Files...")):
             layout.operator("distill.save_result", text=text, icon="BLANK1").which = which
         layout.separator()
@@ -173,6 +175,7 @@ def _draw_active(layout: UILayout, context: Context, image: Image, shown_job: st
     row.operator("distill.delete_result", text="", icon="TRASH", emboss=False).job = job
     _draw_thumbnail(box, image, 7.0)
     _draw_facts(box, record, image)
+    draw_result_maps(box, context, job)
     row = box.row(align=True)
     if job == shown_job:
         row.operator("distill.restore_previous", text="Restore", icon="LOOP_BACK")
