@@ -12,7 +12,7 @@ import numpy as np
 
 MAX_VALUES = 4 * 4096 * 4096
 """Floats that are kept at most."""
-KEPT_SECONDS = 20.0
+KEPT_SECONDS = 60.0
 """How long they are kept after their last use."""
 
 _values = np.empty(0, np.float32)

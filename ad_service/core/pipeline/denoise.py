@@ -147,10 +147,12 @@ def room_for(model: Model, takes_gradients: bool = True) -> Room:
     if free is None or need is None:
         return Room(family.window)
     usable, wide = memory.SHARE * free, model.dtype.itemsize / 2
-    each = wide * (need.gradient if takes_gradients else 3 * need.forward)  # of a preview: content, swatch and canvas
+    fused = model.device.type != "mps"  # there attention with a gradient keeps all scores (pytorch PR 182746)
+    gradient = need.gradient if fused else need.unfused
+    each = wide * (gradient if takes_gradients else 3 * need.forward)  # of a preview: content, swatch and canvas
     recomputes = takes_gradients and each * family.window**2 > usable
     if recomputes:
-        each = wide * need.recomputed
+        each = wide * (need.recomputed if fused else need.unfused_recomputed)
     window = family.window
     while each * window**2 > usable and window > SMALLEST_WINDOW:
         window -= HALVED

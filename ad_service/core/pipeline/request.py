@@ -17,7 +17,7 @@ Detail = Literal["auto", "off", "decoder", "pixels", "both"]
 Method = Literal["auto", "optimize", "sample"]
 RestyleMethod = Literal["auto", "optimize", "sample", "preview"]
 StartName = Literal["auto", "noise", "fill", "quilt"]
-Phase = Literal["prepare", "encode", "start", "denoise", "fit-decoder", "decode", "sharpen", "measure"]
+Phase = Literal["prepare", "encode", "start", "denoise", "fit-decoder", "decode", "sharpen", "maps", "measure"]
 
 
 @dataclass(frozen=True)

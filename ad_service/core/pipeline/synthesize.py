@@ -24,12 +24,9 @@ def synthesize(
     Raises:
         LabelError: the painted layout and the regions do not fit together.
         NotFinite: the network's output contains NaN or infinity.
-        ValueError: other channels are given, but the start has no source map that they could follow.
     """
     family, options = model.family, options or PipelineOptions()
     name = _start_name(request, family)
-    if request.channels and name == "noise":
-        raise ValueError("channels follow a source map, and a start from noise has none; use the start quilt or fill")
     task = yield from begin(model, request, options, fit_periods=name == "quilt", maps=request.maps)
     making = novel(task, request.novelty) if name == "quilt" and request.novelty else STARTS[name](task)
     start = yield from as_steps("start", making)

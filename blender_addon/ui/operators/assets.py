@@ -5,7 +5,7 @@ from pathlib import Path
 import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
-from bpy.types import Context, Event, Operator
+from bpy.types import Context, Event, Material, Operator
 
 from ... import wire
 from ...scene import mapping, materials, properties, result_assets, result_nodes, results, udim
@@ -56,6 +56,8 @@ class DISTILL_OT_mark_asset(Operator):
                 self.report({"WARNING"}, tr("Marked. Save the file and mark again to get the catalog"))
         except wire.WireError as error:
             return fail(self, error)
+        if not any(isinstance(item, Material) for item in marked):
+            self.report({"WARNING"}, tr("Asset Browsers list materials, not images; apply the result and mark again"))
         return {"FINISHED"}
 
 
