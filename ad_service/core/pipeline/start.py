@@ -85,7 +85,8 @@ def novel(task: Task, novelty: float) -> Making:
         )
         free = _free_cells(source, grid, novelty, options, task)
         kept = _halved(source.masked_fill(free, -1), grid.columns, fine.columns)
-        kept = kept[: fine.shape.height, : fine.shape.width]
+        missing = fine.shape.width - kept.shape[1], fine.shape.height - kept.shape[0]
+        kept = F.pad(kept, (0, missing[0], 0, missing[1]), value=-1)  # at most one row or column more or less
     begun = 0.0 if kept is None else 0.5
     source = yield from translate(
         attend_patches(
