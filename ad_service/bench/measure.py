@@ -29,6 +29,9 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+META = torch.device("meta")
+
+
 @dataclass(frozen=True)
 class Flops:
     """Floating-point operations of one window: of a forward pass, and of the loss and its gradient."""
@@ -43,14 +46,15 @@ class Flops:
         The network is copied to the meta device, where counting takes no memory and attention is not fused (fused
         attention is not counted). Without crops the swatch is as large as the window.
         """
-        with torch.device("meta"):
-            unet = type(model.unet).from_config(model.unet.config).to(model.dtype).requires_grad_(False)  # type: ignore[attr-defined]
+        with META:
+            unet = type(model.unet).from_config(model.unet.config).requires_grad_(False)  # type: ignore[attr-defined]
         empty = model.unconditional
-        tokens, pooled = (None if x is None else x.to("meta") for x in (empty.tokens, empty.pooled))
-        model = replace(model, unet=unet, device=torch.device("meta"), unconditional=Conditioning(tokens, pooled))
-        z = torch.zeros(1, model.vae.config.latent_channels, height, width, device="meta")
+        tokens, pooled = (None if x is None else x.to(META, torch.float32) for x in (empty.tokens, empty.pooled))
+        empty = Conditioning(tokens, pooled)
+        model = replace(model, unet=unet, device=META, dtype=torch.float32, unconditional=empty)
+        z = torch.zeros(1, model.vae.config.latent_channels, height, width, device=META)
         with capture_attention(model) as capture:
-            reference = capture.reference(z if crops is None else crops.to("meta"), 0)
+            reference = capture.reference(z if crops is None else crops.to(META), 0)
             with FlopCounterMode(display=False) as forward, torch.no_grad():
                 capture.predict_and_record(z, 1, reference)
             with FlopCounterMode(display=False) as gradient:

@@ -43,6 +43,16 @@ class RecordChanged:
     """A job was submitted, canceled or changed in another way, or the scheduler stops."""
 
 
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker for clients: its id, its device once it is ready, its job, and in words why it is not ready."""
+
+    worker: str
+    device: protocol.Ready | None
+    job: str | None
+    message: str
+
+
 @dataclass
 class SlotState:
     """The scheduler's view of one worker."""
@@ -103,6 +113,13 @@ class Scheduler:
             if device is not None:
                 return device
         raise WireError("device-unavailable", self.status_message or "the worker has ended and is started again")
+
+    def workers(self) -> list[WorkerState]:
+        """All workers, in the order of their ids."""
+        return [
+            WorkerState(worker, device, self._slots[worker].job, "" if device else self._slots[worker].message)
+            for worker, device in self._executor.devices().items()
+        ]
 
     # ---------------------------------------------------------------------- the thread
 

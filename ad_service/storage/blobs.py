@@ -50,6 +50,13 @@ class BlobStore:
             os.utime(path)
         return path.is_file()
 
+    def size(self, sha: str) -> int:
+        """The blob's bytes on the disk; 0 if it does not exist."""
+        try:
+            return self.path(sha).stat().st_size
+        except OSError:
+            return 0
+
     def require(self, sha: str, what: str) -> Path:
         """The path of an existing blob; `what` describes it in the error.
 

@@ -35,10 +35,10 @@ class AlreadyRunningError(RuntimeError):
 class Settings:
     """One service's settings.
 
-    `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
-    number of worker processes, each of which runs one job at a time; all use the same device, so that more than one is
-    for tests only. `tls_cert` and `tls_key` are PEM files; the key may be in the file of the certificate.
-    `storage_limit` is the budget in bytes for pictures, or None for the default (see cleanup.usage).
+    `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `gpus` has for
+    each worker process, which runs one job at a time, the GPU that it sees; None is the machine's choice. `tls_cert`
+    and `tls_key` are PEM files; the key may be in the file of the certificate. `storage_limit` is the budget in bytes
+    for pictures, or None for the default (see cleanup.usage). `max_queue` is how many jobs of one artist may wait.
     """
 
     data_dir: Path
@@ -46,8 +46,9 @@ class Settings:
     port: int = 0
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     engine: str | None = None
-    slots: int = 1
+    gpus: tuple[str | None, ...] = (None,)
     storage_limit: int | None = None
+    max_queue: int = wire.MAX_QUEUE
     tls_cert: Path | None = None
     tls_key: Path | None = None
 

@@ -8,7 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from ad_service.core.backbone.checkpoints import CheckpointError, has_text
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
+from ad_service.core.pipeline.edit_canvas import NothingToFillFrom
+from ad_service.core.pipeline.edits import extend, make_tileable, relayout, repaint
 from ad_service.core.pipeline.generate import NoText, generate
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job
@@ -44,7 +46,7 @@ from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.sampling import samplers
 from ad_service.core.steps import translate
 from ad_service.storage import models
-from ad_service.worker import protocol
+from ad_service.worker import edits, protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import Decoded, DeepPixels, Pixels, check_size, decode, encode_png, encode_preview
@@ -105,6 +107,8 @@ class Runner:
             if request.kind == wire.SUGGEST_REGIONS.name:
                 yield Step(0.1, "Dividing the swatch", phase="start")
                 swatch, made = None, _Made(_parts(decoded["swatch"].pixels, request.parameters["parts"]))
+            elif request.kind in wire.EDIT_KINDS:
+                swatch, made = None, (yield from self._edited(request, decoded, maps))
             else:
                 swatch, made = yield from self._from_prepared(request, decoded, maps)
             yield Step(1.0, "Writing the picture", phase="write")
@@ -148,10 +152,33 @@ class Runner:
         parameters = request.parameters
         if request.kind == wire.GENERATE.name:
             self._check_words(parameters, has_layout="layout" in decoded)
-        yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
-        name, precision = parameters["model"], parameters["precision"]
         inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
-        model, result, notes = yield from self._with_room(name, precision, inputs, RECIPES[request.kind])
+        recipe = RECIPES[request.kind]
+        return (yield from self._made(parameters, lambda model: recipe(model, inputs, self._decoders)))
+
+    def _edited(
+        self, request: JobRequest, decoded: Mapping[str, Decoded], maps: Mapping[str, MaterialMap]
+    ) -> Generator[Step, None, _Made]:
+        """Loads the model and runs the recipe of an edit; a relayout prepares its swatch as a synthesis does."""
+        parameters = request.parameters
+        channels = {name: _channel(map) for name, map in maps.items()}
+        if request.kind == wire.RELAYOUT.name:
+            yield Step(0.0, "Measuring the swatch", phase="fit")
+            size = decoded["picture"].pixels.shape[1::-1]
+            swatch = prepare_swatch(decoded["swatch"], parameters, size, decoded["regions"].pixels)
+            inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
+            synthesis = SynthesizeRequest(**_common(inputs), start=parameters["start"], maps=_label_maps(inputs))
+            edit, notes = edits.relayout_request(parameters, decoded, channels, synthesis)
+        else:
+            edit, notes = edits.REQUESTS[request.kind](parameters, decoded, channels)
+        recipe = EDITS[request.kind]
+        made = yield from self._made(parameters, lambda model: recipe(model, edit, self._decoders))
+        return replace(made, notes=notes + made.notes)
+
+    def _made(self, parameters: Mapping[str, Any], begin: Callable[[Model], Job]) -> Generator[Step, None, _Made]:
+        """Loads the model and runs a recipe: its result, what it was made with, and where its maps come from."""
+        yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
+        model, result, notes = yield from self._with_room(parameters["model"], parameters["precision"], begin)
         of_device = notes if self._not_repeatable is None else (*notes, self._not_repeatable)
         made_with = {
             "torch": str(torch.__version__),
@@ -195,7 +222,7 @@ class Runner:
         devices.free_cached_memory(self._device)
 
     def _with_room(
-        self, name: str, precision: str, inputs: _Inputs, recipe: Recipe
+        self, name: str, precision: str, begin: Callable[[Model], Job]
     ) -> Generator[Step, None, tuple[Model, Result, tuple[str, ...]]]:
         """Runs a recipe; again in fp32 after NaN, and again without the other models if memory runs out.
 
@@ -203,7 +230,7 @@ class Runner:
         """
         first, notes = self._model(name, precision), tuple[str, ...]()
         try:
-            return first, (yield from self._repeatably(partial(recipe, first, inputs, self._decoders))), ()
+            return first, (yield from self._repeatably(partial(begin, first))), ()
         except samplers.NotFinite:
             if first.dtype == torch.float32:
                 raise
@@ -217,7 +244,7 @@ class Runner:
         del first
         self.release()
         second = self._model(name, precision)
-        return second, (yield from self._repeatably(partial(recipe, second, inputs, self._decoders))), notes
+        return second, (yield from self._repeatably(partial(begin, second))), notes
 
     def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
         """Retries without deterministic algorithms if an operation has no deterministic kernel on this device."""
@@ -280,6 +307,7 @@ def _synthesize(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
         **_common(inputs),
         method=inputs.parameters["method"],
         start=inputs.parameters["start"],
+        novelty=inputs.parameters["novelty"],
         maps=_label_maps(inputs),
     )
     return synthesize(model, request, decoders)
@@ -314,10 +342,21 @@ def _region_prompts(parameters: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(prompt.strip() for prompt in text.split("|")) if text else ()
 
 
-Recipe = Callable[[Model, _Inputs, Decoders], Job]
-
-RECIPES: dict[str, Recipe] = {"synthesize": _synthesize, "restyle": _restyle, "generate": _generate}
+RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {
+    "synthesize": _synthesize,
+    "restyle": _restyle,
+    "generate": _generate,
+}
 """For each job kind that makes a texture: its request from the contract's parameters and pictures, and its recipe."""
+
+
+EDITS: dict[str, Callable[[Model, Any, Decoders], Job]] = {
+    wire.MAKE_TILEABLE.name: make_tileable,
+    wire.REPAINT.name: repaint,
+    wire.EXTEND.name: extend,
+    wire.RELAYOUT.name: relayout,
+}
+"""For each edit its recipe, whose request is made in `worker.edits`."""
 
 
 def _parts(swatch: Pixels, count: int) -> Pixels:
@@ -415,6 +454,8 @@ def core_errors() -> Iterator[None]:
         raise WireError("model-corrupt", str(error)) from error
     except NoText as error:
         raise WireError("invalid-parameter", str(error), parameter="model") from error
+    except NothingToFillFrom as error:
+        raise WireError("invalid-image", str(error), picture="picture") from error
     except labels.LabelError as error:
         raise WireError("invalid-labels", str(error)) from error
     except samplers.NotFinite as error:

@@ -515,6 +515,8 @@ TEXTS = {
     "Wait until every job of this file has ended. For scripts: it blocks the interface": "Warten, bis alle Aufträge dieser Datei beendet sind. Für Skripte: blockiert die Oberfläche",
     "Waiting: 1 job before it, {} ({})": "Wartet: 1 Auftrag davor, {} ({})",
     "Waiting: {} jobs before it, first {} ({})": "Wartet: {} Aufträge davor, zuerst {} ({})",
+    "Novelty": "Neuheit",
+    "How much of a quilt is replaced by new texture that is not copied in pieces: 0 keeps the quilt, 1 keeps nothing of it": "Wie viel von den zusammengesetzten Stücken durch neue Textur ersetzt wird, die nicht stückweise kopiert ist: 0 behält die Stücke, 1 behält keines",
     "What the canvas starts from: noise, random swatch pixels of the right region, or a quilt of swatch pieces": "Womit die Leinwand beginnt: Rauschen, zufällige Pixel des richtigen Bereichs oder zusammengesetzte Stücke des Musters",
     "Where": "Wo",
     "Where It Appears on the Texture": "Wo es auf der Textur erscheint",

@@ -515,6 +515,8 @@ TEXTS = {
     "Wait until every job of this file has ended. For scripts: it blocks the interface": "等待此文件的所有任务结束。用于脚本：会阻塞界面",
     "Waiting: 1 job before it, {} ({})": "等待中：前面有 1 个任务，{}（{}）",
     "Waiting: {} jobs before it, first {} ({})": "等待中：前面有 {} 个任务，首个是 {}（{}）",
+    "Novelty": "新颖度",
+    "How much of a quilt is replaced by new texture that is not copied in pieces: 0 keeps the quilt, 1 keeps nothing of it": "拼接中有多少被并非成块复制的新纹理替换：0 保留拼接，1 全部替换",
     "What the canvas starts from: noise, random swatch pixels of the right region, or a quilt of swatch pieces": "画布的起始内容：噪声、对应区域的随机样本像素，或样本碎片的拼接",
     "Where": "位置",
     "Where It Appears on the Texture": "在纹理上出现的位置",

@@ -24,6 +24,7 @@ import ad_service
 import ad_service.worker.runner
 from ad_service.cli import main, record
 from ad_service.storage.blobs import BlobStore
+from ad_service.storage.tokens import Tokens
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import encode_png, job_document
 from blender_addon import wire
@@ -495,6 +496,30 @@ def test_jobs_of_a_stopped_service_are_listed_and_deleted(
     assert job not in capsys.readouterr().out.replace(f"{job}: deleted", "")
 
 
+def test_tokens_are_made_listed_and_revoked(call: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
+    assert call("tokens", "add", "anna", "--max-queue", "5", "--max-pixels", "16", "--max-disk", "2.5") == 0
+    token = one_line(capsys.readouterr().out)
+    assert call("tokens", "add", "prometheus", "--metrics") == 0
+    capsys.readouterr()
+    assert call("tokens", "list") == 0
+    text = capsys.readouterr().out
+    assert "5 waiting jobs, 16 megapixels, 2.5 GB" in text and "metrics only" in text and token not in text
+    assert call("tokens", "add", "anna") == 2
+    assert "revoke it first" in one_line(capsys.readouterr().err)
+    assert call("tokens", "revoke", "anna") == 0
+    assert one_line(capsys.readouterr().out) == "anna: revoked"
+    assert call("tokens", "revoke", "anna") == 2
+    assert "prometheus has one" in one_line(capsys.readouterr().err)
+
+
+def test_artists_tokens_allow_a_public_host(start: Callable[..., LiveService], tmp_path: Path) -> None:
+    Tokens(tmp_path).add("anna")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "tokens.json").rename(tmp_path / "data" / "tokens.json")
+    live = start("echoes", "--host", "0.0.0.0", data_dir=tmp_path / "data")
+    assert live.get("/v1/health").status_code == 200
+
+
 def test_a_stopped_service_is_pruned_to_the_budget_that_it_had(
     start: Callable[..., LiveService], call: Callable[..., int], tmp_path: Path, capsys: Capture
 ) -> None:
@@ -599,6 +624,14 @@ def test_a_port_in_use_is_reported(service: LiveService, call: Callable[..., int
 def test_the_error_for_an_invalid_port_shows_it(call: Callable[..., int], capsys: Capture, port: str) -> None:
     assert call("serve", "--port", port) == 2
     assert "--port" in (line := one_line(capsys.readouterr().err)) and repr(port) in line
+
+
+@pytest.mark.parametrize("gpus", ["", "0,0", "cuda:0", "0,", "0;1"])
+def test_the_error_for_an_impossible_list_of_gpus_shows_it(
+    call: Callable[..., int], capsys: Capture, gpus: str
+) -> None:
+    assert call("serve", "--gpus", gpus) == 2
+    assert "--gpus" in (line := one_line(capsys.readouterr().err)) and repr(gpus) in line
 
 
 def test_the_error_for_an_impossible_data_folder_names_the_flag(tmp_path: Path, capsys: Capture) -> None:

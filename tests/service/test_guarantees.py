@@ -25,7 +25,9 @@ import requests
 from ad_service.service import security
 from ad_service.service.api import create_app, open_service
 from ad_service.service.downloads import Downloads
+from ad_service.service.security import PAGE_PATHS, SESSION_PATH
 from ad_service.storage.settings import Settings
+from ad_service.storage.tokens import OWNER, Tokens
 from blender_addon import wire
 from tests.support.live_service import ROOT, LiveService
 from tests.support.processes import wait_until
@@ -43,21 +45,23 @@ class Called:
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(folder)
-        self.service = open_service(self.settings)
+        self.service = open_service(self.settings, PORT)
         self.app = create_app(self.service, PORT)
 
     def paths(self) -> list[str]:
         """Every path of the schema and the schema itself, with its parameters filled in."""
         document = self.app.openapi()
         values = {"sha": SHA, "job": str(uuid.uuid4()), "name": "sd15"}
-        return ["/openapi.json", *(path.format(**values) for path in document["paths"])]
+        return ["/openapi.json", *PAGE_PATHS, *(path.format(**values) for path in document["paths"])]
 
     def __call__(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
         """The status and the type of the problem of a response."""
         sent: list[dict[str, Any]] = []
 
+        received = [{"type": "http.request", "body": b"", "more_body": False}]
+
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return received.pop() if received else {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             sent.append(dict(message))
@@ -79,7 +83,8 @@ class Called:
         }
         asyncio.run(self.app(scope, receive, send))
         body = b"".join(message.get("body", b"") for message in sent[1:])
-        return sent[0]["status"], str(json.loads(body or b"{}").get("type")) if method != "HEAD" else ""
+        is_problem = (b"content-type", b"application/problem+json") in sent[0]["headers"]
+        return sent[0]["status"], str(json.loads(body or b"{}").get("type")) if is_problem and body else ""
 
 
 @pytest.fixture
@@ -95,6 +100,8 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
 def test_no_route_and_no_method_lets_a_refused_request_in(called: Called) -> None:
     token, host = called.settings.token, f"127.0.0.1:{PORT}"
     right = {"Host": host, "Authorization": f"Bearer {token}"}
+    cookie, key = called.service.sessions.begin(OWNER)
+    cookie = cookie.partition(";")[0]
     refused: dict[int, list[dict[str, str]]] = {
         401: [
             {"Host": host},
@@ -117,27 +124,67 @@ def test_no_route_and_no_method_lets_a_refused_request_in(called: Called) -> Non
         ],
         403: [
             {**right, "Host": "evil.example"},
+            {**right, "Sec-Fetch-Site": "cross-site"},
+            {**right, "Sec-Fetch-Site": "same-site"},
+            {**right, "Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"},
+            {**right, "Sec-Fetch-Site": "same-origin", "Origin": f"http://127.0.0.1:{PORT + 1}"},
+            {**right, "Sec-Fetch-Site": "cross-site", "X-Page-Key": key, "Cookie": cookie},
+            {**right, "Sec-Fetch-Site": "same-origin", "Origin": "null", "X-Page-Key": key, "Cookie": cookie},
             {**right, "Host": f"evil.example:{PORT}"},
             {**right, "Host": f"127.0.0.1:{PORT + 1}"},
             {"Authorization": f"Bearer {token}"},
             {**right, "Origin": "null"},
+        ],
+    }
+    programs: dict[int, list[dict[str, str]]] = {
+        401: [
+            {"Host": host, "Sec-Fetch-Site": "same-origin", "X-Page-Key": key},
+            {"Host": host, "Sec-Fetch-Site": "same-origin", "X-Page-Key": "wrong", "Cookie": cookie},
+            {"Host": host, "Sec-Fetch-Site": "same-origin", "X-Page-Key": key, "Cookie": cookie.replace("=", "=x")},
+        ],
+        403: [
             {**right, "Origin": f"http://127.0.0.1:{PORT}"},
             {**right, "Sec-Fetch-Site": "same-origin"},
+            {"Host": host, "Sec-Fetch-Site": "same-origin", "Cookie": cookie},
         ],
     }
     count = 0
     for path in called.paths():
         for method in METHODS:
-            for status, requests_ in refused.items():
-                for headers in requests_:
-                    if path in security.OPEN_PATHS and status == 401:
+            for status in (401, 403):
+                for headers in (*refused[status], *programs[status]):
+                    if path in security.OPEN_PATHS and status == 401 and "X-Page-Key" not in headers:
                         continue
+                    if path in PAGE_PATHS and (status == 401 or headers in programs[status]):
+                        continue  # open to all but other web pages
+                    if path == SESSION_PATH and headers in (*programs[401], programs[403][1], programs[403][2]):
+                        continue  # needs a key in its body instead
                     code, problem = called(method, path, headers)
                     assert code == status, (method, path, headers)
                     assert problem in ("", {401: "unauthorized", 403: "forbidden"}[status])
                     count += 1
-    assert count > 1000
+    assert count > 3000
     assert called.service.jobs.newest() == [] and called.service.store.files() == []
+
+
+def test_a_role_opens_its_own_routes_only(called: Called) -> None:
+    """With any method: a metrics token opens /metrics alone; an artist's does not open what belongs to all."""
+    tokens = Tokens(called.settings.data_dir)
+    artist, metrics, revoked = tokens.add("anna"), tokens.add("prometheus", "metrics"), tokens.add("ben")
+    tokens.revoke("ben")
+    owners = {"/metrics", "/v1/storage/prune", "/v1/models/sd15", "/v1/models/sd15/cancel"}
+    for path in called.paths():
+        if path in (*security.OPEN_PATHS, *PAGE_PATHS):
+            continue
+        for method in METHODS:
+            allowed = {artist: path not in owners, metrics: path == "/metrics" and method in ("GET", "HEAD")}
+            for token in (artist, metrics, revoked):
+                headers = {"Host": f"127.0.0.1:{PORT}", "Authorization": f"Bearer {token}"}
+                status, problem = called(method, path, headers)
+                if token == revoked:
+                    assert status == 401, (method, path)
+                else:
+                    assert (status == 403) != allowed[token], (method, path, status, problem)
 
 
 def test_every_route_answers_the_right_token_with_something_declared(called: Called) -> None:

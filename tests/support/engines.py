@@ -71,6 +71,19 @@ def sleeps(request: JobRequest, read: Read, _: Path) -> Steps:
 
 
 @fixture
+def phases(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Has two phases of a second, shorter ones for 256 pixels, and a minute more in the second one for 1024 pixels."""
+    for phase, message in (("start", "Starting"), ("denoise", "Step 1 of 1")):
+        for i in range(20 if request.parameters["width"] != 256 else 2):
+            yield Step(i / 40, message, phase=phase)
+            time.sleep(0.05)
+    for _ in range(1200 if request.parameters["width"] == 1024 else 0):
+        yield Step(0.9, "Waiting", phase="denoise")
+        time.sleep(0.05)
+    return Outcome({"image": read(request.inputs["swatch"])})
+
+
+@fixture
 def is_deaf(request: JobRequest, read: Read, _: Path) -> Steps:
     """A step that never ends, in a process that ignores SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -184,6 +197,13 @@ def dies_at_each_point(data_dir: Path) -> Fixture:
 
     Worker._send = send_between_points  # type: ignore[method-assign]
     return Fixture(run, data_dir)
+
+
+def names_its_gpu(data_dir: Path) -> Fixture:
+    """Sleeps, on a device with the name of the GPU that the process sees."""
+    made = sleeps(data_dir)
+    made.ready = lambda: protocol.Ready("cuda", os.environ["CUDA_VISIBLE_DEVICES"], 2**30, 2**29)  # type: ignore[method-assign]
+    return made
 
 
 def never_starts(data_dir: Path) -> Fixture:

@@ -58,9 +58,9 @@ class StubCore:
     decoders: Decoders | None = None
 
     def find(self, name: str, data_dir: Path, *, allow_paths: bool) -> SimpleNamespace:
-        if name not in ("pocket", "mine", "other"):
+        if name not in ("pocket", "mine", "other", "words"):
             raise ModelMissing(f"there is no model {name!r}")
-        return SimpleNamespace(name=name, path=Path(name), family="sd15" if name == "mine" else "pocket")
+        return SimpleNamespace(name=name, path=Path(name), family="sd15" if name == "words" else "pocket")
 
     def load(self, path: Path, family: str, *, device: str, precision: str, name: str) -> SimpleNamespace:
         self.loaded.append((name, precision))
@@ -190,8 +190,9 @@ def test_automatic_values_arrive_as_none_and_others_as_they_are(core: StubCore) 
 
 
 def test_every_parameter_reaches_the_core(core: StubCore) -> None:
-    run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", precision="fp32")
+    run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", novelty=0.5, precision="fp32")
     request = core.requests[0]
+    assert request.novelty == 0.5
     assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
     assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
     assert core.loaded == [("pocket", "fp32")]
@@ -432,7 +433,7 @@ def test_only_one_model_stays_where_memory_is_short(core: StubCore, memory: Call
 
 def test_words_reach_the_core_with_and_without_a_swatch(core: StubCore) -> None:
     for pictures in ({"swatch": SWATCH}, {}):
-        _, outcome = run(pictures, kind="generate", model="mine", prompt="moss", negative_prompt="text", guidance=5.0)
+        _, outcome = run(pictures, kind="generate", model="words", prompt="moss", negative_prompt="text", guidance=5.0)
         request = core.requests[-1]
         assert isinstance(request, GenerateRequest)
         assert (request.prompts, request.negative_prompt, request.guidance) == (("moss",), "text", 5.0)
@@ -443,7 +444,7 @@ def test_words_reach_the_core_with_and_without_a_swatch(core: StubCore) -> None:
 
 def test_a_layout_says_where_each_prompt_is(core: StubCore) -> None:
     layout = halves(PALETTE[1], PALETTE[0])
-    run({"layout": layout}, kind="generate", model="mine", prompt="old", region_prompts="moss | sand")
+    run({"layout": layout}, kind="generate", model="words", prompt="old", region_prompts="moss | sand")
     request = core.requests[-1]
     assert request.prompts == ("moss, old", "sand, old")
     assert request.layout[0, 0] == 1 and request.layout[0, -1] == 0
@@ -462,7 +463,7 @@ def test_words_that_cannot_be_used_are_refused_before_a_model_is_loaded(
     core: StubCore, pictures: dict[str, bytes], parameters: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(WireError, match=sentence) as caught:
-        run(pictures, kind="generate", **{"model": "mine", **parameters})
+        run(pictures, kind="generate", **{"model": "words", **parameters})
     assert caught.value.code == "invalid-parameter"
     assert core.loaded == []
 

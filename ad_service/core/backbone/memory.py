@@ -32,19 +32,22 @@ class UNetMemory:
     """A UNet in full size: its parameters, and bytes for each latent of a window in 16-bit numbers.
 
     `gradient` is for the AD loss and the content loss with their gradient, `recomputed` the same if blocks are computed
-    again in the backward pass, `forward` for a run without a gradient.
+    again in the backward pass, `forward` for a run without a gradient. `unfused` and `unfused_recomputed` are the first
+    two where attention keeps all scores, for windows of the family's own size or smaller.
     """
 
     parameters: int
     gradient: int
     recomputed: int
     forward: int
+    unfused: int
+    unfused_recomputed: int
 
 
 UNETS: dict[str, UNetMemory] = {
-    "sd15": UNetMemory(859_520_964, 203_200, 73_000, 28_200),
-    "sd2": UNetMemory(865_910_724, 192_500, 62_300, 28_200),
-    "sdxl": UNetMemory(2_567_463_684, 315_300, 48_100, 17_800),
+    "sd15": UNetMemory(859_520_964, 203_200, 73_000, 28_200, 1_174_100, 448_900),
+    "sd2": UNetMemory(865_910_724, 192_500, 62_300, 28_200, 831_800, 290_800),
+    "sdxl": UNetMemory(2_567_463_684, 315_300, 48_100, 17_800, 1_142_800, 159_100),
 }
 """By family; pocket is small enough without an estimate."""
 

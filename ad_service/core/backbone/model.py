@@ -78,7 +78,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "pocket",
             "Pocket",
-            window=128,
+            window=64,
             factor=4,
             similarity=12.0,
             in_context=True,
@@ -86,7 +86,7 @@ FAMILIES: dict[str, Family] = {
             strength=0.1,
             spacing="trailing",
             own_tile_statistics=True,
-            optimize=Schedule(5, 1, 0.02),
+            optimize=Schedule(2, 1, 0.05),
             sample=Schedule(5, 1, 0.02),
             detail="pixels",
             keeps_start=True,

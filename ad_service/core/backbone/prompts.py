@@ -17,7 +17,9 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor, nn
 
+from ad_service.core.backbone import memory
 from ad_service.core.backbone.conditioning import Conditioning
+from ad_service.core.backbone.devices import free_memory
 from ad_service.core.backbone.weights import Parts
 from ad_service.core.steps import checkpoint
 
@@ -88,24 +90,26 @@ def encode_prompts(
 ) -> list[Conditioning]:
     """The prompts as the UNet reads them; "" is the empty one. A model without text gets empty conditionings.
 
-    The text encoders are loaded one after the other and freed. They run in float32, which is exact; the result has
-    `dtype`. Each chunk of a long prompt is encoded by itself, and the chunks are concatenated; the pooled encoding is
-    the first chunk's.
+    The text encoders are loaded one after the other and freed. They run in float32, which is exact, and on the CPU if
+    the device has no room beside the UNet; the result has `dtype` and is on the device. Each chunk of a long prompt is
+    encoded by itself, and the chunks are concatenated; the pooled encoding is the first chunk's.
     """
     tokens: list[list[Tensor]] = [[] for _ in prompts]
     pooled: list[Tensor | None] = [None for _ in prompts]
     for i, part in enumerate(parts.texts):
         padding = 0 if parts.family == "sd2" or i == 1 else END  # OpenCLIP's tokenizer pads with 0
-        encoder = part.load(device, torch.float32)
+        free = free_memory(device)
+        where = device if free is None or 4 * part.parameters < memory.SHARE * free else torch.device("cpu")
+        encoder = part.load(where, torch.float32)
         for k, prompt in enumerate(prompts):
             checkpoint()
-            hidden, first = _encode(encoder, chunks_of(prompt), padding, device, penultimate=parts.family == "sdxl")
-            tokens[k].append(hidden)
-            pooled[k] = first.to(dtype) if i == 1 and first is not None else None
+            hidden, first = _encode(encoder, chunks_of(prompt), padding, where, penultimate=parts.family == "sdxl")
+            tokens[k].append(hidden.to(device, dtype))
+            pooled[k] = first.to(device, dtype) if i == 1 and first is not None else None
         del encoder
         gc.collect()
     return [
-        Conditioning(torch.cat(found, dim=-1).to(dtype) if found else None, first)
+        Conditioning(torch.cat(found, dim=-1) if found else None, first)
         for found, first in zip(tokens, pooled, strict=True)
     ]
 

@@ -83,7 +83,7 @@ def plan_of(request: Request, schedule: Schedule, *, strength: float = 1.0, keep
     """
     weight = request.content_weight
     return Plan(
-        steps=request.steps or max(2, round(schedule.steps * PRESETS[request.preset])),
+        steps=request.steps or max(1, round(schedule.steps * PRESETS[request.preset])),
         iterations=request.iterations or schedule.iterations,
         learning_rate=request.learning_rate or schedule.learning_rate,
         content_weight=(STRUCTURE_WEIGHT if keeps_structure else 0.0) if weight is None else weight,
@@ -147,10 +147,12 @@ def room_for(model: Model, takes_gradients: bool = True) -> Room:
     if free is None or need is None:
         return Room(family.window)
     usable, wide = memory.SHARE * free, model.dtype.itemsize / 2
-    each = wide * (need.gradient if takes_gradients else 3 * need.forward)  # of a preview: content, swatch and canvas
+    fused = model.device.type != "mps"  # there attention with a gradient keeps all scores (pytorch PR 182746)
+    gradient = need.gradient if fused else need.unfused
+    each = wide * (gradient if takes_gradients else 3 * need.forward)  # of a preview: content, swatch and canvas
     recomputes = takes_gradients and each * family.window**2 > usable
     if recomputes:
-        each = wide * need.recomputed
+        each = wide * (need.recomputed if fused else need.unfused_recomputed)
     window = family.window
     while each * window**2 > usable and window > SMALLEST_WINDOW:
         window -= HALVED

@@ -12,17 +12,23 @@ from ad_service.core import metrics
 from ad_service.core.backbone import codec, memory
 from ad_service.core.backbone.devices import free_cached_memory, is_out_of_memory
 from ad_service.core.backbone.model import Model, unet_on_host
-from ad_service.core.materials.follow import SourceMap
+from ad_service.core.materials.correspondence import Labels
+from ad_service.core.materials.follow import follow
 from ad_service.core.pictures.patch_statistics import match_patch_statistics
 from ad_service.core.pipeline.exemplar import Exemplar
 from ad_service.core.pipeline.request import Request, Result, Step
 from ad_service.core.pipeline.start import Start
 from ad_service.core.pipeline.task import Task, as_steps
-from ad_service.core.pipeline.transform import renormalize
-from ad_service.core.pixels import from_uint8, to_uint8, to_uint16
+from ad_service.core.pixels import from_uint8, to_uint8
 
 Shift = tuple[int, int]
 """Pixels (down, right) by which a result is rolled back."""
+
+JOINT = ("normal", "roughness", "height")
+"""Channels whose patches are compared together with the color's; their pixels must lie where the color has theirs."""
+
+JOINT_PATCHES = 1 << 16
+"""Patches of each scale that are compared together; with 8 times as many the distance changes by less than 2 %."""
 
 
 def finish(
@@ -48,11 +54,12 @@ def deliver(
     task: Task, start: Start, image: Tensor, shift: Shift, more: Mapping[str, float], content: Tensor | None = None
 ) -> Generator[Step, None, Result]:
     """The result of a picture (H, W, 3) uint8, rolled back by `shift`, with its metrics and `more`."""
-    image = image.roll((-shift[0], -shift[1]), (0, 1))
+    channels = yield from as_steps("maps", _follow(task, start, image))
+    back = (-shift[0], -shift[1])
+    image, channels = image.roll(back, (0, 1)), {name: picture.roll(back, (0, 1)) for name, picture in channels.items()}
     source = None if start.source is None else replace(start.source, shift=shift)
-    measured = yield from as_steps("measure", measure(image, task.request, task.exemplar, content))
-    channels = {"color": image, **_follow(task, source)}
-    return Result(channels, {**measured, **more}, tuple(task.notes), source)
+    measured = yield from as_steps("measure", measure(image, task.request, task.exemplar, content, channels))
+    return Result({"color": image, **channels}, {**measured, **more}, tuple(task.notes), source)
 
 
 def plainest_shift(image: Tensor, tiles: tuple[bool, bool]) -> Shift:
@@ -65,12 +72,16 @@ def plainest_shift(image: Tensor, tiles: tuple[bool, bool]) -> Shift:
 
 
 def measure(
-    image: Tensor, request: Request, exemplar: Exemplar, content: Tensor | None = None
+    image: Tensor,
+    request: Request,
+    exemplar: Exemplar,
+    content: Tensor | None = None,
+    channels: Mapping[str, Tensor] | None = None,
 ) -> Generator[float, None, dict[str, float]]:
     """Seams, patch distance, copies and repetition of an image (H, W, 3), and the exemplar's own: see `metrics`.
 
-    With a layout also how much of it is obeyed, with a content how much of its light and dark is kept. Yields the
-    fraction done.
+    With a layout also how much of it is obeyed, with a content how much of its light and dark is kept, with other
+    channels (H, W, C) the seams of each and the patch distance of all together. Yields the fraction done.
     """
     yield 0.0
     picture, swatch = from_uint8(image), exemplar.color
@@ -96,6 +107,29 @@ def measure(
         out |= {"label_agreement": found.agreement, "label_agreement_ceiling": found.ceiling}
     if content is not None:
         out["content_correlation"] = metrics.content_correlation(picture, content)
+    if channels:
+        yield 0.9
+        out = _measure_channels(picture, channels, request, exemplar) | out
+    return out
+
+
+def _measure_channels(
+    picture: Tensor, channels: Mapping[str, Tensor], request: Request, exemplar: Exemplar
+) -> dict[str, float]:
+    """The seams of each channel, and the patch distance of the color and those of JOINT together, with its halves'."""
+    out: dict[str, float] = {}
+    maps = {name: _from_levels(channel) for name, channel in channels.items()}
+    for name, channel in maps.items():
+        edges = metrics.seam(channel)
+        for axis, edge, tiles in (("y", edges.y, request.tile_y), ("x", edges.x, request.tile_x)):
+            if tiles:
+                out[f"seam_{axis}_{name}"] = edge.single.ratio
+    together = [name for name in JOINT if name in maps]
+    if together:
+        ours = torch.cat([picture, *(maps[name] for name in together)])
+        theirs = torch.cat([exemplar.color, *(exemplar.channels[name].pixels for name in together)])
+        out["joint_distance"] = metrics.patch_distance(ours, theirs, max_patches=JOINT_PATCHES)
+        out["joint_halves_distance"] = metrics.halves_distance(theirs, max_patches=JOINT_PATCHES)
     return out
 
 
@@ -170,13 +204,20 @@ def _sharpen(task: Task, start: Start, image: Tensor) -> Generator[float, None, 
     )
 
 
-def _follow(task: Task, source: SourceMap | None) -> dict[str, Tensor]:
-    """The exemplar's other channels as they lie on the result, (H, W, C) uint8 or uint16."""
-    if source is None:
+def _follow(task: Task, start: Start, image: Tensor) -> Generator[float, None, dict[str, Tensor]]:
+    """The exemplar's other channels as they lie on an image (H, W, 3), (H, W, C) uint8 or uint16."""
+    exemplar, request = task.exemplar, task.request
+    if not exemplar.channels:
         return {}
-    out = {}
-    for name, channel in task.exemplar.channels.items():
-        painted = source.paint(channel.pixels, task.request.height, task.request.width)
-        painted = renormalize(painted) if channel.kind == "normal" else painted
-        out[name] = (to_uint8 if channel.bits == 8 else to_uint16)(painted)
-    return out
+    labels = None
+    if exemplar.maps is not None:
+        labels = Labels(exemplar.maps.layout, exemplar.maps.regions)
+    generator = torch.Generator().manual_seed(request.seed)
+    work = follow(from_uint8(image), exemplar.color, exemplar.channels, request.tiles, generator, start.source, labels)
+    return (yield from work)
+
+
+def _from_levels(channel: Tensor) -> Tensor:
+    """A channel (C, H, W) in [0, 1] from (H, W, C) uint8 or uint16."""
+    most = 255 if channel.dtype == torch.uint8 else 65535
+    return channel.permute(2, 0, 1).float() / most

@@ -17,7 +17,7 @@ Detail = Literal["auto", "off", "decoder", "pixels", "both"]
 Method = Literal["auto", "optimize", "sample"]
 RestyleMethod = Literal["auto", "optimize", "sample", "preview"]
 StartName = Literal["auto", "noise", "fill", "quilt"]
-Phase = Literal["prepare", "encode", "start", "denoise", "fit-decoder", "decode", "sharpen", "measure"]
+Phase = Literal["prepare", "encode", "start", "denoise", "fit-decoder", "decode", "sharpen", "maps", "measure"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,14 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeRequest(Request):
-    """A new texture from the swatch, arranged by `maps` if there is a painted layout."""
+    """A new texture from the swatch, arranged by `maps` if there is a painted layout.
+
+    `novelty` is the share of a quilt in [0, 1] that is replaced by texture that is not copied in pieces.
+    """
 
     method: Method = "auto"
     start: StartName = "auto"
+    novelty: float = 0.0
     maps: LabelMaps | None = None
 
 

@@ -30,8 +30,6 @@ def restyle(
     family = model.family
     method = METHODS[family.method if request.method == "auto" else request.method]
     as_quilt = family.start == "quilt" and not method.replaces_quilt
-    if request.channels and not as_quilt:
-        raise ValueError("channels follow a source map, and a restyling by this method has none")
     task = yield from begin(model, request, options or PipelineOptions())
     content = resized(request.content, request.height, request.width, request.tiles)
     picture, shift = _on_canvas(task, content), _half_latent(task)

@@ -27,7 +27,8 @@ SPANS: dict[Phase, tuple[float, float]] = {
     "denoise": (0.15, 0.8),
     "fit-decoder": (0.8, 0.84),
     "decode": (0.84, 0.86),
-    "sharpen": (0.86, 0.98),
+    "sharpen": (0.86, 0.95),
+    "maps": (0.95, 0.98),
     "measure": (0.98, 1.0),
 }
 """The part of a job's time that each phase takes, roughly, for the progress bar."""
@@ -40,6 +41,7 @@ MESSAGES: dict[Phase, str] = {
     "fit-decoder": "fitting the decoder",
     "decode": "decoding",
     "sharpen": "sharpening",
+    "maps": "painting the maps",
     "measure": "measuring",
 }
 

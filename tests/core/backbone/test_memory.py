@@ -124,6 +124,13 @@ def test_windows_are_chosen_for_the_free_memory(
     assert room.batch == 32 or (room.batch + 1) * each > memory.SHARE * free
 
 
+def test_attention_that_keeps_all_scores_needs_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_free(monkeypatch, 3 * GIB)
+    apple = replace(backbone("sd15"), dtype=torch.float16, device=torch.device("mps"))
+    assert room_for(replace(apple, device=torch.device("cuda"))).recomputes is False
+    assert room_for(apple) == denoise.Room(64, 1, True, 3 * GIB)
+
+
 def test_sdxl_at_1024_fits_into_12_gigabytes_beside_blender() -> None:
     known = memory.job_memory("sdxl", 2, 128)
     assert known is not None and known.least < 7 * GIB < known.comfortable
@@ -161,16 +168,16 @@ def test_tiles_are_chosen_before_the_first_one_runs(monkeypatch: pytest.MonkeyPa
 
 def test_a_swatch_is_encoded_in_tiles_if_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
     tiny, whole = copy_of("sd15"), codec._encode
-    expected = codec.encode(tiny, texture(640, 640))
+    expected = codec.encode(tiny, texture(512, 512))
 
     def little(m: Model, picture: Tensor) -> Tensor:
-        if picture.shape[1] > 600:
+        if picture.shape[1] > 450:
             raise RuntimeError("MPS backend out of memory")
         return whole(m, picture)
 
     monkeypatch.setattr(codec, "_encode", little)
-    found = codec.encode(tiny, texture(640, 640))
-    assert float((found - expected).abs().mean()) < 0.1 * float(expected.std())
+    found = codec.encode(tiny, texture(512, 512))
+    assert float((found - expected).abs().mean()) < 0.5 * float(expected.std())
 
 
 def test_tiles_of_an_encoder_share_their_statistics() -> None:

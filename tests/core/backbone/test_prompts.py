@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ad_service.core.backbone import weights
+from ad_service.core.backbone import memory, prompts, weights
 from ad_service.core.backbone.prompts import CHUNK, chunks_of, encode_prompts, length_note, token_ids
-from tests.support import tiny_checkpoints
+from tests.support import fake_device, tiny_checkpoints
 from tests.support.clip_tokenizer import tokenizer
 from tests.support.pipelines import pipeline
 
@@ -74,3 +74,22 @@ def test_the_first_chunk_of_a_long_prompt_is_encoded_like_a_short_one(tmp_path: 
     assert long.tokens.shape[1] == 2 * 77
     torch.testing.assert_close(long.tokens[:, :77], short.tokens)
     torch.testing.assert_close(long.pooled, short.pooled)
+
+
+def test_text_encoders_run_on_the_cpu_where_the_device_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = weights.open_parts(tiny_checkpoints.tiny_sd15(tmp_path))
+    device, loaded = fake_device.device(), list[str]()
+    need = 4 * sum(p.numel() for p in tiny_checkpoints.tiny("sd15").texts["text_encoder"].parameters())
+    load = weights.Part.load
+
+    def watched(part: weights.Part, where: torch.device, dtype: torch.dtype) -> object:
+        loaded.append(where.type)
+        return load(part, CPU, dtype)
+
+    monkeypatch.setattr(weights.Part, "load", watched)
+    monkeypatch.setattr(prompts, "free_memory", lambda _: int(need / memory.SHARE) - 10_000)
+    (short,) = encode_prompts(parts, ["moss"], device, torch.float32)
+    assert loaded == ["cpu"]
+    assert short.tokens is not None and short.tokens.device.type == device.type

@@ -13,7 +13,7 @@ from torch import Tensor
 from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import Shape
 from ad_service.core.pipeline import denoise
-from ad_service.core.sampling import samplers
+from ad_service.core.sampling import attention, samplers
 from ad_service.core.sampling.attention import capture_attention
 from ad_service.core.sampling.diffusion import add_noise, ddim_step, predict_x0_eps, timesteps
 from ad_service.core.sampling.losses import ad_loss, attend
@@ -248,6 +248,30 @@ def test_passes_through_the_network_are_counted(family: str, method: str, forwar
     with capture_attention(model) as capture:
         list(SAMPLERS[method](capture, work, canvas_of(model, shape), plan, seeded()))
     assert (capture.forwards, capture.backwards) == (forwards, backwards)
+
+
+def test_the_own_attention_is_computed_once_for_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(Q: Tensor, *rest: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            calls.append(Q.shape[2])
+        return attend(Q, *rest)
+
+    monkeypatch.setattr(attention, "attend", counted)
+    model, window = small_window("sd15"), samplers.Window(0, 0, 16, 16)
+    with capture_attention(model) as capture:
+        reference = capture.reference(swatch_of(model), 100)
+        descent = samplers._Descent(capture, Constraints(swatch_of(model), TORUS), PLAN)
+        descent._gradient_at_once(noise(1, 4, 16, 16), 100, reference, [window], None)
+        assert len(calls) == capture.count  # and not once more for each layer that the loss reads
+
+
+@pytest.mark.parametrize(("tile", "count"), [(False, 1), (True, 2)])
+def test_two_grids_that_are_the_same_window_run_once(tile: bool, count: int) -> None:
+    with capture_attention(small_window("sd15")) as capture:
+        batches = list(samplers.window_batches(capture, Shape(16, 16, tile, tile), seeded(), double_grid=True))
+    assert sum(map(len, batches)) == count
 
 
 def in_batches(method: str, size: int) -> tuple[Tensor, int]:
