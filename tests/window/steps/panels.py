@@ -86,7 +86,7 @@ def waiting() -> Steps:
 
 
 def with_results() -> Steps:
-    yield from until(lambda: all(record.imported for record in session.current().of_this_file()), 90.0)
+    yield from until(lambda: all(record.imported for record in session.current().of_this_file()), 200.0)
     bpy.context.window_manager.distill_show_metrics = True
 
 

@@ -36,7 +36,11 @@ def start(tool: str) -> Steps:
     with within(area("VIEW_3D"), "UI"):
         getattr(bpy.ops.distill, tool)("INVOKE_DEFAULT")
     yield from until(lambda: image_tool.is_running(bpy.context))
-    yield 2.0  # until the picture is fitted into the editor
+    yield 2.0
+    places = None
+    while (now := (at(0.0, 0.0), at(1.0, 1.0))) != places:  # until the picture is fitted into the editor
+        places = now
+        yield 1.0
 
 
 def values() -> dict[str, object]:
