@@ -15,7 +15,7 @@ def patch_distance(
     seed: int = 0,
     patch: int = 7,
     projections: int = 64,
-    max_patches: int = 1 << 19,
+    max_patches: int = 1 << 16,
     bins: int = 2048,
 ) -> float:
     """Sliced Wasserstein distance of the patches of two pictures of any sizes, the mean over up to four scales.
@@ -30,7 +30,8 @@ def patch_distance(
         seed: of the random vectors.
         patch: side of a patch in pixels.
         projections: how many random vectors.
-        max_patches: with more patches at a scale, every nth row and column of patches is taken.
+        max_patches: with more patches at a scale, every nth row and column of patches is taken. With 2^19 instead of
+            2^16 the distance of beans at 512 is 0.00406 in both, at four times the time.
         bins: of the cumulative histograms; the area between two of them is the distance, exact to a bin's width.
 
     Returns:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ad_service.core import metrics
-from ad_service.core.backbone import codec
+from ad_service.core.backbone import codec, memory
+from ad_service.core.backbone.devices import free_cached_memory, is_out_of_memory
+from ad_service.core.backbone.model import Model, unet_on_host
 from ad_service.core.materials.correspondence import Labels
 from ad_service.core.materials.follow import follow
 from ad_service.core.pictures.patch_statistics import match_patch_statistics
@@ -38,9 +40,11 @@ def finish(
     """
     detail = task.model.family.detail if task.request.detail == "auto" else task.request.detail
     state, round_trip = None, dict[str, float]()
-    if detail in ("decoder", "both"):
-        state, round_trip = yield from as_steps("fit-decoder", _fit_decoder(task, {} if decoders is None else decoders))
-    image = yield from as_steps("decode", _decode(task, canvas, state))
+    with unet_on_host(task.model, _codec_bytes(task.model)):
+        if detail in ("decoder", "both"):
+            fitting = _fit_decoder(task, {} if decoders is None else decoders)
+            state, round_trip = yield from as_steps("fit-decoder", fitting)
+        image = yield from as_steps("decode", decode_picture(task, canvas, state))
     if detail in ("pixels", "both"):
         yield from as_steps("sharpen", _sharpen(task, start, image))
     return image, round_trip
@@ -55,7 +59,7 @@ def deliver(
     image, channels = image.roll(back, (0, 1)), {name: picture.roll(back, (0, 1)) for name, picture in channels.items()}
     source = None if start.source is None else replace(start.source, shift=shift)
     measured = yield from as_steps("measure", measure(image, task.request, task.exemplar, content, channels))
-    return Result({"color": image, **channels}, {**measured, **more}, source_map=source)
+    return Result({"color": image, **channels}, {**measured, **more}, tuple(task.notes), source)
 
 
 def plainest_shift(image: Tensor, tiles: tuple[bool, bool]) -> Shift:
@@ -132,11 +136,33 @@ def _measure_channels(
 # ---------------------------------------------------------------------------------------------- stages
 
 
-def _fit_decoder(task: Task, decoders: codec.Decoders) -> Generator[float, None, tuple[codec.State, dict[str, float]]]:
-    """The decoder's state fitted to the exemplar, now or for an earlier job.
+def _codec_bytes(model: Model) -> int:
+    """What fitting and decoding need at full speed on a device."""
+    each = memory.map_bytes(model.vae.config.block_out_channels[0], model.family.factor)
+    decoder = sum(p.numel() * p.element_size() for p in model.vae.decoder.parameters())
+    fit = memory.FIT_MAPS * each * codec.FITTED_CROP**2 + memory.FIT_COPIES * decoder
+    decode = memory.DECODER_MAPS * each * (codec.DECODED_TILE + 2 * codec.MARGIN) ** 2
+    return int(max(fit, decode) / memory.SHARE)
+
+
+def _fit_decoder(
+    task: Task, decoders: codec.Decoders
+) -> Generator[float, None, tuple[codec.State | None, dict[str, float]]]:
+    """The decoder's state fitted to the exemplar, now or for an earlier job; None and a note if that is impossible.
 
     With it the PSNR of the exemplar after encoding and decoding, by the model's decoder and by the fitted one, in dB.
+    The canvas is finished by now, and no error of the fit may lose it.
     """
+    try:
+        return (yield from _fitted(task, decoders))
+    except RuntimeError as error:
+        reason = "the device has too little memory" if is_out_of_memory(error) else str(error).splitlines()[0]
+    free_cached_memory(task.model.device)
+    task.notes.append(f"The decoder was not fitted to the swatch, and fine detail may be softer: {reason}")
+    return None, {}
+
+
+def _fitted(task: Task, decoders: codec.Decoders) -> Generator[float, None, tuple[codec.State, dict[str, float]]]:
     model, color = task.model, task.exemplar.color
     key = codec.fit_key(model, color)
     state = decoders.get(key)
@@ -151,7 +177,8 @@ def _fit_decoder(task: Task, decoders: codec.Decoders) -> Generator[float, None,
     return state, {"round_trip_psnr": before, "round_trip_psnr_fitted": after}
 
 
-def _decode(task: Task, canvas: Tensor, state: codec.State | None) -> Generator[float, None, Tensor]:
+def decode_picture(task: Task, canvas: Tensor, state: codec.State | None = None) -> Generator[float, None, Tensor]:
+    """The picture (H, W, 3) uint8 of a canvas (C, H, W), by a fitted decoder or the model's own."""
     image = torch.empty(task.request.height, task.request.width, 3, dtype=torch.uint8)
     with codec.fitted(task.model, state):
         for y, x, tile in codec.decode(task.model, canvas, task.constraints.shape):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -51,7 +51,7 @@ class Task:
     """A job after its preparation.
 
     `latents` (C, h, w) are those of the exemplar, `shape` is the result in latents, `constraints.shape` the canvas,
-    which may be larger.
+    which may be larger. `notes` collects what the artist should know.
     """
 
     model: Model
@@ -62,6 +62,7 @@ class Task:
     constraints: Constraints
     generator: torch.Generator
     options: PipelineOptions
+    notes: list[str] = field(default_factory=list)
 
 
 def begin(
