@@ -107,7 +107,7 @@ def make_plan(body: Any, pictures: Pictures, data_dir: Path | None = None) -> Pl
     size = result_size(request.parameters, size_of_content(decoded))
     if "swatch" not in decoded:
         notes += picture_notes(decoded, request.parameters)
-        used = _memory(request.parameters, size, len(maps), data_dir)
+        used = _memory(request.parameters, size, data_dir)
         return Plan((0, 0, 0, 0), 1.0, *size, "Made from words alone", memory_bytes=used, notes=tuple(notes))
     regions = decoded["regions"].pixels if "regions" in decoded else None
     options = SwatchOptions()
@@ -127,13 +127,14 @@ def make_plan(body: Any, pictures: Pictures, data_dir: Path | None = None) -> Pl
         shown = f"{parts:.0f} of the swatch's parts" if parts >= 1.5 else "one of the swatch's parts or less"
         remedy = "; the automatic scale shows more" if request.parameters["scale"] else ""
         notes.append(f"The result shows about {shown}, where a dozen look better{remedy}")
+    used = _memory(request.parameters, size, data_dir)
     return Plan(
         swatch.used,
         swatch.scale,
         *size,
         swatch.sentence,
         swatch.pixels_per_meter,
-        memory_bytes=_memory(request.parameters, size, len(maps), data_dir),
+        memory_bytes=None if used is None else used + MAP_MEMORY * len(maps) * size[0] * size[1],
         notes=tuple(notes),
     )
 
@@ -165,10 +166,10 @@ def round_sizes(body: Any) -> tuple[Any, list[str]]:
     return {**body, "parameters": changed}, [note]
 
 
-def _memory(parameters: Mapping[str, Any], size: tuple[int, int], maps: int, data_dir: Path | None) -> int | None:
+def _memory(parameters: Mapping[str, Any], size: tuple[int, int], data_dir: Path | None) -> int | None:
     """Bytes that a job needs at full speed; None for a model that cannot be found."""
     if parameters["model"] == "pocket":
-        return _pocket_memory(size, maps)
+        return _pocket_memory(size)
     if data_dir is None:
         return None
     try:
@@ -180,14 +181,13 @@ def _memory(parameters: Mapping[str, Any], size: tuple[int, int], maps: int, dat
     return None if found is None else found.comfortable
 
 
-def _pocket_memory(size: tuple[int, int], maps: int) -> int:
-    """Bytes that a job of pocket needs for a result of this size with so many maps: linear between the measured sizes
-    and beyond."""
+def _pocket_memory(size: tuple[int, int]) -> int:
+    """Bytes that a job of pocket needs for a result of this size: linear between the measured sizes and beyond."""
     pixels = size[0] * size[1]
     last = len(POCKET_MEMORY) - 1
     upper = next((i for i, (measured, _) in enumerate(POCKET_MEMORY[1:last], 1) if pixels <= measured), last)
     (x0, y0), (x1, y1) = POCKET_MEMORY[upper - 1 : upper + 1]
-    return round(max(0.0, y0 + (y1 - y0) * (pixels - x0) / (x1 - x0))) + MAP_MEMORY * maps * pixels
+    return round(max(0.0, y0 + (y1 - y0) * (pixels - x0) / (x1 - x0)))
 
 
 def answer(line: str, pictures: Pictures, data_dir: Path) -> dict[str, Any]:

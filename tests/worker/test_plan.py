@@ -43,6 +43,15 @@ def test_a_small_swatch_is_used_as_it_is_without_notes() -> None:
     assert found.memory_bytes == 767_000_000
 
 
+def test_a_plan_checks_the_maps_and_counts_their_memory() -> None:
+    swatch = tiles(300, 400, 40)
+    found = plan({"swatch": swatch, "map:roughness": swatch[::2, ::2].mean(2), "map:wear": swatch[..., 0]})
+    assert found.notes == ("map:roughness is 200x150 pixels and was resized to the swatch's 400x300",)
+    assert found.memory_bytes == 767_000_000 + 2 * 13 * 512 * 512
+    with pytest.raises(WireError, match="map:normal is not a normal map"):
+        plan({"swatch": swatch, "map:normal": swatch[..., 0]})
+
+
 def test_a_picture_is_decoded_and_measured_once_for_several_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer, calls = io.BytesIO(), list[str]()
     Image.fromarray(tiles(300, 400, 40).astype(np.uint8)).save(buffer, "PNG")
@@ -74,15 +83,6 @@ def test_a_small_swatch_is_enlarged_for_stable_diffusion(tmp_path: Path) -> None
     assert plan(fine, data_dir=tmp_path, model="small").scale == pytest.approx(512 / 200)
     assert 1.0 < plan(coarse, data_dir=tmp_path, model="small").scale < 512 / 200
     assert plan(fine, data_dir=tmp_path, model="small", scale=1.0).scale == 1.0
-
-
-def test_a_plan_checks_the_maps_and_counts_their_memory() -> None:
-    swatch = tiles(300, 400, 40)
-    found = plan({"swatch": swatch, "map:roughness": swatch[::2, ::2].mean(2), "map:wear": swatch[..., 0]})
-    assert found.notes == ("map:roughness is 200x150 pixels and was resized to the swatch's 400x300",)
-    assert found.memory_bytes == 767_000_000 + 2 * 13 * 512 * 512
-    with pytest.raises(WireError, match="map:normal is not a normal map"):
-        plan({"swatch": swatch, "map:normal": swatch[..., 0]})
 
 
 def test_a_job_without_a_size_has_no_plan() -> None:
