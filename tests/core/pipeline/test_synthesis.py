@@ -315,7 +315,8 @@ def test_novelty_replaces_its_share_of_the_quilt() -> None:
     fixed = replace(OPTIONS, move_edge=False)
     quilt = shown_of(make("pocket", 96, 96, fixed, steps=1)[1])
     made = shown_of(make("pocket", 96, 96, fixed, steps=1, novelty=0.3)[1])
-    assert float((made == quilt).all(0).float().mean()) == pytest.approx(0.7, abs=0.08)
+    same = float((made == quilt).all(0).float().mean())
+    assert 0.68 <= same < 0.85  # new texture may agree with the quilt that it continues
 
 
 def test_novelty_continues_no_more_than_small_pieces_of_the_swatch() -> None:
