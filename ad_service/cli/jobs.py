@@ -38,6 +38,17 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
             parser.add_argument(picture.name, type=Path, metavar=picture.name.upper(), help=picture.help)
         else:
             parser.add_argument(f"--{picture.name}", type=Path, metavar="PNG", help=picture.help)
+    if kind.maps_over:
+        parser.add_argument(
+            "--map",
+            dest="maps",
+            action="append",
+            default=[],
+            type=_parse_map,
+            metavar="NAME=FILE",
+            help=f"another map over the {kind.maps_over}, such as normal=wall_nor_gl.png (repeatable); known names: "
+            f"{', '.join(wire.MAPS)}",
+        )
     parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
     parameters = {p.name for p in kind.parameters}
     if {"width", "height"} <= parameters:
@@ -54,7 +65,14 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
         parser.add_argument(
             "--fit", action="store_true", help="the scale that shows about a dozen of the swatch's parts (the default)"
         )
-    parser.set_defaults(command=run_kind, kind=kind, size=None, fit=False)
+    parser.set_defaults(command=run_kind, kind=kind, size=None, fit=False, maps=[])
+
+
+def _parse_map(text: str) -> tuple[str, Path]:
+    name, equals, file = text.partition("=")
+    if not equals or not file or not wire.MAP_NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE with a NAME of a to z, 0 to 9 and _")
+    return name, Path(file)
 
 
 def _argument_type(parameter: wire.Parameter) -> Callable[[str], Any]:
@@ -81,6 +99,10 @@ def run_kind(options: argparse.Namespace) -> int:
             raise WireError("invalid-parameter", "--size is given together with --width or --height; one is enough")
         parameters |= {"width": options.size[0], "height": options.size[1]}
     paths: dict[str, Path] = {p.name: getattr(options, p.name) for p in kind.pictures if getattr(options, p.name)}
+    for name, path in options.maps:
+        if wire.map_input(name) in paths:
+            raise WireError("invalid-parameter", f"--map {name}= is given twice; give each map once")
+        paths[wire.map_input(name)] = path
     found = {name: (path.name, read_file(path, f"the picture {name}")) for name, path in paths.items()}
     job = assemble({"kind": kind.name, "parameters": parameters}, found)
     return _run_job(job, options.out, options.data_dir)
@@ -103,7 +125,7 @@ def _run_job(job: JobFile, out: Path, data_dir: Path) -> int:
     started = time.monotonic()
     outcome = _compute(job, data_dir)
     for name, data in outcome.pictures.items():
-        path = out if name == "image" else out.with_name(f"{out.stem}-{name}.png")
+        path = out if name == "image" else out.with_name(f"{out.stem}-{wire.map_name(name) or name}.png")
         _write(path, data, store)
         print(path)
     with suppress(OSError, WireError):  # the inputs are kept for `run`, which is not worth failing for

@@ -70,6 +70,7 @@ class ModelList:
 def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:
     """The body of a job; with `any_size` its sides need not be multiples."""
     sha = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+    maps = {f"^{wire.map_input(wire.MAP_NAME.pattern)}$": sha} if kind.maps_over else {}
     return {
         "title": kind.name,
         "description": kind.help,
@@ -93,6 +94,7 @@ def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:
                 "additionalProperties": False,
                 "required": [p.name for p in kind.pictures if p.required],
                 "properties": {p.name: {**sha, "description": p.help} for p in kind.pictures},
+                **({"patternProperties": maps} if maps else {}),
             },
         },
     }

@@ -48,11 +48,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A job's result: encoded pictures by name (always `image`), metrics by name, and notes for the artist."""
+    """A job's result: encoded pictures by name (always `image`), metrics by name, and notes for the artist.
+
+    `origins` says for each map where it comes from, see `wire.Origin`.
+    """
 
     pictures: Mapping[str, bytes]
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origins: Mapping[str, wire.Origin] = field(default_factory=dict)
 
 
 Steps = Generator[Step, None, Outcome]

@@ -136,6 +136,7 @@ def _result(document: Any) -> Result:
         ("outputs", result.outputs.values(), str),
         ("metrics", result.metrics.values(), (int, float)),
         ("notes", result.notes, str),
+        ("origins", result.origins.values(), str),
     ):
         for value in values:
             if not isinstance(value, expected):

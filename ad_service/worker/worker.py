@@ -97,7 +97,8 @@ class Worker:
                 raise ValueError(f"the engine returned no image, only {sorted(outcome.pictures)}")
             outputs = {name: self._store.put(data) for name, data in outcome.pictures.items()}
             seconds = round(time.monotonic() - started, 3)
-            self._send(protocol.Succeeded(command.job, wire.Result(outputs, outcome.metrics, outcome.notes, seconds)))
+            result = wire.Result(outputs, outcome.metrics, outcome.notes, seconds, outcome.origins)
+            self._send(protocol.Succeeded(command.job, result))
         except CanceledError:
             self._send(protocol.Canceled(command.job))
         except WireError as error:

@@ -4,6 +4,7 @@ limits      version, sizes, counts
 colors      which region a painted color means
 errors      the closed list of errors
 parameters  parameters and their kinds of value
+maps        the maps of a material, which a job takes and returns beside its color
 kinds       job kinds: their pictures and parameters
 jobs        requests, plans, results and statuses
 models      models that are installed or can be downloaded
@@ -15,6 +16,7 @@ from .jobs import ACTIVE_STATES, FINAL_STATES, STATES, JobRequest, JobStatus, Pl
 from .kinds import (
     COMMON,
     CONTENT,
+    ESTIMATE,
     KINDS,
     PREPARE,
     RESTYLE,
@@ -40,6 +42,7 @@ from .limits import (
     SHA256,
     VERSION,
 )
+from .maps import MAP_NAME, MAPS, MAX_MAPS, MapRole, MapType, Origin, map_input, map_name, map_type
 from .models import HUB_TOKEN_HEADER, MODEL_STATES, ModelEntry
 from .parameters import Choice, Corners, Crop, Integer, Number, Parameter, ParameterDocument, Rows, Text, Value
 
@@ -48,11 +51,15 @@ __all__ = [
     "COMMON",
     "CONTENT",
     "ERRORS",
+    "ESTIMATE",
     "FINAL_STATES",
     "HUB_TOKEN_HEADER",
     "KINDS",
+    "MAPS",
+    "MAP_NAME",
     "MAX_BLOB_BYTES",
     "MAX_BODY_BYTES",
+    "MAX_MAPS",
     "MAX_PICTURE_PIXELS",
     "MAX_PICTURE_SIDE",
     "MAX_QUEUE",
@@ -80,8 +87,11 @@ __all__ = [
     "JobStatus",
     "KindDocument",
     "LocalError",
+    "MapRole",
+    "MapType",
     "ModelEntry",
     "Number",
+    "Origin",
     "Parameter",
     "ParameterDocument",
     "Picture",
@@ -92,4 +102,7 @@ __all__ = [
     "Text",
     "Value",
     "WireError",
+    "map_input",
+    "map_name",
+    "map_type",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from .errors import WireError
 from .kinds import KINDS, JobKind
 from .limits import READABLE_VERSIONS, SHA256, VERSION
+from .maps import MAX_MAPS, PREFIX, map_name
 
 ACTIVE_STATES = ("queued", "running", "canceling")
 FINAL_STATES = ("succeeded", "failed", "canceled")
@@ -81,11 +82,15 @@ def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, An
 
 def _checked_inputs(kind: JobKind, given: Mapping[str, Any]) -> dict[str, str]:
     known = [p.name for p in kind.pictures]
+    maps = [name for name in given if kind.maps_over and map_name(str(name))]
+    if len(maps) > MAX_MAPS:
+        raise WireError("invalid-request", f"{len(maps)} maps are given; {MAX_MAPS} are the limit")
     for name, sha in given.items():
-        if name not in known:
+        if name not in known and name not in maps:
+            takes = [*known, f"{PREFIX}NAME with a NAME of a to z, 0 to 9 and _"] if kind.maps_over else known
             raise WireError(
                 "invalid-request",
-                f"{kind.name} takes no picture {name!r:.200}; it takes {', '.join(known)}",
+                f"{kind.name} takes no picture {name!r:.200}; it takes {', '.join(takes)}",
                 picture=str(name)[:200],
             )
         if not isinstance(sha, str) or not SHA256.fullmatch(sha):
@@ -108,12 +113,21 @@ def _checked_inputs(kind: JobKind, given: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a job: pictures by sha256 (always `image`), metrics, and notes for the artist."""
+    """The result of a job.
+
+    Attributes:
+        outputs: pictures by sha256: always `image`, and `map:NAME` for each map.
+        metrics: numbers that were measured on the result.
+        notes: what the artist should know.
+        seconds: how long the job ran.
+        origins: for each map by name where it comes from, see `maps.Origin`.
+    """
 
     outputs: Mapping[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

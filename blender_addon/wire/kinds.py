@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .limits import MAX_PICTURE_SIDE, MAX_SEED, MIN_PICTURE_SIDE
+from .maps import map_name, map_type
 from .parameters import Choice, Corners, Crop, Integer, Number, Parameter, ParameterDocument, Text
 
-Role = Literal["color", "labels", "mask", "data"]
-"""What pixels mean: a color, a flat color a label, an amount (gray), or other numbers such as normals."""
+Role = Literal["color", "labels", "mask", "data", "normal"]
+"""What pixels mean: a color, a flat color a label, an amount (gray), other numbers, or normals."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,37 @@ class Picture:
 
 @dataclass(frozen=True)
 class JobKind:
-    """A kind of job: its title in the panel, its pictures and its parameters."""
+    """A kind of job: its title in the panel, its pictures and its parameters.
+
+    `maps_over` is the picture whose other maps the job takes as well, see `maps`; empty if it takes none.
+    """
 
     name: str
     title: str
     help: str
     pictures: tuple[Picture, ...]
     parameters: tuple[Parameter, ...]
+    maps_over: str = ""
 
     def parameter(self, name: str) -> Parameter:
         return next(p for p in self.parameters if p.name == name)
 
     def picture(self, name: str) -> Picture:
-        return next(p for p in self.pictures if p.name == name)
+        """The declaration of an input; raises KeyError if the job does not take it."""
+        if self.maps_over and (of_map := map_name(name)):
+            kind = map_type(of_map)
+            return Picture(name, kind.role, kind.help, needs=(self.maps_over,))
+        return {p.name: p for p in self.pictures}[name]
 
     def document(self) -> KindDocument:
         """The declaration as `/v1/capabilities` lists it."""
         return KindDocument(
-            self.name, self.title, self.help, self.pictures, tuple(p.document() for p in self.parameters)
+            self.name,
+            self.title,
+            self.help,
+            self.pictures,
+            tuple(p.document() for p in self.parameters),
+            self.maps_over,
         )
 
 
@@ -61,6 +75,7 @@ class KindDocument:
     help: str
     pictures: tuple[Picture, ...]
     parameters: tuple[ParameterDocument, ...]
+    maps_over: str = ""
 
 
 def _size(name: str) -> Parameter:
@@ -188,6 +203,27 @@ COMMON = (
     ),
 )
 
+NORMAL_FORMAT = Parameter(
+    "normal_format",
+    Choice(("auto", "opengl", "directx")),
+    "auto",
+    "Convention of the normal map: OpenGL (green is up), DirectX (green is down), or found out. Results are OpenGL",
+    advanced=True,
+)
+NORMAL_STRENGTH = Parameter(
+    "normal_strength", Number(0.0, 4.0), 1.0, "Steepness of estimated normals: 2 doubles the slopes", advanced=True
+)
+MAP_PARAMETERS = (
+    Parameter(
+        "estimate_maps",
+        Choice(("off", "missing")),
+        "off",
+        "Estimate the normal, roughness and height maps that are not given, from the color",
+    ),
+    NORMAL_FORMAT,
+    NORMAL_STRENGTH,
+)
+
 SWATCH = Picture(
     "swatch",
     "color",
@@ -256,6 +292,24 @@ SUGGEST_REGIONS = JobKind(
     "Divide a swatch into its parts by color and texture; the result is a region map. Loads no model",
     (SWATCH,),
     (Parameter("parts", Integer(2, 8), 2, "Number of parts to divide the swatch into"),),
+)
+
+ESTIMATE = JobKind(
+    "estimate",
+    "Estimate Maps",
+    "Estimate the normal, roughness and height maps of a photographed surface, and its color without light and shade",
+    (Picture("picture", "color", "Picture of a surface, seen from above", True),),
+    (
+        Parameter(
+            "tile",
+            Choice(("none", "x", "y", "xy")),
+            "none",
+            "Axes along which the picture repeats without a seam; its maps then do too",
+        ),
+        NORMAL_FORMAT,
+        NORMAL_STRENGTH,
+    ),
+    maps_over="picture",
 )
 
 TEXTURE_KINDS: dict[str, JobKind] = {kind.name: kind for kind in (SYNTHESIZE, RESTYLE)}
