@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ad_service.core.materials.estimate_network import CELL
 from ad_service.maps.training.crops import Batch
-from ad_service.maps.training.materials import NEARLY_FLAT, coarse, correlation, gradient
-
-EDGE = 4
-"""Pixels at the edge of a crop that do not count."""
-
+from ad_service.maps.training.materials import NEARLY_FLAT, correlation
 
 @dataclass(frozen=True)
 class Weights:
@@ -29,6 +26,18 @@ class Weights:
     """1 - correlation of the height."""
     roughness: float = 3.0
     """Mean absolute difference."""
+
+
+def corners(x: Tensor) -> Tensor:
+    """Means of 2x2 cells, at their common corners: (B, C, h, w) -> (B, C, h - 1, w - 1). Twice blurs by 3 pixels."""
+    return F.avg_pool2d(x, 2, 1)
+
+
+def corner_slopes(height: Tensor) -> Tensor:
+    """Slopes along x (right) and y (up) at the corners of cells: (B, 1, h, w) pixels -> (B, 2, h - 1, w - 1)."""
+    x = (height[..., 1:] - height[..., :-1]) / CELL
+    y = (height[..., :-1, :] - height[..., 1:, :]) / CELL
+    return torch.cat([(x[..., 1:, :] + x[..., :-1, :]) / 2, (y[..., 1:] + y[..., :-1]) / 2], 1)
 
 
 def unit_normals(slope: Tensor) -> Tensor:
@@ -53,18 +62,16 @@ def loss(height: Tensor, roughness: Tensor, truth: Batch, weights: Weights) -> t
         height: (B, 1, s, s) in pixels.
         roughness: (B, 1, s, s) in [0, 1].
     """
-    inner = slice(EDGE, -EDGE)
-    guess, true = gradient(height)[..., EDGE - 1 : 1 - EDGE, EDGE - 1 : 1 - EDGE], truth.slopes[..., inner, inner]
-    blurred_guess, blurred_true = coarse(guess), coarse(true)
+    guess, true = corner_slopes(height), corners(truth.slopes)
+    blurred_guess, blurred_true = corners(guess), corners(true)
     relief = (blurred_true - blurred_true.mean((2, 3), keepdim=True)).square().mean((1, 2, 3))
+    variance = truth.height.var((1, 2, 3))
     has_normal, has_roughness, has_height = truth.has.unbind(1)
-    low_guess, low_true = F.avg_pool2d(height, 4), F.avg_pool2d(truth.height, 4)
-    variance = low_true.var((1, 2, 3))
     parts = {
         "slopes": weighted(1 - correlation(blurred_guess, blurred_true), has_normal * relief / (relief + NEARLY_FLAT**2)),
         "blurred": weighted(distance(blurred_guess, blurred_true), has_normal),
         "normals": weighted(distance(guess, true), has_normal),
-        "height": weighted(1 - correlation(low_guess, low_true), has_height * variance / (variance + 0.01**2)),
+        "height": weighted(1 - correlation(height, truth.height), has_height * variance / (variance + 0.01**2)),
         "roughness": weighted((roughness - truth.roughness).abs().mean((1, 2, 3)), has_roughness),
     }
     total = torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()
