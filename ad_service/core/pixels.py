@@ -21,6 +21,11 @@ def to_uint8(picture: Tensor) -> Tensor:
     return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
 
 
+def to_uint16(picture: Tensor) -> Tensor:
+    """Pixels (h, w, C) uint16 from a picture (C, h, w), clamped to [0, 1] and rounded half to even."""
+    return (picture.clamp(0, 1) * 65535).round().int().to(torch.uint16).permute(1, 2, 0)
+
+
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of two pictures in [0, 1] of one shape: -10 log10(MSE), at most 120."""
     return -10 * math.log10(max(float((a - b).square().mean()), 1e-12))

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,11 @@ BAND_PIXELS = 2**20
 """Pixels that are converted at once: a whole picture at once took up to 29 bytes a pixel, 7.7 GB for the largest."""
 
 Pixels = npt.NDArray[np.uint8]
+DeepPixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+"""Pixels (h, w, C) of 8 or 16 bits."""
+
+LOW_BYTES = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
+"""Pillow reads the high bytes of 16-bit colors only; with the other byte order it reads the low ones."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,28 @@ def decode(name: str, data: bytes, role: wire.Role = "color") -> Decoded:
         return Decoded(_rgb(name, opened, role, notes), tuple(notes), _opaque(opened))
 
 
+def decode_map(name: str, data: bytes, role: wire.Role) -> tuple[DeepPixels, tuple[str, ...]]:
+    """The pixels of a map, upright, and notes on what was lost: (h, w, 1) of a gray picture, (h, w, 3) of another.
+
+    16 bits stay 16 bits; 32 bits become 16. Only colors are converted by their profile, to 8 bits.
+
+    Raises: WireError `invalid-image`, whose detail starts with `name`.
+    """
+    notes: list[str] = []
+    with _reading(name), _opened(name, data, wire.PICTURE_FORMATS) as opened:
+        low = _low_bytes_tiles(opened)
+        opened.load()
+        ImageOps.exif_transpose(opened, in_place=True)
+        if opened.has_transparency_data:
+            notes.append(f"the transparency of {name} is ignored")
+        if opened.mode in ("I", "F") or opened.mode.startswith("I;16"):
+            return _deep_gray(name, opened, notes), tuple(notes)
+        if low is not None and not (role == "color" and opened.info.get("icc_profile")):
+            return _deep_color(name, data, opened, low), tuple(notes)
+        pixels = _rgb(name, opened, role, notes)
+        return pixels[..., :1] if opened.mode in ("1", "L", "LA") else pixels, tuple(notes)
+
+
 def check_size(name: str, pixels: Pixels, smallest: int) -> None:
     """Raises WireError `invalid-image` for a picture (h, w, 3) with a side shorter than `smallest`."""
     height, width = pixels.shape[:2]
@@ -72,16 +101,18 @@ def check_size(name: str, pixels: Pixels, smallest: int) -> None:
         )
 
 
-def encode_png(pixels: Pixels, document: Mapping[str, Any], pixels_per_meter: float | None = None) -> bytes:
-    """A PNG of pixels (h, w, 3) that contains the document, and the size of its pixels (pHYs) if it is known.
+def encode_png(pixels: DeepPixels, document: Mapping[str, Any], pixels_per_meter: float | None = None) -> bytes:
+    """A PNG of pixels (h, w, C) that contains the document, and the size of its pixels (pHYs) if it is known.
 
     The same input gives the same bytes.
     """
+    if pixels.dtype == np.uint16:
+        return _encode_deep_png(pixels, document, pixels_per_meter)
     info = PngImagePlugin.PngInfo()
     info.add_itxt(JOB_CHUNK, json.dumps(document, sort_keys=True, ensure_ascii=False))
     buffer = io.BytesIO()
     large = pixels.shape[0] * pixels.shape[1] > LARGE_PIXELS
-    Image.fromarray(pixels).save(
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(
         buffer,
         "PNG",
         pnginfo=info,
@@ -89,6 +120,42 @@ def encode_png(pixels: Pixels, document: Mapping[str, Any], pixels_per_meter: fl
         **({} if pixels_per_meter is None else {"dpi": (pixels_per_meter * 0.0254,) * 2}),
     )
     return buffer.getvalue()
+
+
+def _encode_deep_png(pixels: DeepPixels, document: Mapping[str, Any], pixels_per_meter: float | None) -> bytes:
+    """A PNG of 16 bits, gray (h, w, 1) or RGB (h, w, 3); Pillow cannot write the latter."""
+    height, width, channels = pixels.shape
+    compressor = zlib.compressobj(1 if height * width > LARGE_PIXELS else 3, strategy=zlib.Z_FILTERED)
+    body = io.BytesIO()
+    rows_at_once = max(1, BAND_PIXELS // width)
+    above = np.zeros((1, width * channels * 2), np.uint8)
+    for y in range(0, height, rows_at_once):
+        checkpoint()
+        band = (
+            np.ascontiguousarray(pixels[y : y + rows_at_once]).astype(">u2").view(np.uint8).reshape(-1, above.shape[1])
+        )
+        up = band - np.concatenate([above, band[:-1]])  # modulo 256, as the filter type Up (2) has it
+        body.write(compressor.compress(np.pad(up, ((0, 0), (1, 0)), constant_values=2).tobytes()))
+        above = band[-1:]
+    body.write(compressor.flush())
+    text = (
+        JOB_CHUNK.encode("latin-1") + b"\0\0\0\0\0" + json.dumps(document, sort_keys=True, ensure_ascii=False).encode()
+    )
+    density = (
+        b"" if pixels_per_meter is None else _chunk(b"pHYs", struct.pack(">IIB", *(round(pixels_per_meter),) * 2, 1))
+    )
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 0 if channels == 1 else 2, 0, 0, 0))
+        + density
+        + _chunk(b"iTXt", text)
+        + _chunk(b"IDAT", body.getvalue())
+        + _chunk(b"IEND", b"")
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def size_of(name: str, data: bytes) -> tuple[int, int]:
@@ -201,24 +268,66 @@ def _conversion(
 
 def _gray_conversion(name: str, image: Image.Image, notes: list[str]) -> Callable[[Image.Image], npt.NDArray[np.uint8]]:
     """Gray of 16 or 32 bits, or float in [0, 1], scaled to 8 bits."""
+    convert = _deep_conversion(name, image, notes, 255)
+    return lambda band: convert(band).astype(np.uint8)
+
+
+def _deep_conversion(
+    name: str, image: Image.Image, notes: list[str], most: int
+) -> Callable[[Image.Image], npt.NDArray[np.floating[Any]]]:
+    """A function from bands (h, w) of 16 or 32 bits, or floats in [0, 1], to whole numbers (h, w, 1) up to `most`."""
+
+    def rounded(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        whole: npt.NDArray[np.floating[Any]] = np.clip(np.rint(values), 0, most)[..., None]
+        return whole
+
     if image.mode != "F":
         full = 65535.0 if image.mode != "I" or image.getextrema()[1] <= 65535 else 2.0**31 - 1  # type: ignore[operator]
-        return lambda band: _to_uint8(np.asarray(band).astype(np.float64) * (255.0 / full))
+        return lambda band: rounded(np.asarray(band).astype(np.float64) * (most / full))
 
-    def of_floats(band: Image.Image) -> npt.NDArray[np.uint8]:
+    def of_floats(band: Image.Image) -> npt.NDArray[np.floating[Any]]:
         values = np.asarray(band)
         if not np.isfinite(values).all():
             raise WireError("invalid-image", f"{name} contains NaN or infinity", picture=name)
         note = f"{name} has values outside of 0 to 1, which were clipped"
         if (values.min() < 0 or values.max() > 1) and note not in notes:
             notes.append(note)
-        return _to_uint8(values * 255.0)
+        return rounded(values * float(most))
 
     return of_floats
 
 
-def _to_uint8(values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
-    pixels: npt.NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None]
+def _low_bytes_tiles(image: Image.Image) -> list[Any] | None:
+    """The tiles of an image of 16-bit colors, changed to read the low bytes; None for other images."""
+    tiles = getattr(image, "tile", [])
+    changed = [
+        tile._replace(
+            args=tuple(LOW_BYTES.get(argument, argument) for argument in tile.args)
+            if isinstance(tile.args, tuple)
+            else LOW_BYTES.get(tile.args, tile.args)
+        )
+        for tile in tiles
+    ]
+    return None if changed == tiles else changed
+
+
+def _deep_color(name: str, data: bytes, high: Image.Image, low_tiles: list[Any]) -> npt.NDArray[np.uint16]:
+    """Colors (h, w, 3) of 16 bits, from an image of their high bytes and the tiles that read the low ones."""
+    pixels = np.asarray(high)[..., :3].astype(np.uint16) * np.uint16(256)
+    with _opened(name, data, wire.PICTURE_FORMATS) as low:
+        low.tile = low_tiles  # type: ignore[attr-defined]
+        low.load()
+        ImageOps.exif_transpose(low, in_place=True)
+        pixels |= np.asarray(low)[..., :3]
+    return pixels
+
+
+def _deep_gray(name: str, image: Image.Image, notes: list[str]) -> npt.NDArray[np.uint16]:
+    """Gray (h, w, 1) of 16 or 32 bits, or float in [0, 1], as 16 bits."""
+    convert = _deep_conversion(name, image, notes, 65535)
+    pixels = np.empty((*image.size[::-1], 1), np.uint16)
+    for y, band in _bands(image):
+        pixels[y : y + band.height] = convert(band)
     return pixels
 
 

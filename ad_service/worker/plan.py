@@ -17,6 +17,7 @@ from typing import Any
 from ad_service.storage.blobs import BlobStore
 from ad_service.worker.image_files import Decoded, decode
 from ad_service.worker.inputs import picture_notes, result_size, size_of_content
+from ad_service.worker.maps import maps_of
 from ad_service.worker.swatch import SwatchOptions, count_parts, prepare_swatch
 from blender_addon import wire
 from blender_addon.wire import JobRequest, Plan, WireError
@@ -36,13 +37,16 @@ def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
     if not _has_size(kind):
         raise WireError("invalid-request", f"a job of the kind {kind.name} has no size that could be planned")
     decoded: dict[str, Decoded] = {
-        name: decode(name, read(sha), kind.picture(name).role) for name, sha in request.inputs.items()
+        name: decode(name, read(sha), kind.picture(name).role)
+        for name, sha in request.inputs.items()
+        if wire.map_name(name) is None
     }
+    maps, map_notes = maps_of(request, decoded, read, {})
     size = result_size(request.parameters, size_of_content(decoded))
     regions = decoded["regions"].pixels if "regions" in decoded else None
     options = SwatchOptions()
     swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions, options)
-    notes += [*picture_notes(decoded, request.parameters), *swatch.notes]
+    notes += [*picture_notes(decoded, request.parameters), *map_notes, *swatch.notes]
     parts = count_parts(swatch, size, options)
     if parts < options.least_parts:
         shown = f"{parts:.0f} of the swatch's parts" if parts >= 1.5 else "one of the swatch's parts or less"
@@ -54,7 +58,7 @@ def make_plan(body: Any, read: Callable[[str], bytes]) -> Plan:
         *size,
         swatch.sentence,
         swatch.pixels_per_meter,
-        memory_bytes=_memory(size) if request.parameters.get("model") == "pocket" else None,
+        memory_bytes=_memory(size, len(maps)) if request.parameters.get("model") == "pocket" else None,
         notes=tuple(notes),
     )
 
@@ -86,7 +90,7 @@ def round_sizes(body: Any) -> tuple[Any, list[str]]:
     return {**body, "parameters": changed}, [note]
 
 
-def _memory(size: tuple[int, int]) -> int:
+def _memory(size: tuple[int, int], maps: int) -> int:
     """Bytes that a job of pocket needs for a result of this size: linear between the measured sizes and beyond."""
     pixels = size[0] * size[1]
     last = len(POCKET_MEMORY) - 1

@@ -17,7 +17,17 @@ import torch
 from torch import Tensor
 
 from ad_service import __version__
-from ad_service.core import LabelMaps, Model, RestyleRequest, Result, SynthesizeRequest, from_uint8, labels, to_uint8
+from ad_service.core import (
+    Channel,
+    LabelMaps,
+    Model,
+    RestyleRequest,
+    Result,
+    SynthesizeRequest,
+    from_uint8,
+    labels,
+    to_uint8,
+)
 from ad_service.core import Step as CoreStep
 from ad_service.core.backbone import devices, loading
 from ad_service.core.backbone.checkpoints import CheckpointError
@@ -34,8 +44,9 @@ from ad_service.storage import models
 from ad_service.worker import protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
-from ad_service.worker.image_files import Decoded, Pixels, check_size, decode, encode_png, encode_preview
+from ad_service.worker.image_files import Decoded, DeepPixels, Pixels, check_size, decode, encode_png, encode_preview
 from ad_service.worker.inputs import picture_notes, result_size, size_of_content, swatch_notes
+from ad_service.worker.maps import MaterialMap, maps_of, to_floats
 from ad_service.worker.swatch import PreparedSwatch, prepare_swatch
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
@@ -87,16 +98,19 @@ class Runner:
         with core_errors():
             decoded: dict[str, Decoded] = {}
             for name, sha in request.inputs.items():
-                yield Step(0.0, f"Reading the {name}", phase="read")
-                decoded[name] = _decode(kind.picture(name), read(sha))
+                if wire.map_name(name) is None:
+                    yield Step(0.0, f"Reading the {name}", phase="read")
+                    decoded[name] = _decode(kind.picture(name), read(sha))
+            yield Step(0.0, "Reading the maps", phase="read")
+            maps, map_notes = maps_of(request, decoded, read, files or {})
             if request.kind == wire.SUGGEST_REGIONS.name:
                 yield Step(0.1, "Dividing the swatch", phase="start")
                 swatch, made = None, _Made(_parts(decoded["swatch"].pixels, request.parameters["parts"]))
             else:
-                swatch, made = yield from self._from_prepared(request, decoded)
+                swatch, made = yield from self._from_prepared(request, decoded, maps)
             yield Step(1.0, "Writing the picture", phase="write")
             metrics = {name: float(value) for name, value in made.metrics.items() if math.isfinite(value)}
-            notes = picture_notes(decoded, request.parameters)
+            notes = picture_notes(decoded, request.parameters) + map_notes
             if swatch is not None:
                 metrics["scale"] = swatch.scale
                 if swatch.pixels_per_meter is not None:
@@ -104,16 +118,20 @@ class Runner:
                 notes += swatch_notes(swatch)
             document = _document(request, made, swatch, metrics, files or {})
             resolution = None if swatch is None else swatch.pixels_per_meter
-            return Outcome({"image": encode_png(made.pixels, document, resolution)}, metrics, notes + made.notes)
+            pictures = {"image": encode_png(made.pixels, document, resolution)}
+            for name, pixels in made.maps.items():
+                yield Step(1.0, f"Writing the map {name}", phase="write")
+                pictures[wire.map_input(name)] = encode_png(pixels, document, resolution)
+            return Outcome(pictures, metrics, notes + made.notes, made.origins)
 
     def _from_prepared(
-        self, request: JobRequest, decoded: Mapping[str, Decoded]
+        self, request: JobRequest, decoded: Mapping[str, Decoded], maps: Mapping[str, MaterialMap]
     ) -> Generator[Step, None, tuple[PreparedSwatch, _Made]]:
         """Fits the swatch to the result and makes the picture from it."""
         yield Step(0.0, "Measuring the swatch", phase="fit")
         size = result_size(request.parameters, size_of_content(decoded))
         regions = decoded["regions"].pixels if "regions" in decoded else None
-        swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions)
+        swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions, maps=maps)
         if request.kind == wire.PREPARE.name:
             yield Step(0.5, "Preparing the swatch", phase="prepare")
             return swatch, _Made(_lit_and_scaled(swatch, request.parameters["even_light"]))
@@ -137,7 +155,15 @@ class Runner:
             "model_sha256": model.digest,
             "precision": str(model.dtype).removeprefix("torch."),
         }
-        return _Made(result.color.numpy(), result.metrics, model.notes + result.notes + of_device, made_with)
+        followed = {name: picture.numpy() for name, picture in result.channels.items() if name != "color"}
+        return _Made(
+            result.color.numpy(),
+            result.metrics,
+            model.notes + result.notes + of_device,
+            made_with,
+            followed,
+            dict.fromkeys(followed, "followed"),
+        )
 
     def release(self) -> None:
         """Frees the loaded models and their memory on the device."""
@@ -189,12 +215,14 @@ class _Inputs:
 
 @dataclass(frozen=True)
 class _Made:
-    """The pixels (h, w, 3) of a result, its metrics and notes, and what it was made with."""
+    """The pixels (h, w, 3) of a result, its metrics and notes, what it was made with, its maps and their origins."""
 
     pixels: Pixels
     metrics: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     made_with: Mapping[str, Any] = field(default_factory=dict)
+    maps: Mapping[str, DeepPixels] = field(default_factory=dict)
+    origins: Mapping[str, wire.Origin] = field(default_factory=dict)
 
 
 def _synthesize(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
@@ -237,8 +265,15 @@ def _common(inputs: _Inputs) -> dict[str, Any]:
         "scale": inputs.swatch.remaining_scale,
         "tile_y": "y" in parameters["tile"],
         "tile_x": "x" in parameters["tile"],
+        "channels": {name: _channel(map) for name, map in inputs.swatch.maps.items()},
         **{p.name: p.given(parameters[p.name]) for p in wire.COMMON if p.name in COMMON_FIELDS},
     }
+
+
+def _channel(map: MaterialMap) -> Channel:
+    """A map as the core gets it."""
+    pixels = torch.from_numpy(to_floats(map.pixels)).permute(2, 0, 1)
+    return Channel(pixels, "height" if map.type.name == "height" else map.type.role, 8 * map.pixels.itemsize)
 
 
 def _label_maps(inputs: _Inputs) -> LabelMaps | None:
@@ -293,6 +328,7 @@ def _document(
         **({"used": used} if used else {}),
         "made_with": {wire.SERVICE_NAME: __version__, **made.made_with},
         "metrics": dict(metrics),
+        **({"origins": dict(made.origins)} if made.origins else {}),
     }
 
 

@@ -6,7 +6,7 @@ A job, a plan and `prepare` all go through `prepare_swatch`, so that a plan says
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 from ad_service.core.pictures.fit import Fit, FitOptions, fit, shown_part
 from ad_service.core.pictures.grain import measure_grain
 from ad_service.worker.image_files import Decoded, Pixels, check_size
+from ad_service.worker.maps import MaterialMap, resized
 from ad_service.worker.straighten import straighten, undistort
 from blender_addon import wire
 from blender_addon.wire import WireError, geometry
@@ -61,6 +62,7 @@ class PreparedSwatch:
         sentence: the above in words.
         notes: what the artist should know.
         is_fitted: whether a part was chosen or the scale changed.
+        maps: the other maps of the material by name, as large as `pixels`.
     """
 
     pixels: Pixels
@@ -74,11 +76,15 @@ class PreparedSwatch:
     sentence: str
     notes: tuple[str, ...]
     is_fitted: bool
+    maps: Mapping[str, MaterialMap] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _View:
-    """The part of a photograph that is used so far, and where it lies. `regions` covers it at a size of its own."""
+    """The part of a photograph that is used so far, and where it lies.
+
+    `regions` covers it at a size of its own; `maps` are as large as `pixels`.
+    """
 
     pixels: Pixels
     regions: Pixels | None
@@ -86,6 +92,7 @@ class _View:
     used: Rectangle
     picture: tuple[int, int]
     is_straight: bool = False
+    maps: Mapping[str, MaterialMap] = field(default_factory=dict)
 
     def cropped(self, rectangle: Rectangle) -> _View:
         left, top, width, height = rectangle
@@ -102,6 +109,7 @@ class _View:
             (self.used[0] + left, self.used[1] + top, width, height),
             self.picture,
             self.is_straight,
+            {name: replace(map, pixels=map.pixels[rows, columns]) for name, map in self.maps.items()},
         )
 
 
@@ -111,15 +119,18 @@ def prepare_swatch(
     size: tuple[int, int],
     regions: Pixels | None = None,
     options: SwatchOptions = SwatchOptions(),
+    maps: Mapping[str, MaterialMap] | None = None,
 ) -> PreparedSwatch:
     """The swatch for a result of size (width, height), by the parameters crop, corners, lens, real_width and scale.
+
+    Its regions and its maps, which are as large as the swatch, go the same way.
 
     Raises: WireError `invalid-parameter`, `invalid-image` or `invalid-labels`.
     """
     check_size("swatch", decoded.pixels, wire.MIN_PICTURE_SIDE)
     if regions is not None:
         _check_shape(regions, decoded.pixels)
-    view = _geometry(decoded, regions, parameters)
+    view = _geometry(decoded, regions, parameters, maps or {})
     check_size("the used part of the swatch", view.pixels, wire.MIN_PICTURE_SIDE)
     meters_across, real_width = view.pixels.shape[1], parameters["real_width"]
     view, notes = _without_transparency(view, options)
@@ -145,6 +156,7 @@ def prepare_swatch(
         _sentence(view, scale, width, density),
         notes,
         fitted is not None and (scale != 1.0 or view.used[2:] != view.picture),
+        view.maps,
     )
 
 
@@ -176,39 +188,40 @@ def _resized_labels(regions: Pixels, height: int, width: int) -> Pixels:
     return np.asarray(Image.fromarray(regions).resize((width, height), Image.Resampling.NEAREST))
 
 
-def _geometry(decoded: Decoded, regions: Pixels | None, parameters: Mapping[str, Any]) -> _View:
-    """The photograph after crop, corners and lens; its regions and its opaque pixels go the same way."""
+def _geometry(
+    decoded: Decoded, regions: Pixels | None, parameters: Mapping[str, Any], maps: Mapping[str, MaterialMap]
+) -> _View:
+    """The photograph after crop, corners and lens; its regions, its maps and its opaque pixels go the same way."""
     height, width = decoded.pixels.shape[:2]
     crop = geometry.parse_crop(parameters["crop"]) if parameters["crop"] else None
     corners = geometry.parse_corners(parameters["corners"]) if parameters["corners"] else None
     lens = parameters["lens"]
     _check_inside(crop, corners, width, height)
-    whole = _View(decoded.pixels, regions, decoded.opaque, (0, 0, width, height), (width, height))
+    whole = _View(decoded.pixels, regions, decoded.opaque, (0, 0, width, height), (width, height), maps=maps)
     if corners is None and not lens:
         return whole if crop is None else whole.cropped(crop)
     if regions is not None:
         regions = _resized_labels(regions, height, width)
-    if decoded.opaque is not None:
-        mask = np.repeat(decoded.opaque[..., None], 3, 2).astype(np.uint8)
+    mask = None if decoded.opaque is None else np.repeat(decoded.opaque[..., None], 3, 2).astype(np.uint8)
+
+    def straightened(pixels: Any, role: wire.Role) -> Any:
+        if pixels is None:
+            return None
+        if corners is not None:
+            return straighten(pixels, corners, lens, role)
+        return undistort(pixels, crop, lens, role)
+
     try:
-        straight, straight_regions, straight_mask = (
-            None
-            if picture is None
-            else straighten(picture, corners, lens, labels=labels)
-            if corners is not None
-            else undistort(picture, crop, lens, labels=labels)
-            for picture, labels in (
-                (decoded.pixels, False),
-                (regions, True),
-                (None if decoded.opaque is None else mask, True),
-            )
-        )
+        straight = straightened(decoded.pixels, "color")
+        straight_regions, straight_mask = straightened(regions, "labels"), straightened(mask, "labels")
+        straight_maps = {
+            name: replace(map, pixels=straightened(map.pixels, map.type.role)) for name, map in maps.items()
+        }
     except ValueError as error:  # the corners, without the distortion of the lens, are no quadrilateral
         raise WireError("invalid-parameter", str(error), parameter="corners") from None
-    assert straight is not None
     h, w = straight.shape[:2]
     opaque = None if straight_mask is None else straight_mask[..., 0] > 0
-    return _View(straight, straight_regions, opaque, (0, 0, w, h), (w, h), True)
+    return _View(straight, straight_regions, opaque, (0, 0, w, h), (w, h), True, straight_maps)
 
 
 def _check_inside(crop: Rectangle | None, corners: geometry.Quad | None, width: int, height: int) -> None:
@@ -234,9 +247,11 @@ def _fitted(view: _View, fitted: Fit) -> _View:
     if fitted.scale == 1.0:
         return part
     shortest = wire.MIN_PICTURE_SIDE
-    size = tuple(max(shortest, round(side * fitted.scale)) for side in (fitted.width, fitted.height))
-    pixels = np.asarray(Image.fromarray(part.pixels).resize((size[0], size[1]), Image.Resampling.BICUBIC))
-    return _View(pixels, part.regions, None, part.used, part.picture, part.is_straight)
+    width, height = (max(shortest, round(side * fitted.scale)) for side in (fitted.width, fitted.height))
+    size = width, height
+    pixels = np.asarray(Image.fromarray(part.pixels).resize(size, Image.Resampling.BICUBIC))
+    maps = {name: replace(map, pixels=resized(map.pixels, size, map.type.role)) for name, map in part.maps.items()}
+    return _View(pixels, part.regions, None, part.used, part.picture, part.is_straight, maps)
 
 
 def _rough_labels(regions: Pixels, options: SwatchOptions) -> npt.NDArray[np.int64]:
@@ -284,8 +299,12 @@ def _without_transparency(view: _View, options: SwatchOptions) -> tuple[_View, t
     if regions is not None:
         regions = _resized_labels(regions, *view.opaque.shape)
         regions = np.where(view.opaque[..., None], regions, regions[source])
+    maps = {
+        name: replace(map, pixels=np.where(view.opaque[..., None], map.pixels, map.pixels[source]))
+        for name, map in view.maps.items()
+    }
     note = f"{clear:.0%} of the swatch is transparent and was filled with its opaque part"
-    return _View(pixels, regions, None, view.used, view.picture, view.is_straight), (note,)
+    return _View(pixels, regions, None, view.used, view.picture, view.is_straight, maps), (note,)
 
 
 def _mirrored(places: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

@@ -48,6 +48,8 @@ LABELS = {
     "quilt": "Swatch Pieces",
     "decoder": "In Decoder",
     "pixels": "In Pixels",
+    "opengl": "OpenGL",
+    "directx": "DirectX",
 }
 """Names in the panel that differ from the contract's name with capitals."""
 AUTOMATIC_LABELS = {"scale": "Fit", "real_width": "Unknown"}

@@ -248,7 +248,8 @@ SYNTHESIZE = JobKind(
             needs=("regions",),
         ),
     ),
-    COMMON,
+    (*COMMON, NORMAL_FORMAT),
+    maps_over="swatch",
 )
 
 
@@ -268,7 +269,8 @@ RESTYLE = JobKind(
     "Restyle",
     "Redraw an image in the material of a swatch. A tileable image stays tileable",
     (CONTENT, SWATCH),
-    tuple(_for_restyle(p) for p in COMMON if p.name != "start"),
+    (*(_for_restyle(p) for p in COMMON if p.name != "start"), NORMAL_FORMAT),
+    maps_over="swatch",
 )
 
 PREPARE = JobKind(

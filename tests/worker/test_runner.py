@@ -192,7 +192,7 @@ def test_every_parameter_reaches_the_core(core: StubCore) -> None:
     assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
     assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
     assert core.loaded == [("pocket", "fp32")]
-    of_the_swatch = {"crop", "corners", "lens", "real_width"}
+    of_the_swatch = {"crop", "corners", "lens", "real_width", "normal_format"}
     reached = set(SynthesizeRequest.__dataclass_fields__) | {"model", "precision", "tile"} | of_the_swatch
     assert {parameter.name for parameter in wire.SYNTHESIZE.parameters} <= reached
 

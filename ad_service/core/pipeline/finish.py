@@ -17,7 +17,7 @@ from ad_service.core.pipeline.request import Request, Result, Step
 from ad_service.core.pipeline.start import Start
 from ad_service.core.pipeline.task import Task, as_steps
 from ad_service.core.pipeline.transform import renormalize
-from ad_service.core.pixels import from_uint8, to_uint8
+from ad_service.core.pixels import from_uint8, to_uint8, to_uint16
 
 Shift = tuple[int, int]
 """Pixels (down, right) by which a result is rolled back."""
@@ -143,11 +143,12 @@ def _sharpen(task: Task, start: Start, image: Tensor) -> Generator[float, None, 
 
 
 def _follow(task: Task, source: SourceMap | None) -> dict[str, Tensor]:
-    """The exemplar's other channels as they lie on the result, (H, W, C) uint8; blended normals get unit length."""
+    """The exemplar's other channels as they lie on the result, (H, W, C) uint8 or uint16."""
     if source is None:
         return {}
     out = {}
     for name, channel in task.exemplar.channels.items():
         painted = source.paint(channel.pixels, task.request.height, task.request.width)
-        out[name] = to_uint8(renormalize(painted) if channel.kind == "normal" else painted)
+        painted = renormalize(painted) if channel.kind == "normal" else painted
+        out[name] = (to_uint8 if channel.bits == 8 else to_uint16)(painted)
     return out

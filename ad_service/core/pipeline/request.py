@@ -114,7 +114,8 @@ class Result:
     """A finished job.
 
     Attributes:
-        channels: pictures (H, W, C) uint8 on the host by name; `color` is always there.
+        channels: pictures (H, W, C) on the host by name: uint8, or uint16 of a channel with 16 bits; `color` is always
+            there.
         metrics: see `metrics` and `finish.measure`.
         notes: what the artist should know.
         source_map: the cell of the exemplar that each place was copied from; None for a start from noise or from a

@@ -15,16 +15,21 @@ from torch import Tensor
 from ad_service.core import labels
 from ad_service.core.quilting import periodicity
 
-Kind = Literal["color", "data", "normal", "labels"]
-"""Colors and data (C, h, w) in [0, 1]; OpenGL normals (3, h, w) as (n + 1) / 2; labels (h, w) int64."""
+ChannelKind = Literal["color", "data", "height", "normal"]
+Kind = Literal["color", "data", "height", "normal", "labels"]
+"""Colors, data and heights (C, h, w) in [0, 1]; OpenGL normals (3, h, w) as (n + 1) / 2; labels (h, w) int64."""
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel of a material: pixels (C, h, w) in [0, 1]; a normal map has three channels, see `Kind`."""
+    """One channel of a material: pixels (C, h, w) in [0, 1]; a normal map has three channels, see `Kind`.
+
+    `bits` (8 or 16) are those of its pixels in the result.
+    """
 
     pixels: Tensor
-    kind: Literal["color", "data", "normal"] = "data"
+    kind: ChannelKind = "data"
+    bits: int = 8
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 3 or (self.kind == "normal" and len(self.pixels) != 3):
