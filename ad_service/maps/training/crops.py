@@ -56,7 +56,9 @@ def sample(surface: Surface, zoom: float, relit: bool, g: torch.Generator) -> Sa
         if relit:
             height = None if surface.height is None else surface.height.float() / 255
             color = relight(color, surface.normal.float() / 127.5 - 1, height, g)
-    channels = [m.float() / 255 if m is not None else torch.zeros_like(color[:1]) for m in (surface.roughness, surface.height)]
+    channels = [
+        m.float() / 255 if m is not None else torch.zeros_like(color[:1]) for m in (surface.roughness, surface.height)
+    ]
     if list(color.shape[1:]) != size:
         color = F.interpolate(color[None], size, mode="bilinear", antialias=True)[0]
     cells = [n // CELL for n in size]
@@ -72,7 +74,7 @@ def samples(surface: Surface, zooms: tuple[float, ...], g: torch.Generator) -> l
 
 
 def turn(crop: Tensor, quarters: int, mirrored: bool) -> Tensor:
-    """Mirror a stack of channels and turn it by quarters, (c, s, s); the first two channels are slopes along x and y."""
+    """Mirror channels (c, s, s) and turn them by quarters; the first two are slopes along x and y."""
     if mirrored:
         crop = torch.cat([-crop[:1], crop[1:]]).flip(-1)
     for _ in range(quarters):  # counterclockwise: what was right is up
@@ -87,7 +89,9 @@ def cut(found: Sample, side: int, g: torch.Generator) -> Tensor:
     y, x = integer(g, 0, h - side + 1), integer(g, 0, w - side + 1)
     crop = found.channels[:, y : y + side, x : x + side].float()
     crop = turn(crop.roll(4, 0), integer(g, 0, 4), chance(g, 0.5))
-    crop[4:7] = crop[4:7] * math.exp(uniform(g, -0.2, 0.2)) + uniform(g, -0.15, 0.15) + 0.05 * torch.randn(3, 1, 1, generator=g)
+    crop[4:7] = (
+        crop[4:7] * math.exp(uniform(g, -0.2, 0.2)) + uniform(g, -0.15, 0.15) + 0.05 * torch.randn(3, 1, 1, generator=g)
+    )
     return crop
 
 

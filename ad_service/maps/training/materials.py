@@ -48,7 +48,8 @@ class Surface:
 def slopes(normal: Tensor) -> Tensor:
     """Slopes of the surface along x (right) and y (up) from a normal map: uint8 (3, h, w) -> (2, h, w), in [-5, 5]."""
     x, y, z = normal.float() / 127.5 - 1
-    return torch.stack([-x, -y]) / z.clamp_min(0.1).clamp_min(0.2 * torch.maximum(x.abs(), y.abs()))
+    up: Tensor = z.clamp_min(0.1).clamp_min(0.2 * torch.maximum(x.abs(), y.abs()))
+    return torch.stack([-x, -y]) / up
 
 
 def gradient(height: Tensor) -> Tensor:
@@ -65,20 +66,12 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((-3, -2, -1)) / norm
 
 
-def coarse(x: Tensor) -> Tensor:
-    """Blurred by 3 pixels and reduced to a quarter: (B, C, h, w) -> (B, C, h / 4 - 2, w / 4 - 2)."""
-    x = F.avg_pool2d(x, 4)
-    x = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
-    x = x[..., :-2, :] + 2 * x[..., 1:-1, :] + x[..., 2:, :]
-    return x / 16
-
-
 def agrees(normal: Tensor, height: Tensor) -> bool:
     """False if the normals are not those of the height, though there is a relief."""
-    true = coarse(slopes(normal)[None, :, 1:-1, 1:-1])
+    true = F.avg_pool2d(slopes(normal)[:, 1:-1, 1:-1], 8)
     if float((true - true.mean((-2, -1), keepdim=True)).square().mean().sqrt()) < NEARLY_FLAT:
         return True
-    return float(correlation(coarse(gradient(height.float())[None]), true)) > MIN_AGREEMENT
+    return float(correlation(F.avg_pool2d(gradient(height.float()), 8), true)) > MIN_AGREEMENT
 
 
 def read_surface(folder: Path) -> Surface | None:
@@ -103,7 +96,7 @@ def read_surface(folder: Path) -> Surface | None:
 
 
 def read_surfaces(folder: Path) -> tuple[list[Surface], list[Surface]]:
-    """The materials of a folder for training, and the fifth that is held out (the one that pocket's training holds out).
+    """The materials of a folder for training, and the fifth that pocket's training holds out too.
 
     Raises:
         ValueError: There is nothing to train on.
@@ -122,7 +115,7 @@ def draw_surface(seed: int) -> Surface:
     picture = camera(rng, image)
     low = np.asarray(Image.fromarray(height).resize((SIZE, SIZE), Image.Resampling.BOX), np.float32)
     relief = torch.from_numpy((low - low.min()) / (np.ptp(low) + 1e-6))[None]
-    slope = log_uniform(rng, 3, 25) * gradient(F.pad(relief, (1, 1, 1, 1), "replicate"))
+    slope = log_uniform(rng, 1.5, 12) * gradient(F.pad(relief, (1, 1, 1, 1), "replicate"))
     normal = F.normalize(torch.cat([-slope, torch.ones_like(relief)]), dim=0)
     return Surface(
         f"drawn-{seed}",
@@ -134,6 +127,5 @@ def draw_surface(seed: int) -> Surface:
 
 def draw_surfaces(count: int, seed: int, workers: int) -> list[Surface]:
     """Drawn materials, made by several processes; each is a function of the seed and its number."""
-    torch.multiprocessing.set_sharing_strategy("file_system")
     with ProcessPoolExecutor(workers) as pool:
         return list(pool.map(draw_surface, (seed * 1_000_003 + i for i in range(count)), chunksize=8))

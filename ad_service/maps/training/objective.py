@@ -12,6 +12,7 @@ from ad_service.core.materials.estimate_network import CELL
 from ad_service.maps.training.crops import Batch
 from ad_service.maps.training.materials import NEARLY_FLAT, correlation
 
+
 @dataclass(frozen=True)
 class Weights:
     """Weights of the parts of the loss; each part is then between about 0.2 and 1."""
@@ -68,7 +69,9 @@ def loss(height: Tensor, roughness: Tensor, truth: Batch, weights: Weights) -> t
     variance = truth.height.var((1, 2, 3))
     has_normal, has_roughness, has_height = truth.has.unbind(1)
     parts = {
-        "slopes": weighted(1 - correlation(blurred_guess, blurred_true), has_normal * relief / (relief + NEARLY_FLAT**2)),
+        "slopes": weighted(
+            1 - correlation(blurred_guess, blurred_true), has_normal * relief / (relief + NEARLY_FLAT**2)
+        ),
         "blurred": weighted(distance(blurred_guess, blurred_true), has_normal),
         "normals": weighted(distance(guess, true), has_normal),
         "height": weighted(1 - correlation(height, truth.height), has_height * variance / (variance + 0.01**2)),
