@@ -66,13 +66,14 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def parameter_table() -> str:
     """The parameters of the kinds of job that make a texture, as a Markdown table."""
     rows: dict[Parameter, list[str]] = {}
-    for kind in wire.TEXTURE_KINDS.values():
+    all_kinds = (*wire.TEXTURE_KINDS.values(), wire.GENERATE)
+    for kind in all_kinds:
         for parameter in kind.parameters:
             rows.setdefault(parameter, []).append(kind.name)
     lines = ["| parameter | in the panel | default | values | meaning |", "|---|---|---|---|---|"]
     names = list(dict.fromkeys(parameter.name for parameter in rows))
     for parameter, kinds in sorted(rows.items(), key=lambda row: (row[0].advanced, names.index(row[0].name))):
-        only = "" if len(kinds) == len(wire.TEXTURE_KINDS) else f" (only {', '.join(kinds)})"
+        only = "" if len(kinds) == len(all_kinds) else f" (only {', '.join(kinds)})"
         advanced = "*advanced:* " if parameter.advanced else ""
         default = f"{parameter.default:g}" if isinstance(parameter.default, float) else parameter.default
         meaning = f"{advanced}{parameter.help}{only}"

@@ -10,9 +10,14 @@ How each value is measured:
   decoding is then left out. The report names the method. One batch runs first, untimed.
 - Peak memory: on CUDA the peak that torch allocated, weights included. On Linux without CUDA the growth of the process'
   resident memory at its peak (VmHWM, reset before). Elsewhere it is not measured.
-- Share of the peak: floating-point operations of the passes, counted by torch on one window, divided by the seconds of
-  sampling and by the rate of a large matrix product on this device in the network's number format. Ours counts the
-  encoding of the start and of the swatch as sampling.
+- Share of the peak: floating-point operations of the passes, counted by torch on one window with the swatch's crops on
+  the meta device, divided by the seconds of sampling and by the rate of a large matrix product on this device in the
+  network's number format. Ours counts the encoding of the start and of the swatch as sampling.
+- Factors of the ratio, by operations: at equal steps (the paper's 50 steps with two Adam iterations on our windows, so
+  that only their number differs), and fewer passes (those 50 steps against the steps of our job). The rest of the
+  measured ratio is decoding, sharpening, measuring, and how fast each runs.
+- Repeatable results: ours runs as a job does, with deterministic algorithms. The paper's schedule runs without them,
+  as the authors' code does.
 - Seam ratio and patch distance: see `core.metrics`. The paper's schedule does not make a torus, so its seam is that of
   a picture with edges. A network with random weights makes noise, whose values mean nothing.
 """
@@ -20,7 +25,8 @@ How each value is measured:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,8 +41,10 @@ from ad_service.core.backbone.devices import choose_device, make_repeatable
 from ad_service.core.backbone.loading import load
 from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape, windows
+from ad_service.core.pipeline.exemplar import Exemplar, constraints_of
 from ad_service.core.pipeline.request import Result, Step, SynthesizeRequest
 from ad_service.core.pipeline.synthesize import synthesize
+from ad_service.core.pipeline.transform import Transform
 from ad_service.core.pixels import from_uint8, to_uint8
 from ad_service.core.sampling.attention import capture_attention
 from ad_service.core.steps import run
@@ -196,12 +204,13 @@ def _row(
     multiple = model.family.factor * 8
     swatch = swatch[:, : swatch.shape[1] // multiple * multiple, : swatch.shape[2] // multiple * multiple]
     reference = _Reference(model, swatch, size, peak)
+    request = SynthesizeRequest(swatch=swatch, height=height, width=width, steps=options.steps)
     batches = options.batches(reference.count)
     if batches:
         tell(f"{case.name} {width}x{height}: the paper's schedule, {batches} of {reference.count.batches} batches")
         reference.run(batches - batches // 2 if batches < reference.count.batches else batches)
     tell(f"{case.name} {width}x{height}: ours")
-    ours = _ours(model, SynthesizeRequest(swatch=swatch, height=height, width=width, steps=options.steps), peak)
+    ours, flops = _ours(model, request, peak)
     if 1 < batches < reference.count.batches:
         tell(f"{case.name} {width}x{height}: the paper's schedule again")
         reference.run(batches // 2)
@@ -214,20 +223,41 @@ def _row(
         peak,
         ours,
         reference.result() if batches else None,
+        _factors(model, request, reference.flops(), flops) if batches else {},
     )
 
 
-def _ours(model: Model, request: SynthesizeRequest, peak: float) -> Run:
-    """A whole job; the seconds between two steps belong to the phase of the second one."""
+def _factors(model: Model, request: SynthesizeRequest, theirs: int, ours: int) -> dict[str, float]:
+    """What the ratio of operations (the paper's schedule to ours) is made of."""
+    crops = _crops(model, request)
+    shape = _shape(model, request.width, request.height, torus=True)
+    spots, steps = windows(shape, model.family.window, (0, 0)), paper_schedule.STEPS
+    seen = (steps + 2) * len(spots)  # the last two steps run on two grids
+    references = 1 if model.family.in_context else steps * len(crops)
+    each = measure.Flops.count(model, spots[0].height, spots[0].width, crops)
+    equal = each.of(seen * (1 + paper_schedule.ITERATIONS) + references, seen * paper_schedule.ITERATIONS)
+    return {"at_equal_steps": theirs / equal, "fewer_passes": equal / ours}
+
+
+def _crops(model: Model, request: SynthesizeRequest) -> Tensor:
+    """The crops (R, C, h, w) that our samplers read, without values."""
+    factor = model.family.factor
+    latents = torch.zeros(model.vae.config.latent_channels, *(side // factor for side in request.swatch.shape[1:]))
+    exemplar = Exemplar(request.swatch, {}, Transform())
+    return constraints_of(request, model.family, exemplar, latents).zs
+
+
+def _ours(model: Model, request: SynthesizeRequest, peak: float) -> tuple[Run, int]:
+    """A whole job, and its operations; the seconds between two steps belong to the phase of the second one."""
     if model.device.type != "cpu":
         _picture(model, replace(request, height=512, width=512, steps=1))  # kernels are loaded when first used
     with measure.memory(model.device) as memory:
         result, phases = _picture(model, request)
     side = windows(_shape(model, request.width, request.height, torus=True), model.family.window, (0, 0))[0]
     forwards, backwards = (int(result.metrics[f"unet_{way}"]) for way in ("forwards", "backwards"))
-    flops = measure.Flops.count(model, side.height, side.width).of(forwards, backwards)
+    flops = measure.Flops.count(model, side.height, side.width, _crops(model, request)).of(forwards, backwards)
     seams, distance = _judge(result.color, request.swatch)
-    return Run(
+    measured = Run(
         measured=IN_FULL if request.steps is None else f"--steps {request.steps}",
         forwards=forwards,
         backwards=backwards,
@@ -238,6 +268,7 @@ def _ours(model: Model, request: SynthesizeRequest, peak: float) -> Run:
         patch_distance=distance,
         phases=phases,
     )
+    return measured, flops
 
 
 def _picture(model: Model, request: SynthesizeRequest) -> tuple[Result, dict[str, float]]:
@@ -270,6 +301,10 @@ class _Reference:
 
     def run(self, batches: int) -> None:
         """Time this many batches after an untimed one; all of them together make the picture."""
+        with not_repeatable():
+            self._run(batches)
+
+    def _run(self, batches: int) -> None:
         self._sample(codec.encode(self.model, self.swatch), 1)
         with measure.memory(self.model.device) as memory:
             began = self._now()
@@ -317,9 +352,6 @@ class _Reference:
     def result(self) -> Run:
         sampling = self._sampling * self.count.windows * paper_schedule.STEPS / self._windows
         phases = {"encode": self._encoding, "sampling": sampling, "decode": self._decoding}
-        window = paper_schedule.grid(self.shape.height, self.shape.width)[0]
-        each = measure.Flops.count(self.model, window.height, window.width)
-        flops = each.of(self.count.forwards, self.count.backwards)
         seams = distance = None
         if self._image is not None:
             seams, distance = _judge(self._image, self.swatch)
@@ -329,11 +361,31 @@ class _Reference:
             backwards=self.count.backwards,
             seconds=sum(phases.values()),
             memory=self._memory,
-            peak_share=flops / sampling / self.peak,
+            peak_share=self.flops() / sampling / self.peak,
             seams=seams,
             patch_distance=distance,
             phases=phases,
         )
+
+    def flops(self) -> int:
+        """Operations of the whole schedule, which reads one crop of the swatch."""
+        window = paper_schedule.grid(self.shape.height, self.shape.width)[0]
+        factor, side = self.model.family.factor, paper_schedule.SIDE
+        h, w = (min(side, n // factor) for n in self.swatch.shape[1:])
+        crop = torch.zeros(1, self.model.vae.config.latent_channels, h, w)
+        each = measure.Flops.count(self.model, window.height, window.width, crop)
+        return each.of(self.count.forwards, self.count.backwards)
+
+
+@contextmanager
+def not_repeatable() -> Iterator[None]:
+    """Without deterministic algorithms inside the block."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _shape(model: Model, width: int, height: int, *, torus: bool) -> Shape:

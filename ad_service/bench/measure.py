@@ -8,14 +8,16 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from ad_service.bench import paper_schedule
+from ad_service.core.backbone import devices
+from ad_service.core.backbone.conditioning import Conditioning
 from ad_service.core.backbone.model import Model
 from ad_service.core.sampling.attention import capture_attention
 
@@ -27,6 +29,9 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
+META = torch.device("meta")
+
+
 @dataclass(frozen=True)
 class Flops:
     """Floating-point operations of one window: of a forward pass, and of the loss and its gradient."""
@@ -35,14 +40,21 @@ class Flops:
     gradient: int
 
     @classmethod
-    def count(cls, model: Model, height: int, width: int) -> Flops:
-        """Counted by torch on a window of height x width latents and a swatch of that size, without softmax."""
-        z = torch.zeros(1, model.vae.config.latent_channels, height, width, device=model.device)
-        with (
-            capture_attention(model) as capture,
-            sdpa_kernel(SDPBackend.MATH),
-        ):  # fused attention is not counted
-            reference = capture.reference(z, 0)
+    def count(cls, model: Model, height: int, width: int, crops: Tensor | None = None) -> Flops:
+        """Counted by torch on a window of height x width latents that reads crops (R, C, h, w), without softmax.
+
+        The network is copied to the meta device, where counting takes no memory and attention is not fused (fused
+        attention is not counted). Without crops the swatch is as large as the window.
+        """
+        with META:
+            unet = type(model.unet).from_config(model.unet.config).requires_grad_(False)  # type: ignore[attr-defined]
+        empty = model.unconditional
+        tokens, pooled = (None if x is None else x.to(META, torch.float32) for x in (empty.tokens, empty.pooled))
+        empty = Conditioning(tokens, pooled)
+        model = replace(model, unet=unet, device=META, dtype=torch.float32, unconditional=empty)
+        z = torch.zeros(1, model.vae.config.latent_channels, height, width, device=META)
+        with capture_attention(model) as capture:
+            reference = capture.reference(z if crops is None else crops.to(META), 0)
             with FlopCounterMode(display=False) as forward, torch.no_grad():
                 capture.predict_and_record(z, 1, reference)
             with FlopCounterMode(display=False) as gradient:
@@ -78,9 +90,9 @@ def memory(device: torch.device) -> Iterator[Memory]:
     used = Memory()
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+        devices.forget_peak(device)
         yield used
-        used.peak = torch.cuda.max_memory_allocated(device)
+        used.peak = devices.peak_memory(device)
         return
     with suppress(AttributeError, TypeError):  # glibc keeps what was freed, and would hand it out unseen
         ctypes.CDLL(None).malloc_trim(0)

@@ -12,6 +12,9 @@ The result has real edges. On a torus it would take 32 x 32 = 1024 windows, so t
 All models are treated alike, including those whose own window is larger than 64 latents. Pocket, which reads the
 swatch in context, gets it clean at t = 0, as it was trained; it still passes again for each batch, and the canvas
 starts from noise.
+
+The loss is summed over the windows of a batch, where the authors average it: a window's steps then do not depend on
+its batch. Through Adam's epsilon alone this changes the latents by 0.4 % in two steps.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from torch import Tensor
 from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Window
 from ad_service.core.sampling.attention import AttentionCapture, Reference
-from ad_service.core.sampling.losses import ad_loss, attend
+from ad_service.core.sampling.losses import ad_loss
 
 STEPS, ITERATIONS, LEARNING_RATE = 50, 2, 0.05
 SIDE, STRIDE, BATCH = 64, 8, 8
@@ -124,7 +127,7 @@ def gradient(capture: AttentionCapture, z: Tensor, t: int, reference: Reference)
         loss = torch.zeros((), device=z.device)
         for i, layer in layers.items():
             target = capture.target(i, layer, reference, None)
-            loss = loss + ad_loss(attend(layer.Q, layer.K, layer.V, capture.similarity), target).sum()
+            loss = loss + ad_loss(capture.own_attention(layer), target).sum()
         capture.backwards += len(z)
         return torch.autograd.grad(loss, z)[0]
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 IN_FULL = "measured in full"
@@ -30,7 +30,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A case at a size: ours, and the paper's schedule if it was run."""
+    """A case at a size: ours, and the paper's schedule if it was run.
+
+    `factors` of the ratio, counted in operations: "at_equal_steps" for fewer windows, and "fewer_passes" over them.
+    """
 
     case: str
     title: str
@@ -40,6 +43,7 @@ class Row:
     peak_flops: float
     ours: Run
     reference: Run | None
+    factors: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -89,18 +93,20 @@ def _run(document: dict[str, Any]) -> Run:
 
 
 def _comparison(rows: Sequence[Row]) -> Iterator[str]:
+    split = any(row.factors for row in rows)  # reports of version 0.2 have none
     yield (
         "| model | size | schedule | passes forward + back | seconds | of these sampling | ours is faster "
-        "| memory | of peak | seam y, x | patch distance |"
+        f"{'| at equal steps x fewer passes ' * split}| memory | of peak | seam y, x | patch distance |"
     )
-    yield "|---" * 11 + "|"
+    yield "|---" * (11 + split) + "|"
     for row in rows:
         head = f"| {row.title} | {row.width}x{row.height} |"
         if row.reference is not None:
-            yield f"{head} paper, {_cost(row.reference)} | | {_quality(row.reference)} |"
+            yield f"{head} paper, {_cost(row.reference)} | {'| ' * split}| {_quality(row.reference)} |"
             head = "| | |"
         faster = "" if row.ratio is None else f"**{row.ratio:.3g} times**"
-        yield f"{head} ours, {_cost(row.ours)} | {faster} | {_quality(row.ours)} |"
+        factors = " x ".join(f"{factor:.3g}" for factor in row.factors.values())
+        yield f"{head} ours, {_cost(row.ours)} | {faster} |{f' {factors} |' * split} {_quality(row.ours)} |"
 
 
 def _growth(rows: Sequence[Row]) -> Iterator[str]:

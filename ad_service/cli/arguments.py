@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -41,6 +42,14 @@ def parse_gigabytes(text: str) -> int:
     if not 0 <= gigabytes < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of gigabytes such as 20")
     return int(gigabytes * 1e9)
+
+
+def parse_gpus(text: str) -> tuple[str, ...]:
+    """The names of different GPUs, which commas separate."""
+    gpus = tuple(name.strip() for name in text.split(","))
+    if len(set(gpus)) < len(gpus) or not all(re.fullmatch(r"\d+|(GPU|MIG)-[\w-]+", gpu) for gpu in gpus):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different GPUs such as 0,1")
+    return gpus
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""`ad-service bench`: speed and quality compared with the paper's schedule."""
+"""`ad-service bench`: speed and quality compared with the paper's schedule, and the service under load."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,14 @@ from blender_addon.wire import WireError
 
 def add_commands(commands: Commands, common: Parser) -> None:
     parser = commands.add_parser("bench", help="measure speed and quality, compared with the paper's schedule")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=("schedule", "service"),
+        default="schedule",
+        help="schedule: a job compared with the paper's schedule; service: polls, streams, queues and cancels under "
+        "load, with --size (default: %(default)s)",
+    )
     parser.add_argument(
         "--case",
         action="append",
@@ -49,6 +58,8 @@ def add_commands(commands: Commands, common: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the table; progress is shown on a terminal only."""
+    if options.what == "service":
+        return measure_service(options)
     prepare_torch()
     from ad_service.bench import benchmark
     from ad_service.worker.runner import core_errors
@@ -70,3 +81,26 @@ def run(options: argparse.Namespace) -> int:
         options.json.write_text(report.json(), encoding="utf-8")
     print(report.markdown(), end="")
     return DONE
+
+
+def measure_service(options: argparse.Namespace) -> int:
+    """Prints each figure as a row as soon as it is measured, since all take minutes."""
+    from ad_service.bench import benchmark
+    from ad_service.bench.service_load import Figure, LoadOptions, measure
+
+    def show(figure: Figure) -> None:
+        print(f"| {figure.name} | {figure.goal} | {figure.measured} |", flush=True)
+
+    data = read_file(options.swatch, "the swatch") if options.swatch else benchmark.EXAMPLE.read_bytes()
+    size = options.size[0][0] if options.size else LoadOptions.size
+    print(
+        f"{os.cpu_count()} cores, {_load()} processes wanted one before\n\n| figure | goal | measured |\n|---|---|---|"
+    )
+    measure(LoadOptions(data, size=size), show)
+    print(f"\n{_load()} processes wanted a core at the end")
+    return DONE
+
+
+def _load() -> str:
+    """The average number of running processes in the last minute, where the system counts them."""
+    return f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "an unknown number of"

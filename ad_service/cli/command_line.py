@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ad_service import __version__
-from ad_service.cli import bench, doctor, jobs, models, record, serve
+from ad_service.cli import bench, doctor, edit, jobs, models, record, serve, tokens
 from ad_service.cli.arguments import BAD_INPUT, FAILED, INTERRUPTED, Parser, parse_folder
 from ad_service.storage.settings import default_data_dir
 from blender_addon.wire import WireError
@@ -66,6 +66,6 @@ def make_parser() -> Parser:
     parser = Parser(prog="ad-service", description="Tileable textures from a swatch, by attention distillation.")
     parser.add_argument("--version", action="version", version=f"ad-service {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (serve, jobs, record, models, doctor, bench):
+    for module in (serve, tokens, jobs, edit, record, models, doctor, bench):
         module.add_commands(commands, common)
     return parser

@@ -34,20 +34,23 @@ FILE_NAMES: dict[str, dict[str, str]] = {
 
 def add_commands(commands: Commands, common: Parser) -> None:
     for kind in wire.KINDS.values():
+        if kind.name in wire.EDIT_KINDS:
+            continue  # commands of `edit`
         name = kind.name.replace("_", "-")
-        _add_kind(commands.add_parser(name, parents=[common], help=kind.help, description=kind.help), kind)
+        add_kind(commands.add_parser(name, parents=[common], help=kind.help, description=kind.help), kind)
     run = commands.add_parser("run", parents=[common], help="run a job file, or the job in a result's PNG")
     run.add_argument("job", type=Path, metavar="JOB.json|RESULT.png")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the result")
     run.set_defaults(command=run_file)
 
 
-def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
+def add_kind(parser: Parser, kind: wire.JobKind) -> None:
+    """Adds the pictures and parameters of a job kind to a command that runs it."""
     for picture in kind.pictures:
         if picture.required:
             parser.add_argument(picture.name, type=Path, metavar=picture.name.upper(), help=picture.help)
         else:
-            parser.add_argument(f"--{picture.name}", type=Path, metavar="PNG", help=picture.help)
+            parser.add_argument("--" + picture.name.replace("_", "-"), type=Path, metavar="PNG", help=picture.help)
     if kind.maps_over:
         parser.add_argument(
             "--map",
@@ -68,6 +71,9 @@ def _add_kind(parser: Parser, kind: wire.JobKind) -> None:
     if {"width", "height"} <= parameters:
         parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
     for parameter in kind.parameters:
+        if parameter.name == "prompt":
+            parser.add_argument("prompt", type=_argument_type(parameter), metavar="PROMPT", help=parameter.help)
+            continue
         parser.add_argument(
             "--" + parameter.name.replace("_", "-"),
             dest=parameter.name,
@@ -119,7 +125,7 @@ def run_kind(options: argparse.Namespace) -> int:
         paths[wire.map_input(name)] = path
     found = {name: (path.name, read_file(path, f"the picture {name}")) for name, path in paths.items()}
     job = assemble({"kind": kind.name, "parameters": parameters}, found)
-    return _run_job(job, options.out, options.data_dir)
+    return run_job(job, options.out, options.data_dir)
 
 
 def run_file(options: argparse.Namespace) -> int:
@@ -131,10 +137,10 @@ def run_file(options: argparse.Namespace) -> int:
     elif out.exists() and out.samefile(options.job):
         out = options.out / f"{options.job.stem}-again.png"
     options.out.mkdir(parents=True, exist_ok=True)
-    return _run_job(job, out, options.data_dir)
+    return run_job(job, out, options.data_dir)
 
 
-def _run_job(job: JobFile, out: Path, data_dir: Path) -> int:
+def run_job(job: JobFile, out: Path, data_dir: Path) -> int:
     """Runs a job in this process and writes its pictures."""
     _check_output(out, job)
     store = BlobStore(data_dir / "blobs")

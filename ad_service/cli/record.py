@@ -22,7 +22,7 @@ from ad_service.storage.blobs import BlobStore
 from ad_service.storage.cleanup import Usage, clean, delete_job, usage
 from ad_service.storage.jobs import Jobs
 from ad_service.storage.models import models_dir
-from ad_service.storage.settings import Settings, one_service
+from ad_service.storage.settings import Settings, one_service, stored_limit
 from blender_addon.wire import JobStatus, WireError
 from blender_addon.wire.runtime import read_runtime
 
@@ -144,7 +144,7 @@ def _record(data_dir: Path) -> Iterator[Record]:
         with one_service(settings):
             jobs = Jobs(settings.jobs_file)
             try:
-                yield StoppedService(BlobStore(settings.blobs), jobs)
+                yield StoppedService(BlobStore(settings.blobs), jobs, stored_limit(settings))
             finally:
                 jobs.close()
     except RuntimeError as error:
@@ -152,20 +152,20 @@ def _record(data_dir: Path) -> Iterator[Record]:
 
 
 class StoppedService:
-    """A data folder that no service uses."""
+    """A data folder that no service uses. `limit` is the budget in bytes for pictures, or None for the default."""
 
-    def __init__(self, store: BlobStore, jobs: Jobs) -> None:
-        self._store, self._jobs = store, jobs
+    def __init__(self, store: BlobStore, jobs: Jobs, limit: int | None) -> None:
+        self._store, self._jobs, self._limit = store, jobs, limit
         self.newest, self.get, self.cancel = jobs.newest, jobs.get, jobs.cancel
 
     def delete(self, job: str) -> None:
         delete_job(self._store, self._jobs, job)
 
     def usage(self) -> Usage:
-        return usage(self._store, None)
+        return usage(self._store, self._limit)
 
     def prune(self) -> Usage:
-        clean(self._store, self._jobs, None)
+        clean(self._store, self._jobs, self._limit)
         return self.usage()
 
 
@@ -205,5 +205,5 @@ class RunningService:
                 return dict(json.loads(response.read() or b"{}"))
         except HTTPError as error:
             raise WireError.from_problem(json.loads(error.read() or b"{}")) from error
-        except URLError as error:
+        except (TimeoutError, URLError) as error:  # a timeout of the response is no URLError
             raise WireError("service-unreachable", f"the service at {self._url} does not respond") from error

@@ -11,10 +11,20 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from ad_service.cli.arguments import DONE, FAILED, Commands, Parser, parse_gigabytes, parse_port
+from ad_service.cli.arguments import (
+    DONE,
+    FAILED,
+    Commands,
+    Parser,
+    parse_count,
+    parse_gigabytes,
+    parse_gpus,
+    parse_port,
+)
 from ad_service.cli.job_files import read_file
 from ad_service.storage.settings import Settings
-from blender_addon.wire import WireError
+from ad_service.storage.tokens import Tokens
+from blender_addon.wire import MAX_QUEUE, WireError
 
 MIN_TOKEN_LENGTH = 16
 MIN_TOKEN_BITS = 48.0
@@ -26,7 +36,9 @@ def add_commands(commands: Commands, common: Parser) -> None:
     parser.add_argument("--port", type=parse_port, default=0, help="port; 0: any free one (default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--token-file", type=Path, help="file with the access token; required if other machines can reach --host"
+        "--token-file",
+        type=Path,
+        help="file with the owner's token; required if other machines can reach --host, unless artists have tokens",
     )
     parser.add_argument(
         "--storage-limit",
@@ -34,8 +46,25 @@ def add_commands(commands: Commands, common: Parser) -> None:
         metavar="GB",
         help="disk for pictures and results; the oldest are deleted (default: a tenth of what is free, at most 20)",
     )
+    parser.add_argument(
+        "--gpus",
+        type=parse_gpus,
+        default=(None,),
+        metavar="LIST",
+        help="numbers or UUIDs of GPUs, such as 0,1: one worker for each (default: one worker, on the best device)",
+    )
     parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate with which the service uses HTTPS")
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="key, if it is not in the file of --tls-cert")
+    parser.add_argument(
+        "--max-queue",
+        type=parse_count,
+        default=MAX_QUEUE,
+        metavar="N",
+        help="jobs of one artist that may wait (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--open", action="store_true", help="print a link that opens the service's page in a browser, once"
+    )
     parser.add_argument("--engine", metavar="MODULE:FUNCTION", help=argparse.SUPPRESS)
     parser.set_defaults(command=run)
 
@@ -49,16 +78,20 @@ def run(options: argparse.Namespace) -> int:
         options.host,
         options.port,
         engine=options.engine,
+        gpus=options.gpus,
         storage_limit=options.storage_limit,
+        max_queue=options.max_queue,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
     )
     _check_certificate(options.tls_cert, options.tls_key)
     if options.token_file is not None:
         settings = replace(settings, token=_read_token(options.token_file))
-    elif not is_loopback(options.host):
+    elif not is_loopback(options.host) and not Tokens(options.data_dir).all():
         raise WireError(
-            "invalid-parameter", f"other machines can reach --host {options.host}, which requires a --token-file"
+            "invalid-parameter",
+            f"other machines can reach --host {options.host}, which requires a --token-file, or tokens of artists "
+            "(`ad-service tokens add NAME`)",
         )
     if not is_loopback(options.host) and options.tls_cert is None:
         print(
@@ -67,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     try:
-        serve(settings)
+        serve(settings, open_page=options.open)
     except RuntimeError as error:
         print(f"ad-service: {error}", file=sys.stderr)
         return FAILED

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from ad_service.core.backbone.conditioning import Conditioning
     from ad_service.core.backbone.loading import load
     from ad_service.core.backbone.model import FAMILIES, Family, Model
-    from ad_service.core.pipeline.request import LabelMaps, RestyleRequest, Result, Step, SynthesizeRequest
+    from ad_service.core.pipeline.generate import generate
+    from ad_service.core.pipeline.request import (
+        GenerateRequest,
+        LabelMaps,
+        RestyleRequest,
+        Result,
+        Step,
+        SynthesizeRequest,
+    )
     from ad_service.core.pipeline.restyle import restyle
     from ad_service.core.pipeline.synthesize import synthesize
     from ad_service.core.pipeline.transform import Channel
@@ -29,6 +37,7 @@ _MODULES = {
     "Conditioning": "backbone.conditioning",
     "FAMILIES": "backbone.model",
     "Family": "backbone.model",
+    "GenerateRequest": "pipeline.request",
     "LabelMaps": "pipeline.request",
     "Model": "backbone.model",
     "RestyleRequest": "pipeline.request",
@@ -36,6 +45,7 @@ _MODULES = {
     "Step": "pipeline.request",
     "SynthesizeRequest": "pipeline.request",
     "from_uint8": "pixels",
+    "generate": "pipeline.generate",
     "load": "backbone.loading",
     "restyle": "pipeline.restyle",
     "run": "steps",
@@ -48,6 +58,7 @@ __all__ = [
     "Channel",
     "Conditioning",
     "Family",
+    "GenerateRequest",
     "LabelMaps",
     "Model",
     "RestyleRequest",
@@ -55,6 +66,7 @@ __all__ = [
     "Step",
     "SynthesizeRequest",
     "from_uint8",
+    "generate",
     "load",
     "restyle",
     "run",

@@ -116,7 +116,7 @@ def feather(height: int, width: int, margin: int) -> Tensor:
 
     def ramp(length: int) -> Tensor:
         distance = torch.minimum(torch.arange(length), torch.arange(length).flip(0)) + 1
-        return (distance.float() / (margin + 1)).clamp_max(1)
+        return (distance / (margin + 1)).clamp_max(1)
 
     return ramp(height)[:, None] * ramp(width)[None, :]
 
@@ -132,7 +132,7 @@ class Accumulator:
 
     def add(self, spots: Sequence[Window], values: Tensor) -> None:
         """Add the values (B, C, h, w) of windows; they are copied from their device at once."""
-        for window, value in zip(spots, values.float().cpu(), strict=True):
+        for window, value in zip(spots, values.to("cpu", self.total.dtype), strict=True):
             weight = feather(window.height, window.width, self.margin)
             rows, columns = window.rows(self.shape), window.columns(self.shape)
             index = (rows[:, None] * self.shape.width + columns[None, :]).flatten()

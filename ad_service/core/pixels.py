@@ -26,6 +26,11 @@ def to_uint16(picture: Tensor) -> Tensor:
     return (picture.clamp(0, 1) * 65535).round().int().to(torch.uint16).permute(1, 2, 0)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """A 16-bit tensor in float32; float32 and float64 stay."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of two pictures in [0, 1] of one shape: -10 log10(MSE), at most 120."""
     return -10 * math.log10(max(float((a - b).square().mean()), 1e-12))

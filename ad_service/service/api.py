@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import pathlib
 import platform
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,7 +18,7 @@ from uuid import UUID
 
 from fastapi import FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -27,6 +28,8 @@ from starlette.routing import Match
 from ad_service import __version__
 from ad_service.service.downloads import Downloads
 from ad_service.service.executors.local import LocalExecutor
+from ad_service.service.metrics import CONTENT_TYPE as METRICS_TYPE
+from ad_service.service.metrics import JobCounter, RequestTimes, exposition
 from ad_service.service.openapi import (
     BLOB_RESPONSES,
     BYTES_BODY,
@@ -34,22 +37,39 @@ from ad_service.service.openapi import (
     LONGEST_WAIT,
     PLAN_BODY,
     PROBLEM_RESPONSE,
+    SESSION_BODY,
     Capabilities,
     Health,
     JobList,
     Limits,
     Model,
     ModelList,
+    PageKey,
+    WorkerList,
     with_token,
 )
-from ad_service.service.planning import SIMILAR_AMONG, Planner
+from ad_service.service.planning import SIMILAR_AMONG, Planner, with_memory_note
 from ad_service.service.scheduler import Scheduler
-from ad_service.service.security import App, Guard, Message, Receive, Scope, Send
+from ad_service.service.security import (
+    CALLER,
+    METRICS_PATH,
+    PAGE_PATHS,
+    SESSION_PATH,
+    App,
+    Guard,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    caller_of,
+)
+from ad_service.service.sessions import Sessions
 from ad_service.storage import models
 from ad_service.storage.blobs import BlobStore
-from ad_service.storage.cleanup import Usage, clean, delete_job, usage
+from ad_service.storage.cleanup import Usage, bytes_of, clean, delete_job, usage
 from ad_service.storage.jobs import Jobs
-from ad_service.storage.settings import Settings
+from ad_service.storage.settings import Settings, store_limit
+from ad_service.storage.tokens import Caller, Tokens
 from ad_service.worker import protocol
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Plan, WireError
@@ -68,6 +88,10 @@ LONGEST_LIST = 200
 Sha = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="sha256 of the bytes in lower-case hex")]
 
 ModelName = Annotated[str, Path(max_length=200, description="the name of a known model, or OWNER/NAME on the hub")]
+PAGE_FILES = tuple(
+    pathlib.Path(__file__).parent / "page" / name for name in ("index.html", "page.css", "page.js", "page.svg")
+)
+"""The files of PAGE_PATHS, in their order."""
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
 """Packages whose versions are listed with the capabilities, for reports of defects."""
 
@@ -82,30 +106,41 @@ class Service:
     scheduler: Scheduler
     planner: Planner
     downloads: Downloads
+    tokens: Tokens
+    sessions: Sessions
 
 
-def open_service(settings: Settings) -> Service:
-    """Opens the data folder, queues the jobs that a killed service left, and removes what is kept no longer."""
-    store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file)
+def open_service(settings: Settings, port: int) -> Service:
+    """Opens the data folder for a service that listens on a port.
+
+    Queues the jobs that a killed service left, and removes what is kept no longer.
+    """
+    store, jobs = BlobStore(settings.blobs), Jobs(settings.jobs_file, settings.max_queue)
+    store_limit(settings)
     jobs.recover()
     clean(store, jobs, settings.storage_limit)
-    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots)
+    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.gpus)
     planner = Planner(settings.plan_command)
-    return Service(settings, store, jobs, Scheduler(jobs, executor), planner, Downloads(settings.data_dir))
+    downloads, tokens = Downloads(settings.data_dir), Tokens(settings.data_dir)
+    sessions = Sessions(port, secure=settings.tls_cert is not None)
+    return Service(settings, store, jobs, Scheduler(jobs, executor), planner, downloads, tokens, sessions)
 
 
 def create_app(service: Service, port: int) -> FastAPI:
     """The application for one service that listens on `port`."""
     settings, store, jobs, scheduler = service.settings, service.store, service.jobs, service.scheduler
-    downloads = service.downloads
+    downloads, tokens, sessions = service.downloads, service.tokens, service.sessions
+    ended, request_times = JobCounter(jobs), RequestTimes()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         scheduler.start()
         cleaning = asyncio.create_task(_clean_regularly(service))
-        yield
+        with jobs.listener(ended.listen):
+            yield
         cleaning.cancel()
         downloads.stop()
+        service.planner.stop()
         await run_in_threadpool(scheduler.stop)
         with _logged("The running jobs cannot be queued again"):
             jobs.suspend()
@@ -124,8 +159,19 @@ def create_app(service: Service, port: int) -> FastAPI:
     )
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _as_problem)
-    app.add_middleware(Guard, token=settings.token, host=settings.host, port=port)
-    app.add_middleware(Problems)  # added last, so it is outermost
+    app.add_middleware(Guard, token=settings.token, host=settings.host, port=port, tokens=tokens, sessions=sessions)
+    app.add_middleware(Problems)
+    app.add_middleware(request_times.around)  # added last, so it is outermost
+
+    def own_job(job: UUID, request: Request) -> str:
+        """The id of a job; for an artist, WireError `not-found` if it is not their own. The owner sees all."""
+        caller = _caller(request)
+        if caller.role != "owner" and jobs.get(str(job)).artist != caller.name:
+            raise WireError("not-found", f"there is no job {job}")
+        return str(job)
+
+    for path, file in zip(PAGE_PATHS, PAGE_FILES, strict=True):
+        app.add_api_route(path, _sends(file), include_in_schema=False)
 
     @app.get("/v1/health")
     async def health() -> Health:
@@ -135,15 +181,41 @@ def create_app(service: Service, port: int) -> FastAPI:
     async def ready() -> protocol.Ready:
         return scheduler.device()
 
+    @app.get("/v1/workers")
+    async def list_workers() -> WorkerList:
+        return WorkerList(tuple(scheduler.workers()))
+
+    @app.post(SESSION_PATH, openapi_extra=SESSION_BODY)
+    async def begin_session(request: Request, response: Response) -> PageKey:
+        body = await _json_body(request)
+        key = body.get("key") if isinstance(body, dict) else None
+        if not isinstance(key, str):
+            raise WireError("invalid-request", "the body must be an object with a key")
+        encoded = key.encode("utf-8", "replace")
+        caller = sessions.use_link(key) or caller_of(encoded, settings.token.encode(), tokens)
+        if caller is None or caller.role == "metrics":
+            raise WireError("unauthorized", "the link was used before or is too old, or the token is wrong")
+        response.headers["Set-Cookie"], page_key = sessions.begin(caller)
+        return PageKey(page_key, caller.name)
+
+    @app.get(METRICS_PATH, response_class=PlainTextResponse)
+    def metrics() -> PlainTextResponse:
+        used = usage(store, settings.storage_limit)
+        text = exposition(jobs.active(), scheduler.workers(), used, ended, request_times, time.time())
+        return PlainTextResponse(text, media_type=METRICS_TYPE)
+
     @app.get("/v1/capabilities")
     def capabilities() -> Capabilities:
-        found = tuple(Model(m.name, m.title, m.family, m.license) for m in models.available(settings.data_dir))
+        found = tuple(
+            Model(m.name, m.title, m.family, m.license, models.kinds_of(m.family))
+            for m in models.available(settings.data_dir)
+        )
         return Capabilities(
             __version__,
             wire.VERSION,
             found,
             tuple(kind.document() for kind in wire.KINDS.values()),
-            Limits(),
+            Limits(max_queue=settings.max_queue),
             package_versions(),
         )
 
@@ -182,10 +254,12 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     @app.put("/v1/jobs/{job}", status_code=202, openapi_extra=JOB_BODY, responses={200: {"model": JobStatus}})
     async def put_job(job: UUID, request: Request, response: Response) -> JobStatus:
+        caller = _caller(request)
         job_request = JobRequest.parse(await _json_body(request))
         for name, sha in job_request.inputs.items():
             store.require(sha, f"the picture {name!r}")
-        status, new = await run_in_threadpool(jobs.submit, str(job), job_request)
+        await run_in_threadpool(_check_limits, service, caller, str(job), job_request)
+        status, new = await run_in_threadpool(jobs.submit, str(job), job_request, caller.name, caller.limits.queue)
         response.status_code = 202 if new else 200
         return status
 
@@ -194,41 +268,52 @@ def create_app(service: Service, port: int) -> FastAPI:
         body = await _json_body(request)
         if not isinstance(body, dict):
             raise WireError("invalid-request", f"a job must be a JSON object, got {type(body).__name__}")
-        return await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        plan = await run_in_threadpool(lambda: service.planner.plan(body, jobs.newest(SIMILAR_AMONG)))
+        with suppress(WireError):  # no worker is ready yet
+            return with_memory_note(plan, scheduler.device())
+        return plan
 
     @app.get("/v1/jobs/{job}")
     async def get_job(
+        request: Request,
         job: UUID,
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="seconds to wait for a change")] = 0.0,
         after: Annotated[int, Query(ge=0, description="the last known revision")] = 0,
     ) -> JobStatus:
-        return await _change_after(jobs, str(job), after, wait)
+        return await _change_after(jobs, own_job(job, request), after, wait)
 
     @app.get("/v1/jobs/{job}/events", response_class=StreamingResponse)
-    async def job_events(job: UUID, last_event_id: Annotated[str, Header()] = "0") -> StreamingResponse:
-        jobs.get(str(job))
+    async def job_events(
+        request: Request, job: UUID, last_event_id: Annotated[str, Header()] = "0"
+    ) -> StreamingResponse:
+        name = own_job(job, request)
+        jobs.get(name)
         after = (
             int(last_event_id) if re.fullmatch("[0-9]{1,18}", last_event_id) else 0
         )  # an error would end an EventSource
-        return StreamingResponse(_events(jobs, str(job), after), media_type="text/event-stream")
+        return StreamingResponse(_events(jobs, name, after), media_type="text/event-stream")
 
     @app.post("/v1/jobs/{job}/cancel")
-    async def cancel_job(job: UUID) -> JobStatus:
-        return await run_in_threadpool(jobs.cancel, str(job))
+    async def cancel_job(request: Request, job: UUID) -> JobStatus:
+        return await run_in_threadpool(jobs.cancel, own_job(job, request))
 
     @app.delete("/v1/jobs/{job}", status_code=204)
-    async def delete(job: UUID) -> None:
-        await run_in_threadpool(delete_job, store, jobs, str(job))
+    async def delete(request: Request, job: UUID) -> None:
+        await run_in_threadpool(delete_job, store, jobs, own_job(job, request))
 
     @app.get("/v1/jobs")
     def list_jobs(
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=LONGEST_LIST)] = 50,
         before: Annotated[UUID | None, Query(description="a job; only jobs submitted before it")] = None,
         active: Annotated[bool, Query(description="all jobs that wait or run, in the order they will run")] = False,
     ) -> JobList:
+        artist = _caller(request).name or None
         if active:
-            return JobList(tuple(jobs.active()))
-        listed = jobs.newest(limit, None if before is None else str(before))
+            return JobList(tuple(jobs.active(artist)))
+        if before is not None:
+            own_job(before, request)
+        listed = jobs.newest(limit, None if before is None else str(before), artist)
         return JobList(tuple(listed), listed[-1].id if len(listed) == limit else None)
 
     @app.get("/v1/storage")
@@ -242,6 +327,48 @@ def create_app(service: Service, port: int) -> FastAPI:
 
     with_token(app)
     return app
+
+
+def _caller(request: Request) -> Caller:
+    """Who sent a request that access control has admitted."""
+    caller: Caller = request.scope[CALLER]
+    return caller
+
+
+def _check_limits(service: Service, caller: Caller, job: str, request: JobRequest) -> None:
+    """Raises: WireError `over-limit` if a new job is larger than its artist's limits allow."""
+    limits = caller.limits
+    if limits.pixels is None and limits.disk is None:
+        return
+    with suppress(WireError):
+        service.jobs.get(job)
+        return  # submitted again after a lost response
+    width, height = (request.parameters.get(side) or 0 for side in ("width", "height"))
+    if limits.pixels is not None and width * height > limits.pixels:
+        raise WireError(
+            "over-limit",
+            f"the result has {width}x{height} pixels; {limits.pixels / 1e6:g} megapixels is the limit of {caller.name}",
+            limit="pixels",
+        )
+    if limits.disk is not None:
+        own = service.jobs.newest(-1, artist=caller.name)
+        used = bytes_of(service.store, own, request.inputs.values())
+        if used > limits.disk:
+            raise WireError(
+                "over-limit",
+                f"the pictures of your jobs use {used / 1e9:.2f} GB; {limits.disk / 1e9:g} GB is the limit of "
+                f"{caller.name}",
+                limit="disk",
+            )
+
+
+def _sends(file: pathlib.Path) -> Callable[[], Awaitable[FileResponse]]:
+    """A route that sends a file of the page."""
+
+    async def send() -> FileResponse:
+        return FileResponse(file, headers={"Cache-Control": "no-cache"})
+
+    return send
 
 
 def package_versions() -> dict[str, str]:

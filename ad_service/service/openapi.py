@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from ad_service.service.scheduler import WorkerState
 from ad_service.service.security import OPEN_PATHS
 from blender_addon import wire
 from blender_addon.wire import JobKind, JobStatus, KindDocument, ModelEntry
@@ -24,12 +25,13 @@ class Health:
 
 @dataclass(frozen=True)
 class Model:
-    """An installed model; `name` is the value of the parameter `model`."""
+    """An installed model; `name` is the value of the parameter `model`, `kinds` are the job kinds that it can do."""
 
     name: str
     title: str
     family: str
     licence: str
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,35 @@ class JobList:
 @dataclass(frozen=True)
 class ModelList:
     models: tuple[ModelEntry, ...]
+
+
+@dataclass(frozen=True)
+class WorkerList:
+    workers: tuple[WorkerState, ...]
+
+
+@dataclass(frozen=True)
+class PageKey:
+    """What the page sends in the header X-Page-Key beside its cookie, and who it acts for; empty is the owner."""
+
+    key: str
+    artist: str
+
+
+SESSION_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["key"],
+                    "properties": {"key": {"type": "string", "description": "a one-time key, or an artist's token"}},
+                }
+            }
+        },
+    }
+}
 
 
 def _job_schema(kind: JobKind, *, any_size: bool = False) -> dict[str, Any]:

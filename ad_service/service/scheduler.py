@@ -43,11 +43,22 @@ class RecordChanged:
     """A job was submitted, canceled or changed in another way, or the scheduler stops."""
 
 
+@dataclass(frozen=True)
+class WorkerState:
+    """A worker for clients: its id, its device once it is ready, its job, and in words why it is not ready."""
+
+    worker: str
+    device: protocol.Ready | None
+    job: str | None
+    message: str
+
+
 @dataclass
 class SlotState:
     """The scheduler's view of one worker."""
 
     ready: bool = False
+    """Whether the worker can take a job."""
     job: str | None = None
     message: str = "the worker is starting"
     """Why the worker is not ready, in words; empty while it is."""
@@ -102,6 +113,13 @@ class Scheduler:
             if device is not None:
                 return device
         raise WireError("device-unavailable", self.status_message or "the worker has ended and is started again")
+
+    def workers(self) -> list[WorkerState]:
+        """All workers, in the order of their ids."""
+        return [
+            WorkerState(worker, device, self._slots[worker].job, "" if device else self._slots[worker].message)
+            for worker, device in self._executor.devices().items()
+        ]
 
     # ---------------------------------------------------------------------- the thread
 
@@ -225,6 +243,8 @@ class Scheduler:
         except Exception as error:
             logger.exception("Job %s cannot be given to %s", status.id, worker)
             self._fail(slot, error)
+        else:
+            slot.ready = False  # until the worker says so again, which can be later than the end of this job
 
     def _enforce_cancel(self, worker: str, slot: SlotState) -> None:
         """First the flag, which the worker checks at its next step; then terminate, then kill."""

@@ -18,6 +18,7 @@ import uvicorn
 
 from ad_service.service.api import create_app, open_service
 from ad_service.service.connections import Connection, LimitedServer
+from ad_service.service.sessions import LINK_SECONDS
 from ad_service.storage.settings import Settings, announced, one_service
 
 MAX_LOG_BYTES = 1024 * 1024
@@ -25,15 +26,20 @@ BACKLOG = 128
 """Connections that wait to be accepted; asyncio accepts this many at a time, so it is far below the limit of files."""
 
 
-def serve(settings: Settings) -> None:
-    """Serves until SIGINT or SIGTERM. Raises: AlreadyRunningError; OSError if the port is in use."""
+def serve(settings: Settings, *, open_page: bool = False) -> None:
+    """Serves until SIGINT or SIGTERM. Raises: AlreadyRunningError; OSError if the port is in use.
+
+    Args:
+        open_page: print a link that opens the page in a browser once.
+    """
     signal.signal(signal.SIGTERM, _stop)  # uvicorn shuts down first, then calls the handler that it found
     with one_service(settings):
         _log_to(settings.service_log)
         with _listen(settings.host, settings.port) as listening:
             port = listening.getsockname()[1]
+            service = open_service(settings, port)
             config = uvicorn.Config(
-                create_app(open_service(settings), port),
+                create_app(service, port),
                 http=Connection,
                 backlog=BACKLOG,
                 ssl_certfile=settings.tls_cert,
@@ -48,9 +54,13 @@ def serve(settings: Settings) -> None:
                 lifespan="on",
             )
             scheme = "https" if settings.tls_cert else "http"
-            with announced(settings, f"{scheme}://{_in_url(_reachable(settings.host))}:{port}"):
+            reachable = f"{scheme}://{_in_url(_reachable(settings.host))}:{port}"
+            with announced(settings, reachable):
                 url = f"{scheme}://{_in_url(settings.host)}:{port}"
                 print(f"Texture Distiller listens on {url}, data in {settings.data_dir}", flush=True)
+                if open_page:
+                    link = f"{reachable}/#{service.sessions.link_key()}"
+                    print(f"Open within {LINK_SECONDS / 60:.0f} minutes, once: {link}", flush=True)
                 LimitedServer(config).run(sockets=[listening])
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ad_service.storage.files import atomic_writer, disk_errors, remove_drafts
+from ad_service.storage.files import atomic_writer, disk_errors, is_older, remove_drafts
 from blender_addon.wire import SHA256, WireError
 
 _CHUNK = 1024 * 1024
@@ -50,6 +49,13 @@ class BlobStore:
         with suppress(OSError):
             os.utime(path)
         return path.is_file()
+
+    def size(self, sha: str) -> int:
+        """The blob's bytes on the disk; 0 if it does not exist."""
+        try:
+            return self.path(sha).stat().st_size
+        except OSError:
+            return 0
 
     def require(self, sha: str, what: str) -> Path:
         """The path of an existing blob; `what` describes it in the error.
@@ -102,7 +108,7 @@ class BlobStore:
         """Deletes a blob that nobody used for some seconds; returns the bytes that this frees."""
         with suppress(OSError):
             stat = self.path(sha).stat()
-            if stat.st_mtime <= time.time() - seconds:
+            if is_older(stat.st_mtime, seconds):
                 self.path(sha).unlink()
                 return stat.st_size
         return 0

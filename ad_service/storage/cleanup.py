@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ad_service.storage.blobs import BlobStore
 from ad_service.storage.jobs import Jobs, blobs_of
+from blender_addon.wire import JobStatus
 
 MAX_BYTES = 20 * 10**9
 FREE_SHARE = 0.1
@@ -49,6 +51,12 @@ def usage(store: BlobStore, limit: int | None) -> Usage:
     folder = next(folder for folder in (store.folder, *store.folder.parents) if folder.exists())
     free = shutil.disk_usage(folder).free
     return Usage(len(files), used, min(MAX_BYTES, int((used + free) * FREE_SHARE)) if limit is None else limit, free)
+
+
+def bytes_of(store: BlobStore, jobs: Iterable[JobStatus], more: Iterable[str] = ()) -> int:
+    """Bytes of the pictures of some jobs, and of `more` pictures, each counted once."""
+    shas = set(more).union(*(blobs_of(status) for status in jobs))
+    return sum(store.size(sha) for sha in shas)
 
 
 def clean(store: BlobStore, jobs: Jobs, limit: int | None, options: CleanupOptions = CleanupOptions()) -> int:

@@ -81,10 +81,18 @@ def remove_drafts(folder: Path, older_than: float = 0.0) -> int:
     removed = 0
     for draft in [*folder.glob(f"{_DRAFT}*"), *folder.glob("incoming-*")]:  # the second was the name in version 0.1
         with suppress(OSError):
-            if draft.stat().st_mtime <= time.time() - older_than:
+            if is_older(draft.stat().st_mtime, older_than):
                 draft.unlink()
                 removed += 1
     return removed
+
+
+def is_older(when: float, seconds: float) -> bool:
+    """Whether a time, in seconds since 1970, is at least `seconds` from now.
+
+    A time so far in the future counts too: it is that of a clock which was ahead, and nobody knows its age.
+    """
+    return abs(time.time() - when) >= seconds
 
 
 @contextmanager

@@ -11,12 +11,15 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from typing import Any
 
+from ad_service.storage.files import is_older
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Result, WireError
 
@@ -44,11 +47,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     created REAL NOT NULL,
     updated REAL NOT NULL,
     worker TEXT,
-    phase TEXT NOT NULL DEFAULT ''
+    phase TEXT NOT NULL DEFAULT '',
+    artist TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, number);
+CREATE TABLE IF NOT EXISTS turns (artist TEXT PRIMARY KEY, turn INTEGER NOT NULL);
 """
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 
 _OLD_COLUMNS = (
     "number, id, request, state, revision, attempt, crashes, progress, message, seconds_left, preview, result, problem,"
@@ -64,7 +69,9 @@ DROP INDEX jobs_by_state;
 INSERT INTO jobs ({_OLD_COLUMNS}) SELECT {_OLD_COLUMNS} FROM old_jobs;
 UPDATE jobs SET state = 'canceling' WHERE state = 'cancelling';
 DROP TABLE old_jobs;
-"""
+""",
+    # Version 2 had no artists.
+    2: f"ALTER TABLE jobs ADD COLUMN artist TEXT NOT NULL DEFAULT ''; {_SCHEMA}",
 }
 """SQL that turns the schema of a version into the present one. Version 0 is an empty file."""
 
@@ -78,10 +85,15 @@ Listener = Callable[[str], None]
 class Jobs:
     """All jobs of one data folder, for any number of threads of one process at a time (see settings.one_service).
 
+    Args:
+        file: the database, which is created if it is missing.
+        max_queue: how many jobs of one artist may wait.
+
     Raises: RuntimeError if the file is damaged, cannot be read, or was written by a newer version.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, max_queue: int = wire.MAX_QUEUE) -> None:
+        self.max_queue = max_queue
         self._lock = threading.RLock()
         self._listeners: set[Listener] = set()
         self.file = file
@@ -117,25 +129,35 @@ class Jobs:
 
     # ---------------------------------------------------------------------- for clients
 
-    def submit(self, job: str, request: JobRequest) -> tuple[JobStatus, bool]:
+    def submit(
+        self, job: str, request: JobRequest, artist: str = "", max_queue: int | None = None
+    ) -> tuple[JobStatus, bool]:
         """Queues a new job, or returns the job that has this id already. The flag is True for a new job.
 
-        Raises: WireError `conflict` if the id belongs to another request, `queue-full` if too many jobs wait.
+        Args:
+            artist: whose job it is; empty for the service's owner.
+            max_queue: how many jobs of this artist may wait; None is the limit for everybody.
+
+        Raises: WireError `conflict` if the id belongs to another request or artist, `queue-full` if too many jobs wait.
         """
+        limit = self.max_queue if max_queue is None else max_queue
         with self._change() as changed:
             row = self._db.execute("SELECT * FROM jobs WHERE id = ?", (job,)).fetchone()
             if row is not None:
-                if not _is_request(row["request"], request):
+                if row["artist"] != artist or not _is_request(row["request"], request):
                     raise WireError("conflict", f"job {job} exists with another request")
                 return _status(row), False
-            (waiting,) = self._db.execute("SELECT count(*) FROM jobs WHERE state = 'queued'").fetchone()
-            if waiting >= wire.MAX_QUEUE:
-                raise WireError("queue-full", f"{waiting} jobs are waiting; {wire.MAX_QUEUE} is the limit")
+            (waiting,) = self._db.execute(
+                "SELECT count(*) FROM jobs WHERE state = 'queued' AND artist = ?", (artist,)
+            ).fetchone()
+            if waiting >= limit:
+                whose = f" of {artist}" if artist else ""
+                raise WireError("queue-full", f"{waiting} jobs{whose} are waiting; {limit} is the limit")
             now = time.time()
             self._db.execute(
-                "INSERT INTO jobs (id, request, state, revision, attempt, crashes, progress, message, created, updated)"
-                " VALUES (?, ?, 'queued', 1, 1, 0, 0, 'Waiting', ?, ?)",
-                (job, json.dumps(request.document()), now, now),
+                "INSERT INTO jobs (id, request, state, revision, attempt, crashes, progress, message, created, updated,"
+                " artist) VALUES (?, ?, 'queued', 1, 1, 0, 0, 'Waiting', ?, ?, ?)",
+                (job, json.dumps(request.document()), now, now, artist),
             )
             changed.append(job)
             return self.get(job), True
@@ -144,27 +166,31 @@ class Jobs:
         """The job's present status. Raises: WireError `not-found`."""
         return _status(self._row(job))
 
-    def newest(self, limit: int = 50, before: str | None = None) -> list[JobStatus]:
+    def newest(self, limit: int = 50, before: str | None = None, artist: str | None = None) -> list[JobStatus]:
         """The jobs submitted last, newest first; all of them for a limit of -1.
 
         Args:
             before: id of a job; only jobs submitted before it are returned.
+            artist: only jobs of this artist are returned; None for those of all.
 
         Raises: WireError `not-found` if the job `before` does not exist.
         """
         number = _LAST_NUMBER if before is None else self._row(before)["number"]
-        query = "SELECT * FROM jobs WHERE number < ? ORDER BY number DESC LIMIT ?"
+        whose, values = ("", ()) if artist is None else (" AND artist = ?", (artist,))
+        query = f"SELECT * FROM jobs WHERE number < ?{whose} ORDER BY number DESC LIMIT ?"
         with self._lock:
-            rows = self._db.execute(query, (number, limit)).fetchall()
+            rows = self._db.execute(query, (number, *values, limit)).fetchall()
         return [_status(row) for row in rows]
 
-    def active(self) -> list[JobStatus]:
-        """The jobs that wait or run, in the order in which they are run."""
+    def active(self, artist: str | None = None) -> list[JobStatus]:
+        """The jobs that wait or run, of one artist or of all, in the order in which they are run."""
         with self._lock:
             states = ", ".join(f"'{state}'" for state in wire.ACTIVE_STATES)
             rows = self._db.execute(f"SELECT * FROM jobs WHERE state IN ({states}) ORDER BY number").fetchall()
-        statuses = [_status(row) for row in rows]
-        return sorted(statuses, key=lambda status: status.state == "queued")
+            turns = dict(self._db.execute("SELECT artist, turn FROM turns").fetchall())
+        running = [row for row in rows if row["state"] != "queued"]
+        queued = _in_turns([row for row in rows if row["state"] == "queued"], turns)
+        return [_status(row) for row in (*running, *queued) if artist in (None, row["artist"])]
 
     def cancel(self, job: str) -> JobStatus:
         """Cancels a job: at once if it waits; a running job becomes `canceling`. Other jobs do not change."""
@@ -179,11 +205,21 @@ class Jobs:
     # ---------------------------------------------------------------------- for the scheduler
 
     def claim(self, worker: str) -> JobStatus | None:
-        """Marks the job that has waited longest as running on a worker, and returns it; None if no job waits."""
+        """Marks the next job as running on a worker, and returns it; None if no job waits.
+
+        It is the oldest one of the artist whose last turn is longest ago, so that a long queue of one artist does not
+        delay the others.
+        """
         with self._change() as changed:
-            row = self._db.execute("SELECT id FROM jobs WHERE state = 'queued' ORDER BY number LIMIT 1").fetchone()
+            row = self._db.execute(
+                "SELECT id, artist FROM jobs LEFT JOIN turns USING (artist) WHERE state = 'queued'"
+                " ORDER BY coalesce(turn, 0), number LIMIT 1"
+            ).fetchone()
             if row is None:
                 return None
+            self._db.execute(
+                "INSERT OR REPLACE INTO turns SELECT ?, 1 + coalesce(max(turn), 0) FROM turns", (row["artist"],)
+            )
             self._update(row["id"], changed, state="running", message="Starting", worker=worker)
             return self.get(row["id"])
 
@@ -319,10 +355,10 @@ class Jobs:
             return status
 
     def ended_before(self, seconds: float) -> list[str]:
-        """The ids of jobs that ended more than some seconds ago, the oldest first."""
-        query = f"SELECT id FROM jobs WHERE state IN {wire.FINAL_STATES} AND updated < ? ORDER BY number"
+        """The ids of jobs that ended more than some seconds ago (see files.is_older), the oldest first."""
+        query = f"SELECT id, updated FROM jobs WHERE state IN {wire.FINAL_STATES} ORDER BY number"
         with self._lock:
-            return [row["id"] for row in self._db.execute(query, (time.time() - seconds,)).fetchall()]
+            return [row["id"] for row in self._db.execute(query).fetchall() if is_older(row["updated"], seconds)]
 
     def blobs(self) -> set[str]:
         """The sha256 of every input, output and preview in the record."""
@@ -399,6 +435,27 @@ class Jobs:
             phase="",
             **columns,
         )
+
+
+def _in_turns(rows: Sequence[sqlite3.Row], turns: Mapping[str, int]) -> list[sqlite3.Row]:
+    """Jobs that wait, given oldest first, in the order in which `Jobs.claim` takes them.
+
+    Args:
+        turns: the number of each artist's last turn.
+    """
+    waiting: dict[str, deque[sqlite3.Row]] = {}
+    for row in rows:
+        waiting.setdefault(row["artist"], deque()).append(row)
+    order = [(turns.get(artist, 0), queue[0]["number"], artist) for artist, queue in waiting.items()]
+    heapify(order)
+    turn, sorted_ = max(turns.values(), default=0), []
+    while order:
+        _, _, artist = heappop(order)
+        sorted_.append(waiting[artist].popleft())
+        turn += 1
+        if waiting[artist]:
+            heappush(order, (turn, waiting[artist][0]["number"], artist))
+    return sorted_
 
 
 def _is_request(stored: str, request: JobRequest) -> bool:

@@ -23,6 +23,7 @@ from ad_service.core.backbone import checkpoints
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.pocket import WEIGHTS as POCKET
 from ad_service.storage.files import disk_errors
+from blender_addon import wire
 from blender_addon.wire import WireError
 
 UNKNOWN_LICENSE = "license unknown"
@@ -177,6 +178,11 @@ def _read_header(path: Path, stamp: object) -> tuple[str, str, str] | str:
         )
     except CheckpointError as error:
         return str(error)
+
+
+def kinds_of(family: str) -> tuple[str, ...]:
+    """The job kinds that a model of the family can do; only models with text encoders read prompts."""
+    return tuple(wire.TEXTURE_KINDS) + ((wire.GENERATE.name,) if checkpoints.has_text(family) else ())
 
 
 def find(name_or_path: str, data_dir: Path, *, allow_paths: bool = False) -> InstalledModel:

@@ -20,8 +20,8 @@ from blender_addon import wire
 from blender_addon.wire.runtime import LOCK_FILE, RUNTIME_FILE, read_runtime
 
 DATA_VARIABLE = "AD_SERVICE_DATA"
-
-
+LIMIT_FILE = "limit.json"
+"""The budget for pictures of the service that ran last."""
 LOCK_SECONDS = 1.0
 """How long a service waits for the lock, which a client holds for a moment when it looks whether a service runs."""
 _PRIVATE_SUFFIXES = (".sqlite", ".sqlite-wal", ".sqlite-shm", ".log", ".1")
@@ -35,10 +35,10 @@ class AlreadyRunningError(RuntimeError):
 class Settings:
     """One service's settings.
 
-    `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `slots` is the
-    number of worker processes, each of which runs one job at a time; all use the same device, so that more than one is
-    for tests only. `tls_cert` and `tls_key` are PEM files; the key may be in the file of the certificate.
-    `storage_limit` is the budget in bytes for pictures, or None for the default (see cleanup.usage).
+    `port` 0 takes a free one. `engine` replaces the real engine by the one that MODULE:FUNCTION returns. `gpus` has for
+    each worker process, which runs one job at a time, the GPU that it sees; None is the machine's choice. `tls_cert`
+    and `tls_key` are PEM files; the key may be in the file of the certificate. `storage_limit` is the budget in bytes
+    for pictures, or None for the default (see cleanup.usage). `max_queue` is how many jobs of one artist may wait.
     """
 
     data_dir: Path
@@ -46,8 +46,9 @@ class Settings:
     port: int = 0
     token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     engine: str | None = None
-    slots: int = 1
+    gpus: tuple[str | None, ...] = (None,)
     storage_limit: int | None = None
+    max_queue: int = wire.MAX_QUEUE
     tls_cert: Path | None = None
     tls_key: Path | None = None
 
@@ -142,6 +143,21 @@ def announced(settings: Settings, url: str) -> Iterator[None]:
         yield
     finally:
         settings.runtime_file.unlink(missing_ok=True)
+
+
+def store_limit(settings: Settings) -> None:
+    """Writes the budget for pictures into the data folder, for commands that run after the service has stopped."""
+    with atomic_writer(settings.data_dir / LIMIT_FILE) as file:
+        file.write(json.dumps({"storage_limit": settings.storage_limit}).encode())
+
+
+def stored_limit(settings: Settings) -> int | None:
+    """The budget in bytes of the service that ran last; None for the default."""
+    try:
+        limit = json.loads((settings.data_dir / LIMIT_FILE).read_text(encoding="utf-8"))["storage_limit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return limit if isinstance(limit, int) else None
 
 
 def _make_private(settings: Settings) -> None:

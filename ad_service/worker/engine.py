@@ -26,6 +26,7 @@ Phase = Literal[
     "fit-decoder",
     "decode",
     "sharpen",
+    "maps",
     "measure",
     "write",
 ]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ad_service.core.backbone import memory
+from ad_service.storage import models
 from ad_service.worker.image_files import Decoded, Pixels, check_size
 from ad_service.worker.swatch import PreparedSwatch
 from blender_addon import wire
+from blender_addon.wire import WireError
 
 OTHER_REGION = 64
 """Levels of 0 to 255 by which two pixels of a layout differ that belong to two regions; JPEG noise stays below."""
@@ -24,6 +29,20 @@ def result_size(parameters: Mapping[str, Any], content: tuple[int, int] | None) 
         own = 0 if content is None else wire.SYNTHESIZE.parameter(name).value.nearest(content[axis])
         sides[name] = int(parameters[name] or own)
     return sides["width"], sides["height"]
+
+
+def enlarged_side(parameters: Mapping[str, Any], data_dir: Path | None, allow_paths: bool = False) -> int:
+    """Pixels to which the shorter side of a small swatch is enlarged: Stable Diffusion's own size, 0 for other models.
+
+    Its features tell little of pictures much smaller than those it was trained on; the paper's authors scale every
+    swatch to 512 pixels.
+    """
+    name = parameters.get("model", "pocket")
+    if name == "pocket" or data_dir is None:
+        return 0
+    with suppress(WireError):  # reported where the model is loaded
+        return 8 * memory.WINDOWS.get(models.find(name, data_dir, allow_paths=allow_paths).family, 0)
+    return 0
 
 
 def size_of_content(decoded: Mapping[str, Decoded]) -> tuple[int, int] | None:

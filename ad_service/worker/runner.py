@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from ad_service import __version__
 from ad_service.core import (
     Channel,
+    GenerateRequest,
     LabelMaps,
     Model,
     RestyleRequest,
@@ -29,13 +31,16 @@ from ad_service.core import (
     to_uint8,
 )
 from ad_service.core import Step as CoreStep
-from ad_service.core.backbone import devices, loading
-from ad_service.core.backbone.checkpoints import CheckpointError
+from ad_service.core.backbone import devices, loading, memory
+from ad_service.core.backbone.checkpoints import CheckpointError, has_text
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.materials.estimate import load_network
 from ad_service.core.materials.estimate_network import MapsNetwork
 from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
+from ad_service.core.pipeline.edit_canvas import NothingToFillFrom
+from ad_service.core.pipeline.edits import extend, make_tileable, relayout, repaint
+from ad_service.core.pipeline.generate import NoText, generate
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job
 from ad_service.core.pipeline.restyle import restyle
@@ -44,12 +49,12 @@ from ad_service.core.sampling import samplers
 from ad_service.core.steps import translate
 from ad_service.maps import WEIGHTS as MAPS_WEIGHTS
 from ad_service.storage import models
-from ad_service.worker import protocol
+from ad_service.worker import edits, protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.estimates import check_picture, estimated
 from ad_service.worker.image_files import Decoded, DeepPixels, Pixels, check_size, decode, encode_png, encode_preview
-from ad_service.worker.inputs import picture_notes, result_size, size_of_content, swatch_notes
+from ad_service.worker.inputs import enlarged_side, picture_notes, result_size, size_of_content, swatch_notes
 from ad_service.worker.maps import MaterialMap, maps_of, to_floats
 from ad_service.worker.swatch import PreparedSwatch, prepare_swatch
 from blender_addon import wire
@@ -58,16 +63,13 @@ from blender_addon.wire.colors import PALETTE, region_of_color
 
 MAX_LOADED = 2
 FREE_FOR_ANOTHER = 0.4
-"""Most models kept loaded, and the part of the memory that must be free to keep more than one."""
+"""Most models kept loaded, and the part of the memory that must be free for one more where its need is unknown."""
 
 COMMON_FIELDS = (
     *("seed", "even_light", "preset", "detail"),
     *("strength", "steps", "iterations", "learning_rate", "content_weight"),
 )
 """Parameters that are fields of every request under the same name."""
-
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
-"""Parts of a RuntimeError when memory is out: CPU allocator, Apple's and NVIDIA's drivers, cuBLAS and cuDNN."""
 
 
 class Runner:
@@ -89,8 +91,7 @@ class Runner:
     def ready(self) -> protocol.Ready:
         """The device, after a real operation on it; raises WireError `device-unavailable`."""
         with core_errors():
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()  # so that the free memory is the true one
+            devices.free_cached_memory(self._device)  # so that the free memory is the true one
             total = float(torch.arange(8, dtype=torch.float32, device=self._device).square().sum())
         if total != 140.0:
             raise WireError("device-unavailable", f"{self._device} computes {total:g} instead of 140")
@@ -114,6 +115,8 @@ class Runner:
             elif request.kind == wire.ESTIMATE.name:
                 yield Step(0.1, "Estimating the maps", phase="start")
                 swatch, made = None, self._estimate(decoded["picture"].pixels, maps, request.parameters)
+            elif request.kind in wire.EDIT_KINDS:
+                swatch, made = None, (yield from self._edited(request, decoded, maps))
             else:
                 swatch, made = yield from self._from_prepared(request, decoded, maps)
                 if request.parameters.get("estimate_maps") == "missing":
@@ -137,28 +140,57 @@ class Runner:
 
     def _from_prepared(
         self, request: JobRequest, decoded: Mapping[str, Decoded], maps: Mapping[str, MaterialMap]
-    ) -> Generator[Step, None, tuple[PreparedSwatch, _Made]]:
-        """Fits the swatch to the result and makes the picture from it."""
-        yield Step(0.0, "Measuring the swatch", phase="fit")
+    ) -> Generator[Step, None, tuple[PreparedSwatch | None, _Made]]:
+        """Fits the swatch, if there is one, to the result and makes the picture from it."""
         size = result_size(request.parameters, size_of_content(decoded))
+        if "swatch" not in decoded:
+            return None, (yield from self._texture(request, size, None, decoded))
+        yield Step(0.0, "Measuring the swatch", phase="fit")
         regions = decoded["regions"].pixels if "regions" in decoded else None
-        swatch = prepare_swatch(decoded["swatch"], request.parameters, size, regions, maps=maps)
+        enlarged_to = enlarged_side(request.parameters, self._data_dir, self._allow_paths)
+        swatch = prepare_swatch(
+            decoded["swatch"], request.parameters, size, regions, maps=maps, enlarged_to=enlarged_to
+        )
         if request.kind == wire.PREPARE.name:
             yield Step(0.5, "Preparing the swatch", phase="prepare")
             return swatch, _Made(_lit_and_scaled(swatch, request.parameters["even_light"]))
         return swatch, (yield from self._texture(request, size, swatch, decoded))
 
     def _texture(
-        self, request: JobRequest, size: tuple[int, int], swatch: PreparedSwatch, decoded: Mapping[str, Decoded]
+        self, request: JobRequest, size: tuple[int, int], swatch: PreparedSwatch | None, decoded: Mapping[str, Decoded]
     ) -> Generator[Step, None, _Made]:
         """Loads the model and runs the recipe of the job kind."""
         parameters = request.parameters
-        yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
-        model = self._model(parameters["model"], parameters["precision"])
+        if request.kind == wire.GENERATE.name:
+            self._check_words(parameters, has_layout="layout" in decoded)
         inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
         recipe = RECIPES[request.kind]
-        result = yield from self._repeatably(lambda: recipe(model, inputs, self._decoders))
-        of_device = () if self._not_repeatable is None else (self._not_repeatable,)
+        return (yield from self._made(parameters, lambda model: recipe(model, inputs, self._decoders)))
+
+    def _edited(
+        self, request: JobRequest, decoded: Mapping[str, Decoded], maps: Mapping[str, MaterialMap]
+    ) -> Generator[Step, None, _Made]:
+        """Loads the model and runs the recipe of an edit; a relayout prepares its swatch as a synthesis does."""
+        parameters = request.parameters
+        channels = {name: _channel(map) for name, map in maps.items()}
+        if request.kind == wire.RELAYOUT.name:
+            yield Step(0.0, "Measuring the swatch", phase="fit")
+            size = decoded["picture"].pixels.shape[1::-1]
+            swatch = prepare_swatch(decoded["swatch"], parameters, size, decoded["regions"].pixels)
+            inputs = _Inputs(parameters, size, swatch, {name: picture.pixels for name, picture in decoded.items()})
+            synthesis = SynthesizeRequest(**_common(inputs), start=parameters["start"], maps=_label_maps(inputs))
+            edit, notes = edits.relayout_request(parameters, decoded, channels, synthesis)
+        else:
+            edit, notes = edits.REQUESTS[request.kind](parameters, decoded, channels)
+        recipe = EDITS[request.kind]
+        made = yield from self._made(parameters, lambda model: recipe(model, edit, self._decoders))
+        return replace(made, notes=notes + made.notes)
+
+    def _made(self, parameters: Mapping[str, Any], begin: Callable[[Model], Job]) -> Generator[Step, None, _Made]:
+        """Loads the model and runs a recipe: its result, what it was made with, and where its maps come from."""
+        yield Step(0.0, f"Loading the model {parameters['model']}", phase="load")
+        model, result, notes = yield from self._with_room(parameters["model"], parameters["precision"], begin)
+        of_device = notes if self._not_repeatable is None else (*notes, self._not_repeatable)
         made_with = {
             "torch": str(torch.__version__),
             "device": model.device.type,
@@ -201,13 +233,55 @@ class Runner:
             self._estimator = load_network(MAPS_WEIGHTS)
         return self._estimator
 
+    def _check_words(self, parameters: Mapping[str, Any], *, has_layout: bool) -> None:
+        """Raises WireError, before a model is loaded, for a model without text or prompts that do not fit a layout."""
+        found = models.find(parameters["model"], self._data_dir, allow_paths=self._allow_paths)
+        if not has_text(found.family):
+            raise WireError(
+                "invalid-parameter",
+                f"the model {found.name} reads no prompts; choose a Stable Diffusion model",
+                parameter="model",
+            )
+        prompts = _region_prompts(parameters)
+        if has_layout != bool(prompts) or len(prompts) > len(PALETTE) or not all(prompts):
+            raise WireError(
+                "invalid-parameter",
+                f"region_prompts is {parameters['region_prompts']!r:.200}; a layout needs one prompt for each of its "
+                f"colors, at most {len(PALETTE)}, separated by |, and without a layout there are none",
+                parameter="region_prompts",
+            )
+
     def release(self) -> None:
         """Frees the loaded models and their memory on the device."""
         self._loaded.clear()
         self._estimator = None
         gc.collect()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        devices.free_cached_memory(self._device)
+
+    def _with_room(
+        self, name: str, precision: str, begin: Callable[[Model], Job]
+    ) -> Generator[Step, None, tuple[Model, Result, tuple[str, ...]]]:
+        """Runs a recipe; again in fp32 after NaN, and again without the other models if memory runs out.
+
+        Returns the model, the result, and notes on the second attempt.
+        """
+        first, notes = self._model(name, precision), tuple[str, ...]()
+        try:
+            return first, (yield from self._repeatably(partial(begin, first))), ()
+        except samplers.NotFinite:
+            if first.dtype == torch.float32:
+                raise
+            format = str(first.dtype).removeprefix("torch.")
+            notes = (f"In {format} the model's output contained NaN or infinity; the texture was made in fp32",)
+            precision = "fp32"
+        except (RuntimeError, MemoryError) as error:
+            if not devices.is_out_of_memory(error) or len(self._loaded) < 2:
+                raise
+            notes = ("Memory ran out with two models loaded; the other one was let go of",)
+        del first
+        self.release()
+        second = self._model(name, precision)
+        return second, (yield from self._repeatably(partial(begin, second))), notes
 
     def _repeatably(self, begin: Callable[[], Job]) -> Generator[Step, None, Result]:
         """Retries without deterministic algorithms if an operation has no deterministic kernel on this device."""
@@ -222,14 +296,17 @@ class Runner:
         return (yield from translate(begin(), _step_of))
 
     def _model(self, name: str, precision: str) -> Model:
-        """The model, loaded if it is not yet. Those used longest ago make room for it."""
+        """The model, loaded if it is not yet. Those used longest ago make room for it and for its job."""
         found = models.find(name, self._data_dir, allow_paths=self._allow_paths)
         key = (found.path, precision)
         if key not in self._loaded:
-            free, total = _memory(self._device)
-            most = MAX_LOADED if free > FREE_FOR_ANOTHER * total else 1
-            while len(self._loaded) >= most:
+            itemsize = devices.choose_precision(precision, self._device, found.family).itemsize
+            planned = memory.job_memory(found.family, itemsize, memory.WINDOWS.get(found.family, 0))
+            need = FREE_FOR_ANOTHER * _memory(self._device)[1] if planned is None else planned.comfortable
+            while self._loaded and (len(self._loaded) >= MAX_LOADED or _memory(self._device)[0] < need):
                 self._loaded.popitem(last=False)
+                gc.collect()
+                devices.free_cached_memory(self._device)
             self._loaded[key] = loading.load(
                 found.path, found.family, device=self._device.type, precision=precision, name=found.name
             )
@@ -246,7 +323,7 @@ class _Inputs:
 
     parameters: Mapping[str, Any]
     size: tuple[int, int]
-    swatch: PreparedSwatch
+    swatch: PreparedSwatch | None
     pictures: Mapping[str, Pixels]
 
 
@@ -267,6 +344,7 @@ def _synthesize(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
         **_common(inputs),
         method=inputs.parameters["method"],
         start=inputs.parameters["start"],
+        novelty=inputs.parameters["novelty"],
         maps=_label_maps(inputs),
     )
     return synthesize(model, request, decoders)
@@ -281,8 +359,41 @@ def _restyle(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
     return restyle(model, request, decoders)
 
 
-RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {"synthesize": _synthesize, "restyle": _restyle}
+def _generate(model: Model, inputs: _Inputs, decoders: Decoders) -> Job:
+    parameters, layout = inputs.parameters, inputs.pictures.get("layout")
+    prompts = _region_prompts(parameters)
+    palette = torch.tensor(PALETTE[: len(prompts)])
+    request = GenerateRequest(
+        **_common(inputs),
+        prompt=parameters["prompt"],
+        negative_prompt=parameters["negative_prompt"],
+        guidance=parameters["guidance"],
+        region_prompts=prompts,
+        layout=None if layout is None else labels.match(layout, palette, region_of_color),
+    )
+    return generate(model, request, decoders)
+
+
+def _region_prompts(parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    text = parameters["region_prompts"]
+    return tuple(prompt.strip() for prompt in text.split("|")) if text else ()
+
+
+RECIPES: dict[str, Callable[[Model, _Inputs, Decoders], Job]] = {
+    "synthesize": _synthesize,
+    "restyle": _restyle,
+    "generate": _generate,
+}
 """For each job kind that makes a texture: its request from the contract's parameters and pictures, and its recipe."""
+
+
+EDITS: dict[str, Callable[[Model, Any, Decoders], Job]] = {
+    wire.MAKE_TILEABLE.name: make_tileable,
+    wire.REPAINT.name: repaint,
+    wire.EXTEND.name: extend,
+    wire.RELAYOUT.name: relayout,
+}
+"""For each edit its recipe, whose request is made in `worker.edits`."""
 
 
 def _parts(swatch: Pixels, count: int) -> Pixels:
@@ -294,16 +405,18 @@ def _parts(swatch: Pixels, count: int) -> Pixels:
 
 def _common(inputs: _Inputs) -> dict[str, Any]:
     """The fields that all requests have."""
-    parameters = inputs.parameters
+    parameters, swatch = inputs.parameters, inputs.swatch
     return {
-        "swatch": from_uint8(inputs.swatch.pixels),
+        "swatch": torch.empty(3, 0, 0) if swatch is None else from_uint8(swatch.pixels),
         "width": inputs.size[0],
         "height": inputs.size[1],
-        "scale": inputs.swatch.remaining_scale,
+        "scale": 1.0 if swatch is None else swatch.remaining_scale,
         "tile_y": "y" in parameters["tile"],
         "tile_x": "x" in parameters["tile"],
-        "channels": {name: _channel(map) for name, map in inputs.swatch.maps.items()},
-        **{p.name: p.given(parameters[p.name]) for p in wire.COMMON if p.name in COMMON_FIELDS},
+        "channels": {} if swatch is None else {name: _channel(map) for name, map in swatch.maps.items()},
+        **{
+            p.name: p.given(parameters[p.name]) for p in wire.COMMON if p.name in COMMON_FIELDS and p.name in parameters
+        },
     }
 
 
@@ -315,7 +428,7 @@ def _channel(map: MaterialMap) -> Channel:
 
 def _label_maps(inputs: _Inputs) -> LabelMaps | None:
     """The layout in the regions' labels, and the regions (h, w) at the swatch's size; None without a layout."""
-    if inputs.swatch.regions is None or "layout" not in inputs.pictures:
+    if inputs.swatch is None or inputs.swatch.regions is None or "layout" not in inputs.pictures:
         return None
     regions = labels.snap(inputs.swatch.regions, "regions")
     layout = labels.match(inputs.pictures["layout"], regions.palette, region_of_color)
@@ -376,15 +489,17 @@ def core_errors() -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise WireError("model-corrupt", str(error)) from error
+    except NoText as error:
+        raise WireError("invalid-parameter", str(error), parameter="model") from error
+    except NothingToFillFrom as error:
+        raise WireError("invalid-image", str(error), picture="picture") from error
     except labels.LabelError as error:
         raise WireError("invalid-labels", str(error)) from error
     except samplers.NotFinite as error:
         raise WireError("nan-output", str(error)) from error
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise WireError("out-of-memory", _first_line(error)) from error
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         text = str(error)
-        if any(sign in text for sign in OUT_OF_MEMORY):
+        if devices.is_out_of_memory(error):
             raise WireError("out-of-memory", _first_line(error)) from error
         if "CUDA error" in text or "no kernel image" in text:
             raise WireError("device-unavailable", _first_line(error)) from error

@@ -5,7 +5,8 @@ A job, a plan and `prepare` all go through `prepare_swatch`, so that a plan says
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ad_service.core.pictures.fit import Fit, FitOptions, fit, shown_part
-from ad_service.core.pictures.grain import measure_grain
+from ad_service.core.pictures.grain import Grain, GrainOptions, measure_grain
 from ad_service.worker.image_files import Decoded, Pixels, check_size
 from ad_service.worker.maps import MaterialMap, resized
 from ad_service.worker.straighten import straighten, undistort
@@ -24,6 +25,8 @@ from blender_addon.wire import WireError, geometry
 Rectangle = tuple[int, int, int, int]
 """Left, top, width, height in pixels."""
 Mask = npt.NDArray[np.bool_]
+MeasureGrain = Callable[[Pixels, GrainOptions], Grain]
+"""What `measure_grain` is; a plan remembers what it returned."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class SwatchOptions:
         least_parts: of the swatch that a result should show; with fewer the artist is warned.
         same_color: levels of 0 to 255 within which the colors of a region map are the same region.
         region_share: share of a region map that a region must have to be kept when the part is chosen.
+        most_enlarged: factor up to which a small swatch is enlarged for a model that needs large ones.
         fit: how the part and the scale are chosen.
     """
 
@@ -43,6 +47,7 @@ class SwatchOptions:
     least_parts: float = 6.0
     same_color: int = 40
     region_share: float = 0.002
+    most_enlarged: float = 4.0
     fit: FitOptions = field(default_factory=FitOptions)
 
 
@@ -119,11 +124,16 @@ def prepare_swatch(
     size: tuple[int, int],
     regions: Pixels | None = None,
     options: SwatchOptions = SwatchOptions(),
+    *,
     maps: Mapping[str, MaterialMap] | None = None,
+    enlarged_to: int = 0,
+    measure: MeasureGrain = measure_grain,
 ) -> PreparedSwatch:
     """The swatch for a result of size (width, height), by the parameters crop, corners, lens, real_width and scale.
 
     Its regions and its maps, which are as large as the swatch, go the same way.
+    With the automatic scale a smaller swatch is enlarged until its shorter side has `enlarged_to` pixels, as far as the
+    result still shows as many parts as it should.
 
     Raises: WireError `invalid-parameter`, `invalid-image` or `invalid-labels`.
     """
@@ -137,12 +147,13 @@ def prepare_swatch(
     width, height = size
     scale = parameters["scale"]
     if scale:
-        fitted = None
+        fitted, enlarged = None, 1.0
     else:
         labels = None if view.regions is None else _rough_labels(view.regions, options)
-        fitted = fit(view.pixels, height, width, labels, options.fit)
-        scale = fitted.scale
+        fitted = fit(view.pixels, height, width, labels, options.fit, measure)
         view = _fitted(view, fitted)
+        enlarged = _enlargement(view, fitted, enlarged_to, options)
+        scale = fitted.scale * enlarged
     density = scale * meters_across / real_width if real_width else None
     return PreparedSwatch(
         view.pixels,
@@ -150,8 +161,8 @@ def prepare_swatch(
         view.used,
         view.picture,
         scale,
-        1.0 if fitted else scale,
-        fitted.parts if fitted else None,
+        enlarged if fitted else scale,
+        fitted.parts / enlarged**2 if fitted else None,
         density,
         _sentence(view, scale, width, density),
         notes,
@@ -160,12 +171,17 @@ def prepare_swatch(
     )
 
 
-def count_parts(swatch: PreparedSwatch, size: tuple[int, int], options: SwatchOptions = SwatchOptions()) -> float:
+def count_parts(
+    swatch: PreparedSwatch,
+    size: tuple[int, int],
+    options: SwatchOptions = SwatchOptions(),
+    measure: MeasureGrain = measure_grain,
+) -> float:
     """How many parts of the swatch a result of size (width, height) shows, measured if that was not done yet."""
     if swatch.parts is not None:
         return swatch.parts
     width, height = size
-    part = shown_part(measure_grain(swatch.pixels, options.fit.grain), height, width, options.fit)
+    part = shown_part(measure(swatch.pixels, options.fit.grain), height, width, options.fit)
     return width * height / (part * swatch.remaining_scale) ** 2
 
 
@@ -252,6 +268,14 @@ def _fitted(view: _View, fitted: Fit) -> _View:
     pixels = np.asarray(Image.fromarray(part.pixels).resize(size, Image.Resampling.BICUBIC))
     maps = {name: replace(map, pixels=resized(map.pixels, size, map.type.role)) for name, map in part.maps.items()}
     return _View(pixels, part.regions, None, part.used, part.picture, part.is_straight, maps)
+
+
+def _enlargement(view: _View, fitted: Fit, side: int, options: SwatchOptions) -> float:
+    """The factor that enlarges a view to this shorter side while the result shows the wanted number of parts."""
+    if fitted.scale < 1.0:
+        return 1.0
+    wanted = side / min(view.pixels.shape[:2])
+    return float(max(1.0, min(wanted, math.sqrt(fitted.parts / options.fit.parts), options.most_enlarged)))
 
 
 def _rough_labels(regions: Pixels, options: SwatchOptions) -> npt.NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """A background thread that talks HTTP, so that Blender's main thread never waits. No bpy.
 
-The main thread queues commands (`connect`, `submit`, `watch`, `cancel`, `plan`) and takes the resulting events with
-`take_events`, from a timer, a script or a test. A job that was submitted or watched ends with exactly one `JobEnded`,
-unless `close` comes first.
+The main thread queues commands (`connect`, `submit`, `watch`, `cancel`, `plan`) and takes the resulting events
+(events.py) with `take_events`, from a timer, a script or a test. A job that was submitted or watched ends with exactly
+one `JobEnded`, unless `close` comes first.
 """
 
 from __future__ import annotations
@@ -11,12 +11,28 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .. import wire
 from ..wire.errors import LocalError
 from . import client
+from .events import (
+    BlobsFetched,
+    Event,
+    JobEnded,
+    JobProgressed,
+    JobSubmitted,
+    JobWaiting,
+    ModelsChanged,
+    PictureSource,
+    PlanReceived,
+    PreviewReceived,
+    QueueChanged,
+    ServiceFound,
+    ServiceLost,
+    ServiceStarting,
+)
 
 SERVICE_ERRORS = ("service-unreachable", "unauthorized", "version-mismatch")
 """Errors that concern the service and not a single job."""
@@ -36,121 +52,6 @@ STATUS_SECONDS = 10.0
 """Interval of requests for the status of a ready service while jobs run."""
 MAX_RESTARTS = 3
 """How often a service that stops under jobs is started again until the artist does something."""
-
-
-@dataclass(frozen=True)
-class ServiceFound:
-    """The service responds."""
-
-    status: client.ServiceStatus
-
-
-@dataclass(frozen=True)
-class ServiceStarting:
-    """The service is being started or is not ready; the message says which."""
-
-    message: str
-
-
-@dataclass(frozen=True)
-class ServiceLost:
-    """The service cannot be used."""
-
-    error: wire.WireError
-
-
-@dataclass(frozen=True)
-class JobSubmitted:
-    """The service has accepted the job; `request` is its document, with which it can be submitted again."""
-
-    job: str
-    request: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class JobProgressed:
-    """The state or the progress of an active job changed."""
-
-    job: str
-    status: wire.JobStatus
-
-
-@dataclass(frozen=True)
-class JobWaiting:
-    """The job makes no progress at the moment; the message says why."""
-
-    job: str
-    message: str
-
-
-@dataclass(frozen=True)
-class PreviewReceived:
-    """The newest preview of a running job, a PNG file."""
-
-    job: str
-    png: bytes
-
-
-@dataclass(frozen=True)
-class JobEnded:
-    """The end of a job, with its pictures by name if it succeeded, with an error if it failed."""
-
-    job: str
-    state: str
-    status: wire.JobStatus | None = None
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
-    error: wire.WireError | None = None
-
-
-@dataclass(frozen=True)
-class BlobsFetched:
-    """The blobs that `fetch` asked for, by name: those that the service has; an error if it could not be reached."""
-
-    key: str
-    blobs: Mapping[str, bytes]
-    error: wire.WireError | None = None
-
-
-@dataclass(frozen=True)
-class PlanReceived:
-    """The answer to a request of a plan; `key` is the caller's name of that request."""
-
-    key: Hashable
-    plan: wire.Plan | None = None
-    error: wire.WireError | None = None
-
-
-@dataclass(frozen=True)
-class QueueChanged:
-    """The jobs of all clients that wait or run, in the order in which they are run."""
-
-    jobs: tuple[wire.JobStatus, ...]
-
-
-@dataclass(frozen=True)
-class ModelsChanged:
-    """The models that the service has, downloads or can download; an error if a download could not begin."""
-
-    models: tuple[wire.ModelEntry, ...]
-    error: wire.WireError | None = None
-
-
-Event = (
-    ServiceFound
-    | ServiceStarting
-    | ServiceLost
-    | JobSubmitted
-    | JobProgressed
-    | JobWaiting
-    | PreviewReceived
-    | JobEnded
-    | BlobsFetched
-    | PlanReceived
-    | QueueChanged
-    | ModelsChanged
-)
-PictureSource = Callable[[], bytes]
-"""Returns a picture's bytes. Called on the thread, so that encoding does not block the interface."""
 
 
 @dataclass
@@ -227,6 +128,10 @@ class BackgroundThread:
 
     def cancel(self, job: str) -> None:
         self._queue(lambda: self._cancel(job), job)
+
+    def cancel_foreign(self, job: str) -> None:
+        """Cancel a job of another program; a `QueueChanged` event has the jobs that are left, or the error."""
+        self._queue(lambda: self._cancel_foreign(job))
 
     def plan(
         self, key: Hashable, kind: str, parameters: Mapping[str, Any], pictures: Mapping[str, PictureSource]
@@ -548,6 +453,16 @@ class BackgroundThread:
         if job in self._watched:
             self._on_status(job, status)
         self._refresh(self._service())
+
+    def _cancel_foreign(self, job: str) -> None:
+        service = self._checked_service()
+        try:
+            service.cancel(job)
+        except wire.WireError as error:
+            if error.code in SERVICE_ERRORS:
+                raise
+            self._send(QueueChanged(self._queue_known, error))
+        self._refresh(service)
 
     def _poll_jobs(self) -> None:
         """Request the status of every watched job. Waits for a change of the first one only."""

@@ -15,14 +15,16 @@ TYPES = {"IMAGE": "images", "MATERIAL": "materials"}
 
 
 def image_of(asset: Any) -> Image:
-    """The image of an asset (bpy.types.AssetRepresentation): itself, or its base color. Appended from another file.
+    """The image of an asset (bpy.types.AssetRepresentation): itself, or the base color that it shows, appended.
 
     Raises LocalError if there is none.
     """
     found = asset.local_id
     if found is None:
         found = _append(asset.full_library_path, TYPES[asset.id_type], asset.name)
-    image = materials.base_color_image(found) if asset.id_type == "MATERIAL" and found is not None else found
+    image = found
+    if asset.id_type == "MATERIAL" and found is not None:
+        image = materials.shown_image(found) or materials.base_color_image(found)
     if image is None:
         problem = "has no image as its base color" if found is not None else "cannot be read from its file"
         raise LocalError("invalid-image", f"The asset “{asset.name}” {problem}; choose another asset")

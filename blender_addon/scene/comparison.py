@@ -15,7 +15,7 @@ import bpy
 from bpy.types import Image, Scene
 
 from .. import wire
-from ..link import background
+from ..link import events
 from . import image_io, properties, session
 
 IMAGES = {"before": "Swatch before Even Lighting", "after": "Swatch after Even Lighting"}
@@ -100,7 +100,7 @@ def _request(source: Callable[[], bytes], parameters: Mapping[str, Any], sides: 
         _current.jobs[side] = session.current().submit_side_job("prepare", values, {"swatch": source}, on_end)
 
 
-def _on_end(side: str, event: background.JobEnded) -> None:
+def _on_end(side: str, event: events.JobEnded) -> None:
     """Takes the picture of a side."""
     if event.error is not None:
         _current.error = event.error

@@ -19,7 +19,7 @@ from bpy.types import Image
 
 from .. import wire
 from ..wire.errors import LocalError
-from . import label_arrays
+from . import label_arrays, pixel_buffer
 
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\0", b"MM\0*", b"BM")
 """First bytes of the file formats that the service reads (wire.PICTURE_FORMATS)."""
@@ -47,25 +47,31 @@ def encode_png(pixels: np.ndarray, quick: bool = False) -> bytes:
 
     It is made of blocks of rows, so that a thread that encodes a large picture does not hold Python's lock for long.
     """
-    height, width, channels = pixels.shape
-    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE) if quick else zlib.compressobj(2)
-    return _png(pixels.reshape(height, -1), width, {3: 2, 4: 6}[channels], deflate)
+    deflate = _quick_deflate() if quick else zlib.compressobj(2)
+    return _png(pixels, {3: 2, 4: 6}[pixels.shape[2]], deflate)
 
 
-def encode_labels(labels: np.ndarray, colors: Sequence[Sequence[int]]) -> bytes:
-    """A PNG file with a palette of at most 256 colors, of labels (height, width): a quarter of the bytes."""
+def encode_labels(labels: np.ndarray, colors: Sequence[Sequence[int]], quick: bool = False) -> bytes:
+    """A PNG file with a palette of at most 256 colors, of labels (height, width): a quarter of the bytes.
+
+    `quick`: in half of the time, for labels that differ from pixel to pixel.
+    """
     palette = _chunk(b"PLTE", np.array(colors, np.uint8).tobytes())
-    rows = labels.astype(np.uint8, copy=False)
-    return _png(rows, labels.shape[1], 3, zlib.compressobj(1), palette)
+    return _png(labels, 3, _quick_deflate() if quick else zlib.compressobj(1), palette)
 
 
-def _png(rows: np.ndarray, width: int, color_type: int, deflate: Any, palette: tuple[bytes, ...] = ()) -> bytes:
-    """A PNG file of rows of bytes, compressed by an object of zlib."""
-    header = struct.pack(">IIBBBBB", width, len(rows), 8, color_type, 0, 0, 0)
+def _quick_deflate() -> Any:
+    return zlib.compressobj(1, strategy=zlib.Z_RLE)
+
+
+def _png(pixels: np.ndarray, color_type: int, deflate: Any, palette: tuple[bytes, ...] = ()) -> bytes:
+    """A PNG file of pixels (height, width) or (height, width, channels), compressed by an object of zlib."""
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
     parts = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header), *palette]
-    for first in range(0, len(rows), BLOCK_ROWS):
-        block = rows[first : first + BLOCK_ROWS]
-        filtered = np.zeros((len(block), 1 + rows.shape[1]), np.uint8)  # a row starts with its filter type, 0: none
+    for first in range(0, height, BLOCK_ROWS):
+        block = pixels[first : first + BLOCK_ROWS].reshape(min(BLOCK_ROWS, height - first), -1)
+        filtered = np.zeros((len(block), 1 + block.shape[1]), np.uint8)  # a row starts with its filter type, 0: none
         filtered[:, 1:] = block
         parts += _chunk(b"IDAT", deflate.compress(filtered.tobytes()))
     return b"".join([*parts, *_chunk(b"IDAT", deflate.flush()), *_chunk(b"IEND", b"")])
@@ -155,47 +161,60 @@ def pixels_of(image: Image | None, what: str, every: int = 1) -> np.ndarray:
 
 
 def copy_pixels(image: Image, every: int = 1) -> Callable[[], np.ndarray]:
-    """Copies the pixels, and returns a function that converts them to uint8 sRGB as `pixels_of`: on any thread."""
+    """Copies the pixels, and returns a function that returns them as `pixels_of`: on any thread.
+
+    That function converts linear pixels, which takes long; others are converted at once, to a quarter of the memory.
+    """
     width, height = image.size
-    channels = image.channels
-    copied = np.empty(width * height * channels, np.float32)
+    channels, is_float = image.channels, image.is_float
+    linear = is_float and not image.colorspace_settings.is_data  # Blender converts them to linear when it loads them
+    count = width * height * channels
+    copied = np.empty(count, np.float32) if linear else pixel_buffer.take(count)
     image.pixels.foreach_get(copied)
     values = copied.reshape(height, width, channels)[::-1][::every, ::every]
-    is_float = image.is_float
-    linear = is_float and not image.colorspace_settings.is_data  # Blender converts them to linear when it loads them
+    if linear:
+        return lambda: _rgba(_levels(values, True, True))
+    levels = _levels(values, is_float, False)
+    return lambda: _rgba(levels)
 
-    def convert() -> np.ndarray:
-        levels = np.empty(values.shape, np.uint8)
-        band = np.empty((ROWS_AT_ONCE, *values.shape[1:]), np.float32)
-        whole = np.empty(band.shape, np.int32)  # from float32 to uint8 at once takes six times as long
-        for row in range(0, len(values), ROWS_AT_ONCE):  # a few rows fit into the processor's cache
-            rows = values[row : row + ROWS_AT_ONCE]
-            band, whole = band[: len(rows)], whole[: len(rows)]
-            if linear:
-                rows = rows.copy()
-                rgb = rows[..., :3]
-                rgb[:] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 0) ** (1 / 2.4) - 0.055)
-            np.multiply(rows, 255, out=band)
-            np.add(band, 0.5, out=band)
-            if is_float:
-                np.clip(band, 0, 255, out=band)
-            np.copyto(whole, band, casting="unsafe")
-            levels[row : row + ROWS_AT_ONCE] = whole
-        if channels == 4:
-            return levels
-        rgba = np.full((*levels.shape[:2], 4), 255, np.uint8)
-        rgba[..., :3] = levels[..., :3] if channels == 3 else levels[..., :1]
-        if channels == 2:
-            rgba[..., 3] = levels[..., 1]
-        return rgba
 
-    return convert
+def _levels(values: np.ndarray, is_float: bool, linear: bool) -> np.ndarray:
+    """Pixels (height, width, channels) as uint8 in sRGB. `is_float`: values beyond 0 to 1 are clipped."""
+    levels = np.empty(values.shape, np.uint8)
+    band = np.empty((ROWS_AT_ONCE, *values.shape[1:]), np.float32)
+    whole = np.empty(band.shape, np.int32)  # from float32 to uint8 at once takes six times as long
+    for row in range(0, len(values), ROWS_AT_ONCE):  # a few rows fit into the processor's cache
+        rows = values[row : row + ROWS_AT_ONCE]
+        band, whole = band[: len(rows)], whole[: len(rows)]
+        if linear:
+            rows = rows.copy()
+            rgb = rows[..., :3]
+            rgb[:] = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * np.maximum(rgb, 0) ** (1 / 2.4) - 0.055)
+        np.multiply(rows, 255, out=band)
+        np.add(band, 0.5, out=band)
+        if is_float:
+            np.clip(band, 0, 255, out=band)
+        np.copyto(whole, band, casting="unsafe")
+        levels[row : row + ROWS_AT_ONCE] = whole
+    return levels
+
+
+def _rgba(levels: np.ndarray) -> np.ndarray:
+    """Pixels (height, width, 4) of those with 1 to 4 channels."""
+    channels = levels.shape[-1]
+    if channels == 4:
+        return levels
+    rgba = np.full((*levels.shape[:2], 4), 255, np.uint8)
+    rgba[..., :3] = levels[..., :3] if channels == 3 else levels[..., :1]
+    if channels == 2:
+        rgba[..., 3] = levels[..., 1]
+    return rgba
 
 
 def write_packed(image: Image, packed: np.ndarray) -> None:
     """Writes packed colors with alpha (height, width), top row first, into an 8-bit image of that size."""
     height, width = packed.shape
-    values = np.empty((height, width * 4), np.float32)
+    values = pixel_buffer.take(height * width * 4).reshape(height, width * 4)
     for row in range(0, height, ROWS_AT_ONCE):
         band = packed[::-1][row : row + ROWS_AT_ONCE].view(np.uint8)
         np.multiply(band, np.float32(1 / 255), out=values[row : row + ROWS_AT_ONCE])  # Blender rounds it

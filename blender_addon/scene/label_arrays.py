@@ -97,6 +97,15 @@ def opaque(colors: Sequence[Color]) -> np.ndarray:
     return pack(np.array(colors, np.uint8).reshape(-1, 3)) | np.uint32(255 << 24)
 
 
+def muted_gray(pixels: np.ndarray) -> np.ndarray:
+    """Gray levels (height, width) uint8 from 40 to 218 of uint8 pixels (height, width, 3 or 4), by their luminance."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    gray = np.empty(pixels.shape[:2], np.uint8)
+    for row in range(0, len(pixels), 16):  # a few rows fit into the processor's cache
+        gray[row : row + 16] = pixels[row : row + 16, :, :3] @ weights * 0.7 + 40
+    return gray
+
+
 def flat_colors(pixels: np.ndarray, options: LabelOptions = DEFAULTS) -> list[Color]:
     """The flat colors of a label map, the most frequent first, without those of blurred edges and noise."""
     flat = pixels[..., :3].reshape(-1, 3)
@@ -126,7 +135,10 @@ def cluster_by_color(pixels: np.ndarray, count: int, options: LabelOptions = DEF
     centers = small[order[((np.arange(count) + 0.5) / count * len(order)).astype(int)]]
     for _ in range(25):
         nearest = ((small[:, None] - centers) ** 2).sum(-1).argmin(-1)
-        centers = np.stack([small[nearest == k].mean(0) if (nearest == k).any() else centers[k] for k in range(count)])
+        means = [small[nearest == k].mean(0) if (nearest == k).any() else centers[k] for k in range(count)]
+        if np.array_equal(means, centers):
+            break
+        centers = np.stack(means)
     centers = centers[np.argsort(np.bincount(nearest, minlength=count))[::-1]]
     return nearest_labels(color, [tuple(c) for c in centers])
 
@@ -182,14 +194,16 @@ def meet_edges(labels: np.ndarray, tiles: tuple[bool, bool], options: LabelOptio
     A band at the end of each axis changes from the map to a mirror image of the beginning, along the path that crosses
     the fewest differences (after Efros and Freeman 2001). Where everything differs, the path meanders.
     """
+    labels = labels.copy()
     if tiles[1]:
-        labels = _meet_right(labels, tiles[0], options)
+        _meet_right(labels, tiles[0], options)
     if tiles[0]:
-        labels = np.ascontiguousarray(_meet_right(labels.T, tiles[1], options).T)
+        _meet_right(labels.T, tiles[1], options)
     return labels
 
 
-def _meet_right(labels: np.ndarray, closed: bool, options: LabelOptions) -> np.ndarray:
+def _meet_right(labels: np.ndarray, closed: bool, options: LabelOptions) -> None:
+    """Changes the right edge of a map in place."""
     height, width = labels.shape
     band = max(2, int(width * options.edge_band))
     old, new = labels[:, -band:], labels[:, :band][:, ::-1]
@@ -197,10 +211,8 @@ def _meet_right(labels: np.ndarray, closed: bool, options: LabelOptions) -> np.n
     differs = (old != new)[::coarse, ::coarse]
     path = _cheapest_path(differs + 0.5 * _meander(*differs.shape), closed) * coarse
     cut = np.interp(np.arange(height), np.arange(len(path)) * coarse, path)
-    out = labels.copy()
-    out[:, -band:] = np.where(np.arange(band) > cut[:, None], new, old)
-    out[:, -1] = labels[:, 0]
-    return out
+    labels[:, -band:] = np.where(np.arange(band) > cut[:, None], new, old)
+    labels[:, -1] = labels[:, 0]
 
 
 def _meander(height: int, width: int) -> np.ndarray:

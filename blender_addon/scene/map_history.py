@@ -5,7 +5,6 @@ nevertheless changed in place, since screens, the canvas and the undo steps of s
 stores which of our changes its map shows, undo reverts that, and a handler then writes the pixels that belong to it:
 those that the change began with after an undo, those that it ended with after a redo. Strokes in between are Blender's.
 
-
 The undo of the first stroke after a change is wrong, however: Blender stores a stroke from where the stroke before it
 ended, so that the change is lost in the tiles of the stroke. The handler finds such tiles and writes the change again.
 """
@@ -32,7 +31,10 @@ TILE = 64
 
 @dataclass(frozen=True)
 class Runs:
-    """A picture (height, width) of packed colors with alpha as runs of equal pixels: `values` (n,) and `ends` (n,)."""
+    """A picture (height, width) of packed colors with alpha as runs of equal pixels: `values` (n,) and `ends` (n,).
+
+    A picture of mostly different pixels, such as a gray swatch, is kept as it is: all its pixels and no ends.
+    """
 
     shape: tuple[int, ...]
     values: np.ndarray
@@ -41,15 +43,23 @@ class Runs:
     @classmethod
     def of(cls, packed: np.ndarray) -> Runs:
         flat = packed.ravel()
-        ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), flat.size - 1).astype(np.int32)
+        changes = flat[1:] != flat[:-1]
+        if int(np.count_nonzero(changes)) > flat.size // 3:
+            return cls(packed.shape, flat.copy(), np.empty(0, np.int32))
+        ends = np.append(np.flatnonzero(changes), flat.size - 1).astype(np.int32)
         return cls(packed.shape, flat[ends], ends)
 
     def packed(self) -> np.ndarray:
-        return np.repeat(self.values, np.diff(self.ends, prepend=-1)).reshape(self.shape)
+        flat = np.repeat(self.values, np.diff(self.ends, prepend=-1)) if len(self.ends) else self.values
+        return flat.reshape(self.shape)
 
-    def equals(self, packed: np.ndarray) -> bool:
-        """Whether it is that picture."""
-        return self.shape == packed.shape and bool((self.packed() == packed).all())
+    def equals(self, other: Runs) -> bool:
+        """Whether it is the same picture."""
+        return (
+            self.shape == other.shape
+            and np.array_equal(self.values, other.values)
+            and np.array_equal(self.ends, other.ends)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -85,7 +95,7 @@ class History:
         self.shown[image] = step
         self.left[image, old] = Runs.of(before)
         entered = self.entered.get((image, old))
-        if entered is None or not entered.equals(before):
+        if entered is None or not entered.equals(self.left[image, old]):
             self.stroked[image, step] = self.left[image, old]
         elif (image, old) in self.stroked:
             self.stroked[image, step] = self.stroked[image, old]

@@ -5,6 +5,7 @@ Reading a map takes time, so it is done by a timer once after each change, not b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Depsgraph, Image, Scene
 
 from ..wire.errors import LocalError
-from . import label_arrays, properties, regions, session
+from . import label_arrays, properties, regions, windows
 from .label_arrays import Color
 
 MAX_PIXELS = 2048 * 2048
@@ -43,28 +44,31 @@ class MapFacts:
     edges: tuple[float, float]
 
 
-_facts: dict[int, MapFacts] = {}
-_changed: set[int] = set()
-_steps: dict[int, str] = {}
-"""The step of the add-on's changes (`map_history`) in which each map was read."""
+_Key = tuple[int, int]
+"""The session_uid of a scene and of an image: the regions of a map, and so what is found in it, are the scene's."""
+_facts: dict[_Key, MapFacts] = {}
+_read: dict[_Key, tuple[int, str]] = {}
+"""What each map was when it was read: the number of its changes, and the step of the add-on's (`map_history`)."""
+_changes: Counter[int] = Counter()
+"""How often each image has changed."""
 _icons: bpy.utils.previews.ImagePreviewCollection | None = None
-"""Icons of maps by the images' session_uid. Not the images' own previews: Blender draws those in a thread, and frees
-them with undo, so that writing into them can crash it."""
+"""Icons of maps by their keys. Not the images' own previews: Blender draws those in a thread, and frees them with undo,
+so that writing into them can crash it."""
 
 
-def facts(image: Image | None) -> MapFacts | None:
-    """What was last found in a map; None if it was not read yet."""
-    if image is None:
-        return None
-    if image.session_uid not in _facts:
-        _changed.add(image.session_uid)
-    return _facts.get(image.session_uid)
+def facts(scene: Scene, image: Image | None) -> MapFacts | None:
+    """What was last found in a map of a scene; None if it was not read yet."""
+    return _facts.get(_key(scene, image)) if image is not None else None
 
 
-def icon(image: Image) -> int:
+def icon(scene: Scene, image: Image) -> int:
     """The icon that shows a map as it was last read; 0 if it was not read, or in background mode."""
-    key = str(image.session_uid)
+    key = str(_key(scene, image))
     return int(_icons[key].icon_id) if _icons is not None and key in _icons else 0
+
+
+def _key(scene: Scene, image: Image) -> _Key:
+    return scene.session_uid, image.session_uid
 
 
 def update(scene: Scene) -> bool:
@@ -74,27 +78,27 @@ def update(scene: Scene) -> bool:
         image = getattr(scene.distill, f"image_{picture}")
         if image is None or not scene.distill.regions:
             continue
-        step = getattr(scene.distill, f"step_{picture}")
-        if image.session_uid not in _changed and _steps.get(image.session_uid, step) == step:
+        key = _key(scene, image)
+        state = _changes[image.session_uid], getattr(scene.distill, f"step_{picture}")
+        if _read.get(key) == state:
             continue
-        _changed.discard(image.session_uid)
-        _steps[image.session_uid] = step
+        _read[key] = state
         if image.size[0] * image.size[1] > MAX_PIXELS:
             continue
         try:
             read = regions.read_map(scene, picture)
         except LocalError:
-            _facts.pop(image.session_uid, None)
+            _facts.pop(key, None)
             continue
         found = True
         labels = read.snapped
-        _facts[image.session_uid] = _facts_of(scene, read, labels)
+        _facts[key] = _facts_of(scene, read, labels)
         if not bpy.app.background:
-            _draw_icon(image, regions.colors_of(scene), labels)
+            _draw_icon(str(key), regions.colors_of(scene), labels)
     return found
 
 
-def _draw_icon(image: Image, colors: Sequence[Color], labels: np.ndarray) -> None:
+def _draw_icon(key: str, colors: Sequence[Color], labels: np.ndarray) -> None:
     """Draws the icon of a map: Blender does not update its own after strokes."""
     global _icons
     if _icons is None:
@@ -104,14 +108,13 @@ def _draw_icon(image: Image, colors: Sequence[Color], labels: np.ndarray) -> Non
     small = labels[::-1][::coarse, ::coarse]
     pixels = np.ones((*small.shape, 4), np.float32)
     pixels[..., :3] = (np.array(colors, np.float32) / 255)[small]
-    key = str(image.session_uid)
     preview = _icons[key] if key in _icons else _icons.new(key)
     preview.image_size = small.shape[1], small.shape[0]
     preview.image_pixels_float.foreach_set(pixels.ravel())
 
 
 def _facts_of(scene: Scene, found: regions.ReadMap, labels: np.ndarray) -> MapFacts:
-    counts = np.bincount(labels.ravel(), minlength=len(scene.distill.regions))
+    counts = np.array([np.count_nonzero(labels == region) for region in range(len(scene.distill.regions))])
     unknown = found.found < 0
     return MapFacts(
         tuple((counts / labels.size).tolist()),
@@ -123,12 +126,12 @@ def _facts_of(scene: Scene, found: regions.ReadMap, labels: np.ndarray) -> MapFa
 
 def forget() -> None:
     """Lets every map be read again, for example after the colors of the regions have changed."""
-    _changed.update(_facts)
+    _read.clear()
 
 
 def differing_edges(scene: Scene) -> list[str]:
     """The names of the opposite edges of the layout that differ although the texture tiles there."""
-    found = facts(scene.distill.image_layout)
+    found = facts(scene, scene.distill.image_layout)
     if found is None:
         return []
     tiles = properties.tiles(scene.distill)
@@ -138,7 +141,7 @@ def differing_edges(scene: Scene) -> list[str]:
 
 def unmapped_regions(scene: Scene) -> list[str]:
     """The names of the regions that the layout uses and the region map lacks."""
-    layout, swatch = facts(scene.distill.image_layout), facts(scene.distill.image_regions)
+    layout, swatch = facts(scene, scene.distill.image_layout), facts(scene, scene.distill.image_regions)
     if layout is None or swatch is None:
         return []
     pairs = zip(scene.distill.regions, layout.shares, swatch.shares, strict=False)
@@ -150,8 +153,8 @@ def unmapped_regions(scene: Scene) -> list[str]:
 
 def _on_timer() -> float:
     scene = bpy.context.scene
-    if scene is not None and not session.is_modal_operator_running() and update(scene):
-        session.redraw()
+    if scene is not None and not windows.is_modal_operator_running() and update(scene):
+        windows.redraw()
     return 0.4
 
 
@@ -159,7 +162,7 @@ def _on_timer() -> float:
 def _on_change(_scene: Scene, depsgraph: Depsgraph) -> None:
     for changed in depsgraph.updates:
         if isinstance(changed.id, Image):
-            _changed.add(changed.id.original.session_uid)
+            _changes[changed.id.original.session_uid] += 1
 
 
 @persistent
@@ -170,8 +173,8 @@ def _on_undo(*_args: object) -> None:
 @persistent
 def _on_load(*_args: object) -> None:
     _facts.clear()
-    _changed.clear()
-    _steps.clear()
+    _read.clear()
+    _changes.clear()
     if _icons is not None:
         _icons.clear()
 

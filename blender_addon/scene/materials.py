@@ -213,6 +213,14 @@ def base_color_image(material: Material | None) -> Image | None:
     return node.image if node is not None else None
 
 
+def shown_image(material: Material) -> Image | None:
+    """The image that feeds the color of the material's shader, such as a result; None if there is none."""
+    shader = surface_shader(material)
+    socket = color_input(shader) if shader is not None else None
+    found = feeding(socket) if socket is not None else ()
+    return next((node.image for node in found if node.type == "TEX_IMAGE" and node.image is not None), None)
+
+
 def original_coordinates(material: Material) -> NodeSocket | None:
     """The texture coordinates of the image that the base color had before a result, which lies the same way."""
     node = _original_image_node(material)

@@ -19,6 +19,7 @@ from bpy.props import (
 from bpy.types import Image, PropertyGroup
 
 from .. import wire
+from ..translations import OWN_CONTEXT
 from ..wire.errors import LocalError
 
 PICTURES = {picture.name: picture for kind in wire.TEXTURE_KINDS.values() for picture in kind.pictures}
@@ -99,7 +100,7 @@ def property_of(parameter: wire.Parameter) -> Any:
     common: dict[str, Any] = {"name": label(parameter.name), "description": parameter.help}
     if isinstance(value, wire.Choice):
         items = [(c, label(c), "", choice_number(parameter.name, c)) for c in value.choices]
-        return EnumProperty(items=items, default=parameter.default, **common)
+        return EnumProperty(items=items, default=parameter.default, translation_context=OWN_CONTEXT, **common)
     if not isinstance(value, wire.Integer | wire.Number):
         return StringProperty(default=value.format(parameter.default), **common)
     low = value.minimum if automatic is None else min(value.minimum, automatic)

@@ -14,7 +14,7 @@ import bpy
 from bpy.types import Image, Scene
 
 from .. import wire
-from ..link.background import PictureSource
+from ..link.events import PictureSource
 from ..link.records import JobRecord
 from ..wire.errors import LocalError
 from . import image_io, properties, regions, swatch

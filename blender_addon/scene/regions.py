@@ -201,8 +201,8 @@ def map_over_swatch(scene: Scene) -> Image:
     """A new region map: the swatch in gray, to be painted over. Pixels that stay gray belong to the first region."""
     swatch = image_io.check_usable(scene.distill.image_swatch, "swatch")
     pixels = image_io.pixels_of(swatch, "swatch", -(-max(swatch.size) // MAX_MAP_SIDE))
-    gray = (pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32) * 0.7 + 40).astype(np.uint8)
-    image = image_io.new_image(_map_name(swatch), image_io.encode_labels(gray, [(v, v, v) for v in range(256)]))
+    gray = label_arrays.muted_gray(pixels)
+    image = image_io.new_image(_map_name(swatch), image_io.encode_labels(gray, [(v, v, v) for v in range(256)], True))
     image[GRAY_SWATCH] = True
     scene.distill.image_regions = image
     return image

@@ -10,7 +10,7 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Scene
 
 from .. import wire
-from ..link.background import PictureSource
+from ..link.events import PictureSource
 from ..wire.errors import LocalError
 from . import image_io, materials, properties, regions
 

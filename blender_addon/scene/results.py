@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import bpy
-from bpy.types import ID, Image, Material, Screen
+from bpy.types import ID, Context, Image, Material, Screen
 
 from ..link.records import JobRecord
 from ..wire.errors import LocalError
@@ -140,6 +140,15 @@ def images_of(job: str) -> dict[str, Image]:
 
 
 # ---------------------------------------------------------------------------------------------- deleting
+
+
+def is_chosen_one_shown(context: Context) -> bool:
+    """Whether results are applied, and a material shows the result that is large in the gallery.
+
+    One that no material gets, such as a second variation, does not take its place then.
+    """
+    chosen = context.window_manager.distill_result
+    return bool(context.scene.distill.use_at_once and chosen and users_of(chosen))
 
 
 def users_of(job: str) -> list[Material]:

@@ -24,11 +24,24 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Scene
 
 from .. import wire
-from ..link import background, client
+from ..link import background, client, events
 from ..link.client import ServiceStatus
 from ..link.records import JobRecord, read_journal, write_journal
 from ..wire.errors import LocalError
-from . import image_io, materials, preferences, properties, queue, recall, results, swatch
+from . import (
+    image_io,
+    materials,
+    pixel_buffer,
+    plans,
+    preferences,
+    properties,
+    queue,
+    recall,
+    requests,
+    results,
+    swatch,
+    windows,
+)
 from .requests import JobDraft
 
 MAX_JOURNAL_JOBS = 200
@@ -39,16 +52,6 @@ NOTICE_SECONDS = 20.0
 """How long the status bar shows that a result is ready."""
 REFUSALS = ("invalid-labels", "invalid-image")
 """Errors of pictures that were not uploaded. The panel shows them with what corrects them, and no failed job."""
-BLOCKING_OPERATORS = (
-    "PAINT_OT_",
-    "SCULPT_OT_",
-    "TRANSFORM_OT_",
-    "GPENCIL_OT_",
-    "GREASE_PENCIL_OT_",
-    "MESH_OT_",
-    "UV_OT_",
-)
-"""Modal operators during which no result is imported, since their undo step is still open."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,16 @@ class Session:
 
     def __init__(self) -> None:
         self.thread = background.BackgroundThread()
+        self.plans = plans.Plans()
         self.records: dict[str, JobRecord] = {}
-        self.downloaded: dict[str, background.JobEnded] = {}
+        self.downloaded: dict[str, events.JobEnded] = {}
         self.document = ""
         self.status: ServiceStatus | None = None
         self.error: wire.WireError | None = None
         self.service_message = ""
         self.connecting = False
         self._recalls: dict[str, tuple[JobRecord, Mapping[str, str]]] = {}
-        self._side_jobs: dict[str, Callable[[background.JobEnded], None]] = {}
+        self._side_jobs: dict[str, Callable[[events.JobEnded], None]] = {}
         self.queue: tuple[wire.JobStatus, ...] = ()
         self.models: tuple[wire.ModelEntry, ...] = ()
         self.notice = Notice("", 0.0)
@@ -123,8 +127,8 @@ class Session:
         self,
         kind: str,
         parameters: Mapping[str, Any],
-        pictures: Mapping[str, background.PictureSource],
-        on_end: Callable[[background.JobEnded], None],
+        pictures: Mapping[str, events.PictureSource],
+        on_end: Callable[[events.JobEnded], None],
     ) -> str:
         """Submit a job whose result is no texture and which has no record; returns its id.
 
@@ -163,7 +167,7 @@ class Session:
         self.thread.resubmit(new.job, new.request, preferences.service_address())
         return new
 
-    def vary(self, record: JobRecord, pictures: Mapping[str, background.PictureSource], seed: int) -> JobRecord:
+    def vary(self, record: JobRecord, pictures: Mapping[str, events.PictureSource], seed: int) -> JobRecord:
         """Submit a job again with another seed. The result is not applied to a material.
 
         `pictures` are those of its pictures that are still in the file; the service has the others.
@@ -212,7 +216,7 @@ class Session:
 
     def cancel_foreign(self, job: str) -> None:
         """Cancel a job of another program on the same service."""
-        self.thread.cancel(job)
+        self.thread.cancel_foreign(job)
 
     def fetch_model(self, name: str) -> None:
         """Begin the download of a model in the service."""
@@ -226,9 +230,14 @@ class Session:
     def remove(self, record: JobRecord) -> None:
         """Remove an ended job from the list."""
         self.records.pop(record.job, None)
-        self._unsent.pop(record.job, None)
-        self.downloaded.pop(record.job, None)
+        self._forget_details()
         self.save_journal()
+
+    def _forget_details(self) -> None:
+        """Drop what belongs to jobs that are no longer listed."""
+        for details in (self._unsent, self.downloaded, self._running_since, self._preview_keys):
+            for job in details.keys() - self.records.keys():
+                del details[job]
 
     def show_error(self, error: wire.WireError) -> None:
         """Show an error in the panel."""
@@ -282,32 +291,34 @@ class Session:
 
     # ---------------------------------------------------------------------- events
 
-    def on_event(self, event: background.Event) -> None:
+    def on_event(self, event: events.Event) -> None:
         """Update the service's status or the event's job."""
         match event:
-            case background.ServiceFound(status):
+            case events.ServiceFound(status):
                 self.status, self.service_message, self.connecting, self._looking = status, "", False, False
                 if self.error is not None and self.error.code in background.SERVICE_ERRORS:
                     self.error = None
                 self._resume_jobs()
-            case background.ServiceStarting(message):
+            case events.ServiceStarting(message):
                 self.service_message = message
-            case background.BlobsFetched(key, blobs, error):
+            case events.BlobsFetched(key, blobs, error):
                 self._on_blobs(key, blobs, error)
-            case background.ServiceLost(error):
+            case events.ServiceLost(error):
                 self.status, self.service_message, self.connecting = None, "", False
                 if not (self._looking and error.code == "service-unreachable"):
                     self.error = error
                 self._looking = False
-            case background.PlanReceived():
-                swatch.on_plan(event)
-            case background.QueueChanged(jobs):
+            case events.PlanReceived():
+                self.plans.on_plan(event)
+            case events.QueueChanged(jobs, refusal):
                 self.queue = jobs
-            case background.ModelsChanged(found, refusal):
+                if refusal is not None:
+                    self.show_error(refusal)
+            case events.ModelsChanged(found, refusal):
                 self._on_models(found, refusal)
             case _ if event.job in self.records:
                 self._on_job_event(self.records[event.job], event)
-            case background.JobEnded(job) if job in self._side_jobs:
+            case events.JobEnded(job) if job in self._side_jobs:
                 try:
                     self._side_jobs.pop(job)(event)
                 except wire.WireError as problem:
@@ -346,35 +357,36 @@ class Session:
             recall.complete(bpy.context.scene, record, missing, blobs)
         except wire.WireError as problem:
             self.show_error(problem)
-        push_undo(f"Again Exactly {record.title}")
+        windows.push_undo(f"Again Exactly {record.title}")
 
-    def _on_job_event(self, record: JobRecord, event: background.Event) -> None:
+    def _on_job_event(self, record: JobRecord, event: events.Event) -> None:
         match event:
-            case background.JobSubmitted(_, request):
+            case events.JobSubmitted(_, request):
                 record.request = request
                 self._unsent.pop(record.job, None)
                 self.save_journal()
-            case background.JobProgressed(_, status):
+            case events.JobProgressed(_, status):
                 if record.state != "canceling" or status.state != "queued":
                     record.state = status.state
                 if status.state == "running":
                     self._running_since.setdefault(record.job, time.monotonic())
                 record.fraction, record.message = status.progress, status.message
                 record.seconds_left = status.seconds_left
-            case background.JobWaiting(_, message):
+            case events.JobWaiting(_, message):
                 record.message, record.seconds_left = message, None
-            case background.PreviewReceived(_, png):
+            case events.PreviewReceived(_, png):
                 self._show_preview(record.job, png)
-            case background.JobEnded():
+            case events.JobEnded():
                 self._on_end(record, event)
 
-    def _on_end(self, record: JobRecord, event: background.JobEnded) -> None:
+    def _on_end(self, record: JobRecord, event: events.JobEnded) -> None:
         refused = isinstance(event.error, LocalError) and event.error.code in REFUSALS
         if event.error is not None and refused and record.job in self._unsent:
             self.remove(record)  # it was never submitted
             self.show_error(event.error)
             return
         record.state, record.fraction, record.seconds_left = event.state, 1.0, None
+        self._running_since.pop(record.job, None)
         if event.error is not None:
             record.fail(event.error)
             self.announce(tr("{} failed").format(record.title), "ERROR")
@@ -407,14 +419,16 @@ class Session:
             record = self.records.get(job)
             if record is None:
                 del self.downloaded[job]
-            elif record.document == self.document and not is_modal_operator_running():
-                bpy.context.window_manager.distill_result = job
+            elif record.document == self.document and not windows.is_modal_operator_running():
+                if record.materials or not results.is_chosen_one_shown(bpy.context):
+                    bpy.context.window_manager.distill_result = job
                 try:
                     results.import_result(record, self.downloaded.pop(job).pictures)
                     self.announce(tr("{} is ready").format(record.title))
                 except wire.WireError as error:
-                    self.show_error(error)
-                push_undo(f"Import {record.title}")
+                    if error.detail not in requests.warnings(bpy.context):  # the panel shows it already
+                        self.show_error(error)
+                windows.push_undo(f"Import {record.title}")
                 imported += 1
         if imported:
             self.save_journal()
@@ -432,6 +446,7 @@ class Session:
     def open_file(self) -> None:
         """Drop what the closed file waited for beside its jobs, and read the journal of the opened one."""
         self._recalls.clear()
+        self.plans = plans.Plans()
         for job in list(self._side_jobs):
             self.cancel_side_job(job)
         self.load_journal()
@@ -450,6 +465,7 @@ class Session:
             has_result = record.state == "succeeded" and not record.imported
             if record.job not in known and (record.active or has_result):
                 self.watch(record)
+        self._forget_details()
         self.error = None
 
     def close(self) -> None:
@@ -477,11 +493,11 @@ def pump() -> int:
         _current.on_event(event)
         handled += 1
     if _current.import_downloaded() or handled:
-        redraw()
+        windows.redraw()
     if (scene := bpy.context.scene) is not None and scene.library is None:
         if swatch.follow(scene):
             _current.announce_layout_off()
-        swatch.update_plan(_current.thread, _current.status is not None)
+        _current.plans.update(_current.thread, _current.status is not None)
     return handled
 
 
@@ -497,46 +513,6 @@ def wait(timeout: float = 600.0) -> bool:
         time.sleep(0.05)
 
 
-def push_undo(message: str) -> None:
-    """Ends an undo step of all datablocks. Without it, what a timer created would vanish with the artist's next undo.
-
-    Without an area and an active object, since Blender would else store strokes only while the artist paints.
-    """
-    windows = bpy.context.window_manager.windows
-    if not len(windows):
-        bpy.ops.ed.undo_push(message=message)
-        return
-    with bpy.context.temp_override(window=bpy.context.window or windows[0], area=None, region=None, active_object=None):
-        bpy.ops.ed.undo_push(message=message)
-
-
-def redraw() -> None:
-    """Redraw the sidebars that have the panel, and the status bars. Blender redraws the rest when its data changes."""
-    for window in bpy.context.window_manager.windows:
-        for area in window.screen.areas:
-            if area.type in {"VIEW_3D", "IMAGE_EDITOR", "NODE_EDITOR"}:
-                for region in area.regions:
-                    if region.type == "UI":
-                        region.tag_redraw()
-        if not window.modal_operators:  # a running operator may show a text of its own there
-            window.workspace.status_text_set(None)  # Python has no other way to redraw the status bar
-
-
-def redraw_soon() -> None:
-    """Redraw the sidebars in half a second, for what Blender prepares in the background."""
-    if not bpy.app.timers.is_registered(redraw):
-        bpy.app.timers.register(redraw, first_interval=0.5)
-
-
-def is_modal_operator_running() -> bool:
-    """Whether a stroke, a transform or the like is going on in a window."""
-    return any(
-        operator.bl_idname.startswith(BLOCKING_OPERATORS)
-        for window in bpy.context.window_manager.windows
-        for operator in window.modal_operators
-    )
-
-
 # ---------------------------------------------------------------------------------------------- called by Blender
 
 _drawn_state: object = None
@@ -546,17 +522,18 @@ _drawn_state: object = None
 def _on_timer() -> float:
     global _drawn_state
     try:
+        pixel_buffer.release()
         pump()
         if swatch.was_chosen():  # what of it is used is to be seen before the first job
             _current.look(preferences.may_start())
         if (state := _current.drawn_state()) != _drawn_state:
             _drawn_state = state
-            redraw()
+            windows.redraw()
     except Exception as error:  # Blender removes a timer that raises
         traceback.print_exc()
         problem = f"Unexpected error in the add-on: {type(error).__name__}: {error}"
         _current.show_error(wire.WireError("internal", problem))
-    return 0.2 if _current.busy() or _current.of_other_files() or swatch.is_plan_pending() else 0.5
+    return 0.2 if _current.busy() or _current.of_other_files() or _current.plans.is_pending else 0.5
 
 
 def _on_start() -> None:
@@ -577,11 +554,18 @@ def _on_save(*_args: object) -> None:
         _current.load_journal()
     maps = {getattr(s.distill, f"image_{name}") for s in bpy.data.scenes for name in properties.LABEL_MAPS}
     swatches = {s.distill.image_swatch for s in bpy.data.scenes}
-    for image in bpy.data.images:
-        ours = image in maps or materials.JOB in image or (image in swatches and not image.filepath)
-        if image.is_dirty and image.library is None and ours:
-            image_io.pack_painted(image)
-            image.pop(image_io.SIZE, None)  # the artist may have scaled it
+    painted = [
+        image
+        for image in bpy.data.images
+        if image.is_dirty
+        and image.library is None
+        and (image in maps or materials.JOB in image or (image in swatches and not image.filepath))
+    ]
+    if painted:
+        with windows.busy_cursor(bpy.context):  # 4096 x 4096 pixels take up to a second
+            for image in painted:
+                image_io.pack_painted(image)
+                image.pop(image_io.SIZE, None)  # the artist may have scaled it
     _current.save_journal()
 
 

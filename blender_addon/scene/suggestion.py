@@ -5,9 +5,9 @@ from __future__ import annotations
 import bpy
 
 from .. import wire
-from ..link import background
+from ..link import events
 from ..wire.errors import LocalError
-from . import image_io, painting, properties, regions, session
+from . import image_io, painting, properties, regions, session, windows
 
 _job = ""
 """The newest request."""
@@ -30,7 +30,7 @@ def is_pending() -> bool:
     return session.current().is_side_job(_job)
 
 
-def _on_end(event: background.JobEnded, scene_name: str, swatch_uid: int) -> None:
+def _on_end(event: events.JobEnded, scene_name: str, swatch_uid: int) -> None:
     """Makes the region map of a suggestion that has arrived, unless the scene has another swatch now.
 
     Raises WireError if the job has failed, or the picture is unusable.
@@ -49,4 +49,4 @@ def _on_end(event: background.JobEnded, scene_name: str, swatch_uid: int) -> Non
     if old is not None and new != old:
         painting.replace_canvas(bpy.context, old, new)
     regions.remember_colors(scene)
-    session.push_undo("Suggest Regions")
+    windows.push_undo("Suggest Regions")

@@ -7,8 +7,10 @@ texts is missing and none is left over. Errors stay English, as those of the ser
 from . import de_DE, zh_HANS
 
 LANGUAGES = {"de_DE": de_DE.TEXTS, "zh_HANS": zh_HANS.TEXTS}
-CONTEXTS = ("*", "Operator")
-"""The contexts in which Blender looks up a text: that of labels of operators, and that of everything else."""
+OWN_CONTEXT = "Texture Distiller"
+"""The context of words that mean something else in Blender, whose own translation would be shown first."""
+CONTEXTS = ("*", "Operator", OWN_CONTEXT)
+"""The contexts in which a text is looked up: that of most texts, that of labels of operators, and our own."""
 
 
 def tables() -> dict[str, dict[tuple[str, str], str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import bpy
@@ -10,7 +11,7 @@ import numpy as np
 from bpy.types import Context, Event, Gizmo, GizmoGroup, Image, Region
 from gpu_extras.batch import batch_for_shader
 
-from ..scene import materials, results, session
+from ..scene import materials, results, windows
 
 GRAB_PIXELS = 8
 """Distance from the line within which it can be grabbed."""
@@ -35,7 +36,7 @@ def corners(region: Region) -> tuple[float, float, float, float]:
 
 
 def _texture(image: Image) -> Any:
-    """The image's pixels, linear: the shader of `_image_shader` turns them into sRGB."""
+    """The image's pixels, linear: the frame buffer of a region turns them into sRGB."""
     size = (image.size[0], image.size[1])
     kept = _textures.get(image.session_uid)
     if kept is None or kept[0] != size:
@@ -65,17 +66,35 @@ def _draw() -> None:
     shader = _image_shader()
     batch = batch_for_shader(shader, "TRI_FAN", {"pos": places, "texCoord": parts})
     shader.bind()
+    shader.uniform_float("matrix", gpu.matrix.get_projection_matrix() @ gpu.matrix.get_model_view_matrix())
     shader.uniform_sampler("image", _texture(other))
     batch.draw(shader)
     _draw_line(x, bottom, top)
 
 
+@functools.cache
 def _image_shader() -> Any:
-    """The shader that draws linear pixels in a region: IMAGE does so before Blender 5.0."""
-    try:
-        return gpu.shader.from_builtin("IMAGE_SCENE_LINEAR_TO_REC709_SRGB")
-    except ValueError:
-        return gpu.shader.from_builtin("IMAGE")
+    """A shader that draws linear pixels as squares, as the Image Editor draws an image: Blender's own ones smooth."""
+    info = gpu.types.GPUShaderCreateInfo()
+    info.push_constant("MAT4", "matrix")
+    info.sampler(0, "FLOAT_2D", "image")
+    info.vertex_in(0, "VEC2", "pos")
+    info.vertex_in(1, "VEC2", "texCoord")
+    between = gpu.types.GPUStageInterfaceInfo("distill_split_view")
+    between.smooth("VEC2", "place")
+    info.vertex_out(between)
+    info.fragment_out(0, "VEC4", "color")
+    info.vertex_source("void main() { place = texCoord; gl_Position = matrix * vec4(pos, 0.0, 1.0); }")
+    info.fragment_source(
+        """
+        void main() {
+          ivec2 size = textureSize(image, 0);
+          ivec2 pixel = clamp(ivec2(place * vec2(size)), ivec2(0), size - 1);
+          color = vec4(texelFetch(image, pixel, 0).rgb, 1.0);
+        }
+        """
+    )
+    return gpu.shader.create_from_info(info)
 
 
 def _draw_line(x: float, bottom: float, top: float) -> None:
@@ -105,7 +124,7 @@ class DISTILL_GT_split(Gizmo):
         return {"RUNNING_MODAL"}
 
     def exit(self, _context: Context, _cancel: bool) -> None:
-        session.redraw_soon()  # the panel shows the place of the line, too
+        windows.redraw_soon()  # the panel shows the place of the line, too
 
     def modal(self, context: Context, event: Event, _tweak: set[str]) -> set[str]:
         left, _bottom, right, _top = corners(context.region)

@@ -97,6 +97,13 @@ _ERROR_ROWS = (
     ),
     ErrorType("queue-full", 429, True, "Too many jobs are waiting", "Wait until some jobs are done, or cancel some."),
     ErrorType(
+        "over-limit",
+        403,
+        False,
+        "A limit of this token is exceeded",
+        "Choose a smaller size or delete old jobs, or ask the owner of the service for a higher limit.",
+    ),
+    ErrorType(
         "blob-missing",
         422,
         True,

@@ -77,6 +77,13 @@ def _checked_parameters(kind: JobKind, given: Mapping[str, Any]) -> dict[str, An
             "empty the crop, and place the corners around the part that is used",
             parameter="crop",
         )
+    words = ("prompt", "region_prompts")
+    if "guidance" in checked and checked["guidance"] != 1.0 and not any(checked[name].strip() for name in words):
+        raise WireError(
+            "invalid-parameter",
+            f"the prompt is empty and guidance is {checked['guidance']:g}; write what to make, or set guidance to 1",
+            parameter="prompt",
+        )
     return checked
 
 
@@ -172,7 +179,8 @@ class JobStatus:
     `state` is one of STATES and `progress` lies in [0, 1]. `phase` is the current stage of the recipe, empty once the
     job has ended; `message` is the same in words, `worker` the id of the slot that runs the job. `preview` is the
     sha256 of the newest preview picture; `created` and `updated` are seconds since 1970. `result` is set when state is
-    succeeded, `problem` (problem+json) when it is failed.
+    succeeded, `problem` (problem+json) when it is failed. `artist` is the name of the token that submitted the job,
+    empty for the owner of the service.
     """
 
     id: str
@@ -190,6 +198,7 @@ class JobStatus:
     problem: Mapping[str, Any] | None = None
     phase: str = ""
     worker: str | None = None
+    artist: str = ""
 
     @property
     def final(self) -> bool:

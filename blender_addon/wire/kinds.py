@@ -162,6 +162,13 @@ COMMON = (
         advanced=True,
     ),
     Parameter(
+        "novelty",
+        Number(0.0, 1.0),
+        0.0,
+        "How much of a quilt is replaced by new texture that is not copied in pieces: 0 keeps the quilt, 1 keeps "
+        "nothing of it",
+    ),
+    Parameter(
         "strength",
         Number(0.01, 1.0),
         0.0,
@@ -269,8 +276,40 @@ RESTYLE = JobKind(
     "Restyle",
     "Redraw an image in the material of a swatch. A tileable image stays tileable",
     (CONTENT, SWATCH),
-    (*(_for_restyle(p) for p in COMMON if p.name != "start"), *MAP_PARAMETERS),
+    (*(_for_restyle(p) for p in COMMON if p.name not in ("start", "novelty")), *MAP_PARAMETERS),
     maps_over="swatch",
+)
+
+_NOT_FROM_WORDS = ("method", "start", "novelty", "strength", "content_weight")
+"""Common parameters that `generate` has not: it always samples from noise, and keeps no structure."""
+
+GENERATE = JobKind(
+    "generate",
+    "Generate",
+    "Make a tileable texture from words with a Stable Diffusion model, in the material of a swatch if there is one",
+    (
+        replace(SWATCH, required=False),
+        Picture("layout", "labels", "Map of the texture: each region prompt painted where it should be, in its color"),
+    ),
+    (
+        Parameter("prompt", Text(), "", "What to make, in English words", automatic=""),
+        Parameter("negative_prompt", Text(), "", "What to avoid, in English words", automatic=""),
+        Parameter(
+            "region_prompts",
+            Text(),
+            "",
+            "With a layout: what each of its colors shows, in the order of the palette, separated by | ; the prompt is "
+            "added to each",
+            automatic="",
+        ),
+        Parameter(
+            "guidance",
+            Number(1.0, 30.0),
+            7.0,
+            "How closely the prompt is followed; 1 turns guidance and the negative prompt off and is twice as fast",
+        ),
+        *(p for p in COMMON if p.name not in _NOT_FROM_WORDS),
+    ),
 )
 
 PREPARE = JobKind(
@@ -317,9 +356,84 @@ ESTIMATE = JobKind(
 TEXTURE_KINDS: dict[str, JobKind] = {kind.name: kind for kind in (SYNTHESIZE, RESTYLE)}
 """The kinds of job that make a texture, which the panel offers."""
 
+_OF_MODEL = ("model", "preset", "detail", "method", "strength", "steps", "iterations", "learning_rate", "precision")
+
+
+def _for_edit(tile: str, *others: Parameter) -> tuple[Parameter, ...]:
+    """The parameters of an edit: the axes that tile, with this default, its own ones, and those of the model."""
+    axes = replace(
+        next(p for p in COMMON if p.name == "tile"),
+        default=tile,
+        help="Axes along which the result repeats without a seam",
+    )
+    return (axes, *others, *(p for p in COMMON if p.name in ("seed", *_OF_MODEL)), NORMAL_FORMAT)
+
+
+def _extension(name: str) -> Parameter:
+    return Parameter(name, Integer(0, MAX_PICTURE_SIDE), 0, f"Pixels that are added at the {name}")
+
+
+PICTURE = Picture("picture", "color", "Picture to edit: a photograph, a texture or a result", True)
+
+MAKE_TILEABLE = JobKind(
+    "make_tileable",
+    "Make Tileable",
+    "Make a picture repeat without a seam. Only a band at its edges changes, and only where that hides the seam",
+    (PICTURE,),
+    _for_edit(
+        "xy",
+        Parameter(
+            "band",
+            Integer(0, MAX_PICTURE_SIDE),
+            0,
+            "Pixels at each edge that may change (0: an eighth of the shorter side, at most 256)",
+            automatic=0,
+        ),
+    ),
+    maps_over="picture",
+)
+
+REPAINT = JobKind(
+    "repaint",
+    "Repaint",
+    "Fill a painted part of a picture from the rest of it, to take out a stain or a logo",
+    (PICTURE, Picture("mask", "mask", "White where the picture is filled, black where it stays", True)),
+    _for_edit("none"),
+    maps_over="picture",
+)
+
+EXTEND = JobKind(
+    "extend",
+    "Extend",
+    "Make a picture larger at any side. The old part stays as it is",
+    (PICTURE,),
+    _for_edit("none", *(_extension(side) for side in ("left", "right", "top", "bottom"))),
+    maps_over="picture",
+)
+
+RELAYOUT = JobKind(
+    "relayout",
+    "Change Layout",
+    "Change the layout of a result. What has the same material in both layouts stays as it is",
+    (
+        replace(PICTURE, help="Result whose layout changes"),
+        SWATCH,
+        Picture("regions", "labels", "Map of the swatch: each of its materials painted in one flat color", True),
+        Picture("layout", "labels", "Map of the result: each material painted where it should be, in its color", True),
+        Picture("earlier_layout", "labels", "Layout that the result was made with", True),
+    ),
+    (*(p for p in COMMON if p.name not in ("width", "height")), NORMAL_FORMAT),
+    maps_over="picture",
+)
+
+EDIT_KINDS: dict[str, JobKind] = {kind.name: kind for kind in (MAKE_TILEABLE, REPAINT, EXTEND, RELAYOUT)}
+"""The kinds of job that change a part of a picture and leave the rest as it is."""
+
 KINDS: dict[str, JobKind] = {
     **TEXTURE_KINDS,
+    GENERATE.name: GENERATE,
     PREPARE.name: PREPARE,
     SUGGEST_REGIONS.name: SUGGEST_REGIONS,
     ESTIMATE.name: ESTIMATE,
+    **EDIT_KINDS,
 }

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from blender_addon.link.records import JobRecord
-from blender_addon.scene import image_io, materials, presets, result_assets, result_nodes, results, session, udim
+from blender_addon.scene import (
+    assets,
+    image_io,
+    materials,
+    presets,
+    result_assets,
+    result_nodes,
+    results,
+    session,
+    udim,
+)
 from tests.addon import scenes
 from tests.addon.conftest import error_of
 
@@ -210,3 +221,11 @@ def test_a_saved_preset_brings_parameters_back_but_not_the_seed(blender: Any) ->
     assert (group.width, group.tile, group.even_light, group.seed) == (768, "x", 0.5, 6)
     blender.ops.distill.preset_synthesize(remove_name=True, name="Mine")
     assert not blender.utils.preset_find("Mine", presets.subfolder("synthesize"))
+
+
+def test_the_image_of_a_material_asset_is_the_result_that_it_shows(blender: Any) -> None:
+    material = scenes.material_with_image()
+    asset = SimpleNamespace(local_id=material, id_type="MATERIAL", name=material.name)
+    assert assets.image_of(asset).name.startswith("old")
+    record = imported(noise(64, 64))
+    assert assets.image_of(asset) == results.image_of(record.job)

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from blender_addon import wire
-from blender_addon.link import background, client
+from blender_addon.link import background, client, events
 from blender_addon.link.records import JobRecord
-from blender_addon.scene import image_io, materials, properties, results, session
+from blender_addon.scene import image_io, materials, properties, requests, results, session
 from blender_addon.ui.operators import reports as operator_reports
 from blender_addon.ui.panels import elements
 from tests.addon import scenes
@@ -515,7 +515,7 @@ def test_an_unexpected_error_does_not_drop_later_events(blender: Any, monkeypatc
 
     monkeypatch.setattr(current, "on_event", on_event)
     for message in ("first", "second"):
-        current.thread._send(background.ServiceStarting(message))
+        current.thread._send(events.ServiceStarting(message))
     with pytest.raises(ZeroDivisionError):
         session.pump()
     session.pump()
@@ -524,5 +524,28 @@ def test_an_unexpected_error_does_not_drop_later_events(blender: Any, monkeypatc
 
 def test_pictures_that_a_closed_file_waited_for_are_ignored(blender: Any) -> None:
     session.pump()
-    session.current().on_event(background.BlobsFetched("a job of a closed file", {}))
+    session.current().on_event(events.BlobsFetched("a job of a closed file", {}))
     assert session.current().error is None
+
+
+def test_a_job_of_another_program_that_cannot_be_canceled_is_an_error(service: LiveService, blender: Any) -> None:
+    session.pump()
+    current = session.current()
+    blender.ops.distill.connect()
+    blender.ops.distill.cancel_foreign(job="00000000-0000-4000-8000-000000000000")
+    pump_until(lambda: current.error)
+    assert current.error.code == "not-found"
+    assert current.status is not None, "the service is still connected"
+
+
+def test_what_belongs_to_a_job_is_dropped_with_it(service: LiveService, blender: Any, tmp_path: Path) -> None:
+    scenes.swatch()
+    scenes.small_output()
+    scenes.make()
+    current = session.current()
+    assert not current._running_since and not current._unsent
+    current._unsent[scenes.newest().job] = requests.drafts(blender.context.scene)[0]
+    scenes.save_and_reload(tmp_path / "file.blend")
+    assert current._unsent
+    blender.ops.wm.read_homefile(use_empty=True, use_factory_startup=False)
+    assert not current._unsent

@@ -343,6 +343,20 @@ def test_pick_makes_the_region_under_the_point_active_and_swap_returns(blender: 
 # ---------------------------------------------------------------------------------------------- edges and soft pixels
 
 
+def test_a_map_of_two_scenes_is_read_with_the_regions_of_each(blender: Any) -> None:
+    settings = set_up()
+    scene, other = blender.context.scene, blender.data.scenes.new("other")
+    blender.ops.distill.fill(picture="layout", region=1)
+    other.distill.image_layout = settings.image_layout
+    for region in reversed(settings.regions):  # the other way round
+        added = other.distill.regions.add()
+        added.name, added.color = region.name, region.color
+    for each in (scene, other):
+        map_watch.update(each)
+    shares = [map_watch.facts(each, settings.image_layout).shares for each in (scene, other)]
+    assert shares[0][1] == 1.0 and shares[1] == shares[0][::-1]
+
+
 def test_edges_that_differ_are_named_and_made_to_meet(blender: Any) -> None:
     settings = set_up()
     scene = blender.context.scene
@@ -624,3 +638,15 @@ def test_an_error_of_a_large_map_arrives_after_the_press_with_its_remedy(
     blender.ops.distill.run()
     assert session.wait(60)
     assert [record.state for record in current.of_this_file()] == ["succeeded"]
+
+
+def test_the_history_keeps_flat_and_noisy_maps_exactly_and_in_little_memory(blender: Any) -> None:
+    from blender_addon.scene.map_history import Runs
+
+    flat = np.full((256, 200), 0xFF102030, np.uint32)
+    flat[50:60, 20:] = 0xFF405060
+    noise = np.random.default_rng(0).integers(0, 1 << 32, (256, 200), np.uint32)
+    for pixels, most in ((flat, 400), (noise, noise.nbytes)):
+        kept = Runs.of(pixels)
+        assert (kept.packed() == pixels).all() and kept.nbytes <= most
+        assert kept.equals(Runs.of(pixels.copy())) and not kept.equals(Runs.of(pixels[::-1]))

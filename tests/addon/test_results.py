@@ -402,3 +402,32 @@ def test_no_job_begins_while_the_pictures_of_a_result_are_downloaded(blender: An
     assert not blender.ops.distill.run.poll()
     session.current()._recalls.clear()
     assert blender.ops.distill.run.poll()
+
+
+def test_a_result_that_is_in_the_file_is_not_fetched_again(blender: Any) -> None:
+    record = imported(1)
+    del session.current().records[record.job]
+    assert blender.ops.distill.fetch_result(job=record.job) == {"CANCELLED"}
+    assert list(results.all_results()) == [record.job]
+
+
+def test_a_variation_that_no_material_gets_does_not_become_the_large_one(service: LiveService, blender: Any) -> None:
+    scenes.swatch()
+    scenes.small_output()
+    blender.context.scene.distill.variations = 3
+    scenes.make()
+    first = session.current().of_this_file()[-1]
+    assert first.materials and blender.context.window_manager.distill_result == first.job
+    blender.context.scene.distill.use_at_once = False
+    scenes.make()
+    assert blender.context.window_manager.distill_result == scenes.newest().job
+
+
+def test_what_was_said_before_the_run_is_no_error_after_it(service: LiveService, blender: Any) -> None:
+    material = scenes.material_with_image()
+    material.node_tree.nodes.clear()
+    scenes.swatch()
+    scenes.small_output()
+    assert requests.warnings(blender.context)
+    scenes.make()
+    assert session.current().error is None

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from blender_addon import wire
-from blender_addon.link import background
+from blender_addon.link import events
 from blender_addon.link.records import JobRecord
-from blender_addon.scene import assets, comparison, image_io, map_overlay, recall, requests, session, swatch
+from blender_addon.scene import assets, comparison, image_io, map_overlay, plans, recall, requests, session, swatch
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of, pump_until
 
@@ -202,9 +202,9 @@ class Requests:
 
 def rest(thread: Requests, connected: bool = True) -> None:
     """Updates the plan as the timer does, until the settings have been at rest."""
-    swatch.update_plan(thread, connected)
-    time.sleep(swatch.OPTIONS.delay + 0.05)
-    swatch.update_plan(thread, connected)
+    session.current().plans.update(thread, connected)
+    time.sleep(plans.OPTIONS.delay + 0.05)
+    session.current().plans.update(thread, connected)
 
 
 PLAN = wire.Plan((0, 0, 64, 64), 1.0, 512, 512, "uses all", seconds=40.0, memory_bytes=2_100_000_000, notes=("A note",))
@@ -215,9 +215,9 @@ def test_a_plan_is_requested_once_the_settings_are_at_rest(blender: Any) -> None
     rest(thread)
     assert thread.keys == [], "there is no swatch"
     scenes.swatch()
-    swatch.update_plan(thread, True)
+    session.current().plans.update(thread, True)
     settings(blender).parameters_synthesize.scale = 0.5
-    swatch.update_plan(thread, True)
+    session.current().plans.update(thread, True)
     assert thread.keys == []
     rest(thread)
     rest(thread)
@@ -231,7 +231,7 @@ def test_corners_of_a_wrong_form_are_a_note_instead_of_a_plan(blender: Any) -> N
     settings(blender).parameters_synthesize.corners = "1,2,three"
     rest(thread)
     assert thread.keys == []
-    assert "corners" in swatch.plan_notes(blender.context.scene)[0]
+    assert "corners" in session.current().plans.notes(blender.context.scene)[0]
     settings(blender).parameters_synthesize.corners = ""
     rest(thread)
     assert len(thread.keys) == 1
@@ -250,17 +250,17 @@ def test_a_plan_is_shown_until_the_settings_change(blender: Any) -> None:
     thread = Requests()
     scenes.swatch()
     rest(thread)
-    swatch.on_plan(background.PlanReceived(thread.keys[0], PLAN))
-    assert swatch.plan(blender.context.scene) == PLAN
-    assert swatch.plan_notes(blender.context.scene) == ("A note",)
-    assert swatch.estimate(PLAN) == "About 40 s, 2.1 GB of memory"
+    session.current().plans.on_plan(events.PlanReceived(thread.keys[0], PLAN))
+    assert session.current().plans.current(blender.context.scene) == PLAN
+    assert session.current().plans.notes(blender.context.scene) == ("A note",)
+    assert plans.estimate(PLAN) == "About 40 s, 2.1 GB of memory"
     settings(blender).parameters_synthesize.seed = 5
-    assert swatch.plan(blender.context.scene) == PLAN, "a seed changes no plan"
+    assert session.current().plans.current(blender.context.scene) == PLAN, "a seed changes no plan"
     settings(blender).parameters_synthesize.width = 1024
-    assert swatch.plan(blender.context.scene) is None
-    assert swatch.last_plan(blender.context.scene) == PLAN
+    assert session.current().plans.current(blender.context.scene) is None
+    assert session.current().plans.newest(blender.context.scene) == PLAN
     scenes.swatch("another")
-    assert swatch.last_plan(blender.context.scene) is None, "it says nothing about another swatch"
+    assert session.current().plans.newest(blender.context.scene) is None, "it says nothing about another swatch"
 
 
 def test_a_plan_of_earlier_settings_is_dropped(blender: Any) -> None:
@@ -269,10 +269,10 @@ def test_a_plan_of_earlier_settings_is_dropped(blender: Any) -> None:
     rest(thread)
     settings(blender).parameters_synthesize.width = 1024
     rest(thread)
-    swatch.on_plan(background.PlanReceived(thread.keys[0], PLAN))
-    assert swatch.last_plan(blender.context.scene) is None
-    swatch.on_plan(background.PlanReceived(thread.keys[1], PLAN))
-    assert swatch.plan(blender.context.scene) == PLAN
+    session.current().plans.on_plan(events.PlanReceived(thread.keys[0], PLAN))
+    assert session.current().plans.newest(blender.context.scene) is None
+    session.current().plans.on_plan(events.PlanReceived(thread.keys[1], PLAN))
+    assert session.current().plans.current(blender.context.scene) == PLAN
 
 
 def test_what_the_service_refuses_is_a_note_before_the_run(blender: Any) -> None:
@@ -280,17 +280,17 @@ def test_what_the_service_refuses_is_a_note_before_the_run(blender: Any) -> None
     scenes.swatch()
     rest(thread)
     error = wire.WireError("invalid-parameter", "crop lies outside of the swatch")
-    swatch.on_plan(background.PlanReceived(thread.keys[0], error=error))
-    assert swatch.plan_notes(blender.context.scene) == (error.sentence,)
+    session.current().plans.on_plan(events.PlanReceived(thread.keys[0], error=error))
+    assert session.current().plans.notes(blender.context.scene) == (error.sentence,)
 
 
 def test_no_plan_is_requested_for_a_large_unsaved_swatch(blender: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swatch, "OPTIONS", swatch.PlanOptions(delay=0.0, max_pixels=32 * 32))
+    monkeypatch.setattr(plans, "OPTIONS", plans.PlanOptions(delay=0.0, max_pixels=32 * 32))
     thread = Requests()
     settings(blender).image_swatch = blender.data.images.new("generated", 64, 64)
     rest(thread)
     assert thread.keys == []
-    assert "Save the swatch" in swatch.plan_notes(blender.context.scene)[0]
+    assert "Save the swatch" in session.current().plans.notes(blender.context.scene)[0]
     scenes.swatch()
     rest(thread)
     assert len(thread.keys) == 1
@@ -300,8 +300,8 @@ def test_the_service_plans_what_the_panel_shows(service: LiveService, blender: A
     blender.ops.distill.example()
     blender.ops.distill.connect()
     settings(blender).parameters_synthesize.scale = 0.5
-    pump_until(lambda: swatch.plan(blender.context.scene))
-    found = swatch.plan(blender.context.scene)
+    pump_until(lambda: session.current().plans.current(blender.context.scene))
+    found = session.current().plans.current(blender.context.scene)
     assert (found.width, found.height, found.scale) == (512, 512, 0.5)
     assert "448 x 448" in found.sentence
     assert session.current().of_this_file() == []
@@ -314,7 +314,7 @@ def test_the_label_maps_are_part_of_the_plan_unless_they_are_large(
     blender.ops.distill.example()
     rest(thread)
     assert set(thread.pictures[0]) == {"swatch", "regions", "layout"}
-    monkeypatch.setattr(swatch, "OPTIONS", swatch.PlanOptions(delay=0.0, max_map_pixels=100))
+    monkeypatch.setattr(plans, "OPTIONS", plans.PlanOptions(delay=0.0, max_map_pixels=100))
     rest(thread)
     assert set(thread.pictures[1]) == {"swatch"}
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ad_service.bench import benchmark, measure, paper_schedule, report
 from ad_service.cli import main
+from ad_service.core import SynthesizeRequest
 from ad_service.core.backbone.model import FAMILIES
 from ad_service.core.sampling.attention import capture_attention
 from ad_service.worker import image_files
@@ -106,7 +109,7 @@ def measured(**options: object) -> report.Row:
 
 def test_a_small_picture_is_measured_in_full_by_both_schedules() -> None:
     row = measured(cases=("tiny",))
-    count, steps = paper_schedule.count(16, 16), FAMILIES["pocket"].steps
+    count, steps = paper_schedule.count(16, 16), FAMILIES["pocket"].optimize.steps
     assert row.reference is not None
     assert row.reference.measured == row.ours.measured == "measured in full"
     assert (row.reference.forwards, row.reference.backwards) == (count.forwards, count.backwards) == (200, 100)
@@ -148,6 +151,55 @@ def test_fewer_steps_leave_the_paper_out() -> None:
     row = measured(cases=("tiny",), steps=1)
     assert row.reference is None and row.ratio is None
     assert (row.ours.measured, row.ours.forwards, row.ours.backwards) == ("--steps 1", 2, 1)
+
+
+def test_the_ratio_is_told_apart_into_windows_and_passes() -> None:
+    model, swatch = backbone("pocket"), texture(64, 64)
+    request = SynthesizeRequest(swatch=swatch, height=64, width=64)
+    theirs = benchmark._Reference(model, swatch, (64, 64), peak=1.0).flops()
+    factors = benchmark._factors(model, request, theirs, 10**9)
+    assert factors["at_equal_steps"] * factors["fewer_passes"] == pytest.approx(theirs / 10**9)
+    # one window: the same two Adam iterations and one forward pass a step, but ours runs two steps on two grids and
+    # reads the swatch once, not in each of 50 steps
+    assert factors["at_equal_steps"] == pytest.approx((50 + 50 * 3) / (1 + 52 * 3), rel=0.1)
+
+
+def test_the_papers_schedule_runs_without_deterministic_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    gradient = paper_schedule.gradient
+
+    def watched(*given: object) -> Tensor:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return gradient(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(paper_schedule, "gradient", watched)
+    torch.use_deterministic_algorithms(True)
+    try:
+        benchmark._Reference(backbone("pocket"), texture(64, 64), (64, 64), peak=1.0).run(1)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [False] * len(seen) and seen
+
+
+def test_flops_depend_on_the_size_of_the_swatch() -> None:
+    """Pocket reads the swatch in context: a small one costs less."""
+    small, large = (measure.Flops.count(backbone("pocket"), 16, 16, torch.zeros(1, 16, n, n)) for n in (8, 32))
+    assert small.forward < 0.9 * large.forward
+
+
+def test_counting_touches_neither_the_device_nor_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = backbone("sd15")
+    monkeypatch.setattr(type(model.unet), "forward", _on_meta(type(model.unet).forward))
+    assert measure.Flops.count(model, 16, 16).forward > 0
+
+
+def _on_meta(forward: Any) -> Any:
+    def checked(unet: Any, z: Tensor, *rest: Any, **more: Any) -> Any:
+        assert z.device.type == "meta"
+        return forward(unet, z, *rest, **more)
+
+    return checked
 
 
 def test_flops_are_counted_in_every_layer_forward_and_backward() -> None:

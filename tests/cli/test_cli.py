@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from PIL import Image
 
 import ad_service
 import ad_service.worker.runner
-from ad_service.cli import main
+from ad_service.cli import main, record
 from ad_service.storage.blobs import BlobStore
+from ad_service.storage.tokens import Tokens
 from ad_service.worker.engine import Outcome, Read, Step, Steps
 from ad_service.worker.image_files import encode_png, job_document
 from blender_addon import wire
@@ -494,6 +496,49 @@ def test_jobs_of_a_stopped_service_are_listed_and_deleted(
     assert job not in capsys.readouterr().out.replace(f"{job}: deleted", "")
 
 
+def test_tokens_are_made_listed_and_revoked(call: Callable[..., int], tmp_path: Path, capsys: Capture) -> None:
+    assert call("tokens", "add", "anna", "--max-queue", "5", "--max-pixels", "16", "--max-disk", "2.5") == 0
+    token = one_line(capsys.readouterr().out)
+    assert call("tokens", "add", "prometheus", "--metrics") == 0
+    capsys.readouterr()
+    assert call("tokens", "list") == 0
+    text = capsys.readouterr().out
+    assert "5 waiting jobs, 16 megapixels, 2.5 GB" in text and "metrics only" in text and token not in text
+    assert call("tokens", "add", "anna") == 2
+    assert "revoke it first" in one_line(capsys.readouterr().err)
+    assert call("tokens", "revoke", "anna") == 0
+    assert one_line(capsys.readouterr().out) == "anna: revoked"
+    assert call("tokens", "revoke", "anna") == 2
+    assert "prometheus has one" in one_line(capsys.readouterr().err)
+
+
+def test_artists_tokens_allow_a_public_host(start: Callable[..., LiveService], tmp_path: Path) -> None:
+    Tokens(tmp_path).add("anna")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "tokens.json").rename(tmp_path / "data" / "tokens.json")
+    live = start("echoes", "--host", "0.0.0.0", data_dir=tmp_path / "data")
+    assert live.get("/v1/health").status_code == 200
+
+
+def test_a_stopped_service_is_pruned_to_the_budget_that_it_had(
+    start: Callable[..., LiveService], call: Callable[..., int], tmp_path: Path, capsys: Capture
+) -> None:
+    start("echoes", "--storage-limit", "3", data_dir=tmp_path / "data").stop()
+    assert call("storage", "--prune") == 0
+    assert capsys.readouterr().out.startswith("pictures  0.00 GB of at most 3.00 GB")
+
+
+def test_a_service_that_does_not_answer_in_time_is_an_error(
+    call: Callable[..., int], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        runtime = {"url": f"http://127.0.0.1:{silent.getsockname()[1]}", "token": "t"}
+        monkeypatch.setattr(record, "read_runtime", lambda _folder: runtime)
+        assert call("jobs", "list") == 1
+    assert "does not respond" in one_line(capsys.readouterr().err)
+
+
 def test_a_data_folder_that_does_not_exist_is_reported(call: Callable[..., int], capsys: Capture) -> None:
     assert call("jobs", "list") == 2
     assert "there is no data folder" in one_line(capsys.readouterr().err)
@@ -579,6 +624,14 @@ def test_a_port_in_use_is_reported(service: LiveService, call: Callable[..., int
 def test_the_error_for_an_invalid_port_shows_it(call: Callable[..., int], capsys: Capture, port: str) -> None:
     assert call("serve", "--port", port) == 2
     assert "--port" in (line := one_line(capsys.readouterr().err)) and repr(port) in line
+
+
+@pytest.mark.parametrize("gpus", ["", "0,0", "cuda:0", "0,", "0;1"])
+def test_the_error_for_an_impossible_list_of_gpus_shows_it(
+    call: Callable[..., int], capsys: Capture, gpus: str
+) -> None:
+    assert call("serve", "--gpus", gpus) == 2
+    assert "--gpus" in (line := one_line(capsys.readouterr().err)) and repr(gpus) in line
 
 
 def test_the_error_for_an_impossible_data_folder_names_the_flag(tmp_path: Path, capsys: Capture) -> None:
@@ -702,3 +755,17 @@ def test_a_progress_bar_is_shown_on_a_terminal_only(
         assert call("synthesize", swatch, "--out", swatch.with_name("o.png"), "--size", "64") == 0
     assert "Step 1 of 2" in terminal.getvalue() and "50%" in terminal.getvalue()
     assert pipe.getvalue() == ""
+
+
+def test_estimate_writes_a_folder_of_the_maps_that_are_not_given(
+    call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "maps"
+    assert call("estimate", swatch, "--out", out) == 0
+    assert {p.name for p in out.iterdir()} == {"albedo.png", "normal_gl.png", "roughness.png", "height.png"}
+    again = tmp_path / "rest"
+    assert call("estimate", swatch, "--map", f"height={out / 'height.png'}", "--out", again) == 0
+    assert {p.name for p in again.iterdir()} == {"albedo.png", "normal_gl.png", "roughness.png"}
+    assert "height: given" in capsys.readouterr().out
+    assert call("estimate", out / "albedo.png", "--out", out) == 2
+    assert "would be overwritten" in capsys.readouterr().err

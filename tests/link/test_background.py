@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from blender_addon import wire
-from blender_addon.link import background, client
+from blender_addon.link import background, client, events
 from tests.link.fake_service import as_json, fake_service
 
 PLAN = {"crop": [0, 0, 64, 64], "scale": 1.0, "width": 512, "height": 512, "sentence": "Uses all", "notes": []}
@@ -77,9 +77,9 @@ def test_a_slow_plan_blocks_no_poll_no_cancel_and_no_close(slow: tuple[SlowPlans
     request_plan(thread, "first")
     assert plans.entered.wait(5)
     thread.watch(JOB, thread._address)
-    assert wait_for(thread, background.JobProgressed)[0].status.state == "running"
+    assert wait_for(thread, events.JobProgressed)[0].status.state == "running"
     thread.cancel(JOB)
-    assert wait_for(thread, background.JobEnded)[0].state == "canceled"
+    assert wait_for(thread, events.JobEnded)[0].state == "canceled"
     begun = time.monotonic()
     assert thread.close()
     assert time.monotonic() - begun < 2
@@ -93,8 +93,8 @@ def test_only_the_newest_of_the_plans_that_wait_is_made(slow: tuple[SlowPlans, b
         request_plan(thread, key)
         time.sleep(0.3)
     plans.release.set()
-    events = wait_for(thread, background.PlanReceived, background.PlanReceived)
-    assert [event.key for event in events] == ["first", "third"]
+    received = wait_for(thread, events.PlanReceived, events.PlanReceived)
+    assert [event.key for event in received] == ["first", "third"]
     assert plans.plans == 2
 
 
@@ -105,5 +105,5 @@ def test_an_error_of_a_picture_is_the_plans_answer(slow: tuple[SlowPlans, backgr
         raise wire.WireError("invalid-image", "no pixels")
 
     request_plan(thread, "first", broken)
-    error = wait_for(thread, background.PlanReceived)[0].error
+    error = wait_for(thread, events.PlanReceived)[0].error
     assert error is not None and error.code == "invalid-image"

@@ -65,7 +65,10 @@ def test_openapi_matches_the_routes_and_the_contract(service: LiveService) -> No
     document = service.get("/openapi.json").json()
     assert set(document["paths"]) == {
         "/v1/health",
+        "/metrics",
         "/v1/ready",
+        "/v1/session",
+        "/v1/workers",
         "/v1/capabilities",
         "/v1/models",
         "/v1/models/{name}",

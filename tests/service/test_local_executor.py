@@ -6,7 +6,7 @@ import os
 import queue
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from ad_service.storage.jobs import Jobs
 from ad_service.storage.settings import Settings
 from ad_service.worker import protocol
 from blender_addon.wire import JobRequest
+from tests.support.live_service import LiveService
 from tests.support.processes import is_alive, wait_until
 
 
@@ -46,9 +47,9 @@ class TwoSlots:
 
 @pytest.fixture
 def two_slots(tmp_path: Path) -> Iterator[TwoSlots]:
-    settings = Settings(tmp_path, engine="tests.support.engines:sleeps", slots=2)
+    settings = Settings(tmp_path, engine="tests.support.engines:sleeps", gpus=(None, None))
     jobs = Jobs(settings.jobs_file)
-    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.slots, RestartDelays(first=0.01))
+    executor = LocalExecutor(settings.worker_command, settings.worker_log, settings.gpus, RestartDelays(first=0.01))
     scheduler = Scheduler(jobs, executor)
     scheduler.start()
     try:
@@ -242,3 +243,17 @@ def test_exits_are_described_in_words() -> None:
     assert describe_exit(3) == "with exit code 3"
     assert describe_exit(-9) == "by signal SIGKILL"
     assert describe_exit(-999) == "by signal 999"
+
+
+def test_each_worker_sees_its_own_gpu_and_runs_a_job(start: Callable[..., LiveService]) -> None:
+    live = start("names_its_gpu", "--gpus", "1,GPU-0-a")
+    jobs = [live.submit(seed=i) for i in range(3)]
+    running = [live.wait_for_state(job, "running") for job in jobs[:2]]
+    assert {status["worker"] for status in running} == {"local-1", "local-2"}
+    workers = live.get("/v1/workers").json()["workers"]
+    assert [one["device"]["device_name"] for one in workers] == ["1", "GPU-0-a"]
+    assert {one["job"] for one in workers} == set(jobs[:2])
+    assert live.status(jobs[2])["state"] == "queued"
+    live.cancel(jobs[1])
+    assert live.wait_for_state(jobs[2], "running")["worker"] == live.status(jobs[1])["worker"]
+    live.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +53,10 @@ class FakeExecutor:
         self._devices[worker] = None
         self.on_event(WorkerLost(worker, job, "with exit code 3", "no kernel image", failed_starts, received))
 
-    def report(self, worker: str, report: protocol.JobEvent) -> None:
+    def report(self, worker: str, report: protocol.JobEvent, *, then_ready: bool = True) -> None:
         self.on_event(JobReported(worker, report))
+        if then_ready and not isinstance(report, protocol.Progress):
+            self.on_event(WorkerReady(worker))
 
 
 def submit(jobs: Jobs, *names: str) -> None:
@@ -95,6 +98,20 @@ def test_jobs_are_assigned_oldest_first_to_idle_workers(jobs: Jobs) -> None:
         executor.report("one", protocol.Succeeded("a", RESULT))
         wait_until(lambda: executor.submitted[2:] == [("one", "b")])
         assert jobs.get("a").result == RESULT
+
+
+def test_a_worker_gets_its_next_job_when_it_is_ready_again(jobs: Jobs) -> None:
+    submit(jobs, "a", "b")
+    with running(jobs, "x") as (_, executor):
+        executor.make_ready("x")
+        wait_until(lambda: executor.submitted == [("x", "a")])
+        executor.report("x", protocol.Succeeded("a", RESULT), then_ready=False)
+        wait_until(lambda: jobs.get("a").state == "succeeded")
+        submit(jobs, "c")  # wakes the scheduler
+        time.sleep(0.2)
+        assert executor.submitted == [("x", "a")]
+        executor.make_ready("x")
+        wait_until(lambda: executor.submitted == [("x", "a"), ("x", "b")])
 
 
 def test_every_report_ends_or_updates_the_right_job(jobs: Jobs) -> None:

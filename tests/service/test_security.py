@@ -8,12 +8,15 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from ad_service.service.security import Guard, is_loopback
+from ad_service.service.sessions import Sessions
+from ad_service.storage.tokens import Tokens
 from blender_addon import wire
 from tests.support.live_service import LiveService
 
@@ -141,8 +144,14 @@ def test_the_service_listens_on_loopback_only(service: LiveService) -> None:
                 socket.create_connection((str(address), port), timeout=2).close()
 
 
-def test_a_public_service_accepts_addresses_and_its_own_name_as_host_but_no_other_names() -> None:
-    guard = Guard(lambda scope, receive, send: None, "t" * 32, "0.0.0.0", 8000)  # type: ignore[arg-type, return-value]
+def guard_of(folder: Path, host: str) -> Guard:
+    """A guard of a service at a port that passes nothing on."""
+    app: Any = lambda scope, receive, send: None  # noqa: E731
+    return Guard(app, "t" * 32, host, 8000, Tokens(folder), Sessions(8000, secure=False))
+
+
+def test_a_public_service_accepts_addresses_and_its_own_name_as_host_but_no_other_names(tmp_path: Path) -> None:
+    guard = guard_of(tmp_path, "0.0.0.0")
     for host in ("192.168.1.7:8000", f"{socket.gethostname()}:8000", "localhost:8000", "[fe80::1]:8000"):
         guard._check_host(host)
     for host in ("evil.example:8000", "192.168.1.7:80", "192.168.1.7"):
@@ -150,8 +159,8 @@ def test_a_public_service_accepts_addresses_and_its_own_name_as_host_but_no_othe
             guard._check_host(host)
 
 
-def test_wrong_tokens_are_answered_later_and_later() -> None:
-    guard = Guard(lambda scope, receive, send: None, "t" * 32, "127.0.0.1", 8000)  # type: ignore[arg-type, return-value]
+def test_wrong_tokens_are_answered_later_and_later(tmp_path: Path) -> None:
+    guard = guard_of(tmp_path, "127.0.0.1")
     delays = [guard._delay() for _ in range(40)]
     assert delays[:10] == [0.0] * 10
     assert delays[10] > 0 and delays == sorted(delays) and delays[-1] == pytest.approx(2.0)

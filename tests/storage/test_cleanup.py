@@ -141,3 +141,35 @@ def test_the_default_budget_is_a_tenth_of_what_is_free(folder: Folder, monkeypat
     for free, limit in ((100 * 10**9 - SIZE, 10 * 10**9), (10**15, 20 * 10**9)):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: type("Disk", (), {"free": free}))
         assert usage(folder.store, None).limit == limit
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_jumps_loses_nothing_that_is_needed(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    result, waiting = folder.job("done"), folder.waiting("waits")
+    now = time.time() + days * DAY
+    monkeypatch.setattr("time.time", lambda: now)
+    other = folder.waiting("submitted after the jump")
+    clean(folder.store, folder.jobs, limit=10**9)
+    assert folder.has(result) and folder.has(waiting) and folder.has(other)
+    assert [status.id for status in folder.jobs.newest()] == ["submitted after the jump", "waits", "done"]
+    claimed = folder.jobs.claim("local-1")
+    assert claimed is not None and claimed.id == "waits"
+    assert folder.jobs.succeed("waits", Result({"image": result})).state == "succeeded"
+
+
+def test_times_in_the_future_do_not_keep_pictures_above_the_budget(folder: Folder) -> None:
+    unused = folder.blob("of a clock that was a year ahead", age=-365 * DAY)
+    results = [folder.job(name, age=-365 * DAY) for name in ("a", "b")]
+    clean(folder.store, folder.jobs, limit=2 * SIZE)
+    assert not folder.has(unused) and not folder.has(results[0]) and folder.has(results[1])
+
+
+def test_a_draft_from_the_future_is_removed(folder: Folder) -> None:
+    draft = folder.store.folder / ".incoming-ahead"
+    draft.parent.mkdir(exist_ok=True)
+    draft.touch()
+    os.utime(draft, (time.time() + 365 * DAY,) * 2)
+    clean(folder.store, folder.jobs, limit=None)
+    assert not draft.exists()

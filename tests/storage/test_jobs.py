@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from ad_service.storage.jobs import _SCHEMA, MAX_ATTEMPTS, MAX_CRASHES, Jobs
+from ad_service.storage.jobs import MAX_ATTEMPTS, MAX_CRASHES, Jobs
 from blender_addon import wire
 from blender_addon.wire import JobRequest, JobStatus, Result, WireError
 
@@ -81,6 +81,41 @@ def test_jobs_run_in_the_order_of_their_submission(jobs: Jobs) -> None:
         jobs.submit(name, request())
     order = [jobs.claim("local-1") for _ in range(4)]
     assert [status.id if status else None for status in order] == ["c", "a", "b", None]
+
+
+def test_artists_take_turns_at_any_length_of_their_queues(jobs: Jobs) -> None:
+    for name in ("a1", "a2", "a3", "a4", "b1", "b2", "c1"):
+        jobs.submit(name, request(), artist=name[0])
+    expected = ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+    assert [status.id for status in jobs.active()] == expected
+    claimed = [jobs.claim("local-1") for _ in range(3)]
+    jobs.submit("d1", request(), artist="d")
+    jobs.submit("c2", request(), artist="c")
+    expected = ["d1", "a2", "b2", "c2", "a3", "a4"]
+    assert [status.id for status in jobs.active() if status.state == "queued"] == expected
+    claimed = [jobs.claim("local-1") for _ in expected]
+    assert [status.id for status in claimed if status] == expected
+
+
+def test_turns_survive_a_restart(jobs: Jobs) -> None:
+    for name in ("a1", "a2", "b1"):
+        jobs.submit(name, request(), artist=name[0])
+    jobs.claim("local-1")
+    jobs.fail("a1", PROBLEM)
+    jobs = reopen(jobs)
+    claimed = jobs.claim("local-1")
+    assert claimed is not None and claimed.id == "b1"
+    jobs.close()
+
+
+def test_each_artist_has_a_queue_limit(jobs: Jobs) -> None:
+    jobs.submit("a", request(), artist="anna", max_queue=1)
+    with pytest.raises(WireError, match="1 jobs of anna are waiting; 1 is the limit"):
+        jobs.submit("b", request(), artist="anna", max_queue=1)
+    jobs.submit("c", request(), artist="ben", max_queue=1)
+    with pytest.raises(WireError) as caught:
+        jobs.submit("a", request(), artist="ben")
+    assert caught.value.code == "conflict"
 
 
 def test_a_full_queue_rejects_new_jobs(jobs: Jobs) -> None:
@@ -307,6 +342,32 @@ CREATE INDEX jobs_by_state ON jobs (state, number);
 PRAGMA user_version = 1;
 """
 """The schema of the first release."""
+
+
+VERSION_2 = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    request TEXT NOT NULL,
+    state TEXT NOT NULL,
+    revision INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    crashes INTEGER NOT NULL,
+    progress REAL NOT NULL,
+    message TEXT NOT NULL,
+    seconds_left REAL,
+    preview TEXT,
+    result TEXT,
+    problem TEXT,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    worker TEXT,
+    phase TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX jobs_by_state ON jobs (state, number);
+PRAGMA user_version = 2;
+"""
+"""The schema of version 0.2.0."""
 
 
 @pytest.fixture
@@ -605,7 +666,7 @@ def test_the_file_shrinks_when_jobs_are_removed(jobs: Jobs) -> None:
 def test_a_record_of_version_0_2_0_is_opened_with_all_its_jobs(tmp_path: Path) -> None:
     file = tmp_path / "jobs.sqlite"
     with sqlite3.connect(file) as db:
-        db.executescript(f"PRAGMA journal_mode = WAL; {_SCHEMA} PRAGMA user_version = 2;")
+        db.executescript(f"PRAGMA journal_mode = WAL; {VERSION_2}")
         db.executemany(
             "INSERT INTO jobs (id, request, state, revision, attempt, crashes, progress, message, created, updated)"
             " VALUES (?, ?, ?, 3, 1, 0, 0.5, 'Step 3', 100.0, 200.0)",
@@ -615,7 +676,9 @@ def test_a_record_of_version_0_2_0_is_opened_with_all_its_jobs(tmp_path: Path) -
     jobs = Jobs(file)
     assert [(status.id, status.state) for status in jobs.newest()] == [("b", "running"), ("a", "failed")]
     jobs.recover()
-    assert jobs.get("b").attempt == 2
+    assert (jobs.get("b").attempt, jobs.get("b").artist) == (2, "")
+    claimed = jobs.claim("local-1")
+    assert claimed is not None and claimed.id == "b"
     assert jobs._db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2
     jobs.close()
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ad_service.worker import protocol
 from ad_service.worker.engine import Outcome, Read, Step, Steps
+from ad_service.worker.worker import PREVIEW_EVERY, Worker
 from blender_addon.wire import JobRequest, WireError
+from tests.support.faults import at_points
 
 Run = Callable[[JobRequest, Read, Path], Steps]
 
@@ -66,6 +68,19 @@ def sleeps(request: JobRequest, read: Read, _: Path) -> Steps:
         yield Step(i / 1200, "Sleeping")
         time.sleep(0.05)
     return Outcome({"image": b""})
+
+
+@fixture
+def phases(request: JobRequest, read: Read, _: Path) -> Steps:
+    """Has two phases of a second, shorter ones for 256 pixels, and a minute more in the second one for 1024 pixels."""
+    for phase, message in (("start", "Starting"), ("denoise", "Step 1 of 1")):
+        for i in range(20 if request.parameters["width"] != 256 else 2):
+            yield Step(i / 40, message, phase=phase)
+            time.sleep(0.05)
+    for _ in range(1200 if request.parameters["width"] == 1024 else 0):
+        yield Step(0.9, "Waiting", phase="denoise")
+        time.sleep(0.05)
+    return Outcome({"image": read(request.inputs["swatch"])})
 
 
 @fixture
@@ -141,6 +156,54 @@ def leaks(request: JobRequest, read: Read, _: Path) -> Steps:
     yield Step(0.5, "Starting a thread")
     threading.Thread(target=threading.Event().wait, daemon=False).start()
     return Outcome({"image": read(request.inputs["swatch"])})
+
+
+def dies_at_each_point(data_dir: Path) -> Fixture:
+    """Kills its process at the first point of the first job, a stride later in the next one, and so on, once in a job.
+
+    Points are before and after each event that is sent and each change of a file. The file `stride` has the stride, and
+    `deaths` a line for each death, the sha256 of the job's swatch.
+    """
+    file, stride = data_dir / "deaths", int((data_dir / "stride").read_text())
+    points, swatch = 0, ""
+
+    def deaths() -> list[str]:
+        return file.read_text().split() if file.exists() else []
+
+    def hit() -> None:
+        nonlocal points
+        points += 1
+        if swatch and swatch not in (earlier := deaths()) and points == len(earlier) * stride + 1:
+            with file.open("a") as added:
+                added.write(f"{swatch}\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run(request: JobRequest, read: Read, _: Path) -> Steps:
+        nonlocal points, swatch
+        points, swatch = 0, request.inputs["swatch"]
+        data = read(swatch)
+        for i in range(3):
+            yield Step(i / 3, f"Step {i + 1} of 3", lambda i=i: b"preview %d of " % i + data, f"phase {i}")  # type: ignore[misc]
+            time.sleep(PREVIEW_EVERY / 2)
+        return Outcome({"image": data + b" again"})
+
+    at_points(hit)
+    send = Worker._send
+
+    def send_between_points(worker: Worker, event: protocol.Event) -> None:
+        hit()
+        send(worker, event)
+        hit()
+
+    Worker._send = send_between_points  # type: ignore[method-assign]
+    return Fixture(run, data_dir)
+
+
+def names_its_gpu(data_dir: Path) -> Fixture:
+    """Sleeps, on a device with the name of the GPU that the process sees."""
+    made = sleeps(data_dir)
+    made.ready = lambda: protocol.Ready("cuda", os.environ["CUDA_VISIBLE_DEVICES"], 2**30, 2**29)  # type: ignore[method-assign]
+    return made
 
 
 def never_starts(data_dir: Path) -> Fixture:

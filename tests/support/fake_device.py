@@ -83,6 +83,9 @@ class _Module(backend_registration._DummyBackendModule):
     def device_count(self) -> int:
         return 0
 
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.float16]
+
 
 class Held(Tensor):
     """A tensor on the device; `held` has its numbers."""

@@ -20,6 +20,10 @@ def test_the_line_between_two_results_follows_the_mouse(blender: Blender) -> Non
     blender.run("results.split_view_is_dragged")
 
 
+def test_both_sides_of_that_line_are_drawn_alike(blender: Blender) -> None:
+    blender.run("results.split_view_looks_like_the_editor")
+
+
 def test_a_gallery_of_two_hundred_results_is_drawn_at_once(blender: Blender) -> None:
     assert blender.run("results.gallery_of_two_hundred")["draw_ms"] < MAX_DRAW_MS
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ad_service.worker.plan import make_plan
+from ad_service.worker import plan as plan_module
+from ad_service.worker.plan import Pictures, make_plan
 from blender_addon.wire import Plan, WireError
+from tests.support import tiny_checkpoints
 from tests.support.photographs import tiles
 
 
-def plan(pictures: dict[str, Any], kind: str = "synthesize", **parameters: Any) -> Plan:
+def plan(pictures: dict[str, Any], kind: str = "synthesize", data_dir: Path | None = None, **parameters: Any) -> Plan:
     blobs: dict[str, bytes] = {}
     inputs = {}
     for name, pixels in pictures.items():
@@ -24,7 +27,7 @@ def plan(pictures: dict[str, Any], kind: str = "synthesize", **parameters: Any) 
         Image.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
         inputs[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
         blobs[inputs[name]] = buffer.getvalue()
-    return make_plan({"kind": kind, "parameters": parameters, "inputs": inputs}, blobs.__getitem__)
+    return make_plan({"kind": kind, "parameters": parameters, "inputs": inputs}, Pictures(blobs.__getitem__), data_dir)
 
 
 def halves(vertical: bool) -> Any:
@@ -38,6 +41,39 @@ def test_a_small_swatch_is_used_as_it_is_without_notes() -> None:
     assert (found.crop, found.scale, found.width, found.height) == ((0, 0, 400, 300), 1.0, 512, 512)
     assert found.notes == () and found.pixels_per_meter is None
     assert found.memory_bytes == 767_000_000
+
+
+def test_a_picture_is_decoded_and_measured_once_for_several_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer, calls = io.BytesIO(), list[str]()
+    Image.fromarray(tiles(300, 400, 40).astype(np.uint8)).save(buffer, "PNG")
+    for name in ("decode", "measure_grain"):
+        function = getattr(plan_module, name)
+        monkeypatch.setattr(plan_module, name, lambda *a, n=name, f=function: calls.append(n) or f(*a))
+    pictures = Pictures(lambda _sha: buffer.getvalue())
+    body = {"kind": "synthesize", "inputs": {"swatch": "a" * 64}}
+    for parameters in ({"width": 256}, {"width": 512}, {"scale": 0.5}, {"even_light": 0.5}):
+        make_plan({**body, "parameters": parameters}, pictures)
+    assert calls == ["decode", "measure_grain"]
+    make_plan({**body, "parameters": {"crop": "0,0,200,200"}}, pictures)
+    assert calls == ["decode", "measure_grain", "measure_grain"]
+
+
+def test_the_memory_of_stable_diffusion_is_estimated(tmp_path: Path) -> None:
+    tiny_checkpoints.tiny_sd15(tmp_path / "models" / "small")
+    needs = [
+        plan({"swatch": tiles(300, 400, 40)}, data_dir=tmp_path, model="small", precision=p) for p in ("auto", "fp32")
+    ]
+    assert 6e9 < (needs[0].memory_bytes or 0) < (needs[1].memory_bytes or 0) < 13e9
+    assert plan({"swatch": tiles(300, 400, 40)}, data_dir=tmp_path, model="absent").memory_bytes is None
+
+
+def test_a_small_swatch_is_enlarged_for_stable_diffusion(tmp_path: Path) -> None:
+    tiny_checkpoints.tiny_sd15(tmp_path / "models" / "small")
+    fine, coarse = ({"swatch": tiles(200, 260, part)} for part in (20, 60))
+    assert plan(fine, data_dir=tmp_path, model="pocket").scale == 1.0
+    assert plan(fine, data_dir=tmp_path, model="small").scale == pytest.approx(512 / 200)
+    assert 1.0 < plan(coarse, data_dir=tmp_path, model="small").scale < 512 / 200
+    assert plan(fine, data_dir=tmp_path, model="small", scale=1.0).scale == 1.0
 
 
 def test_a_job_without_a_size_has_no_plan() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ad_service.core import RestyleRequest, Result, Step, SynthesizeRequest, labels
+from ad_service.core import GenerateRequest, RestyleRequest, Result, Step, SynthesizeRequest, labels
 from ad_service.core.backbone.checkpoints import CheckpointError
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.sampling import samplers
@@ -27,6 +27,7 @@ from ad_service.worker.image_files import job_document
 from ad_service.worker.runner import Runner
 from blender_addon import wire
 from blender_addon.wire import JobRequest, WireError
+from blender_addon.wire.colors import PALETTE
 
 
 def png(pixels: np.ndarray[Any, Any]) -> bytes:
@@ -57,14 +58,15 @@ class StubCore:
     decoders: Decoders | None = None
 
     def find(self, name: str, data_dir: Path, *, allow_paths: bool) -> SimpleNamespace:
-        if name not in ("pocket", "mine", "other"):
+        if name not in ("pocket", "mine", "other", "words"):
             raise ModelMissing(f"there is no model {name!r}")
-        return SimpleNamespace(name=name, path=Path(name), family="pocket")
+        return SimpleNamespace(name=name, path=Path(name), family="sd15" if name == "words" else "pocket")
 
     def load(self, path: Path, family: str, *, device: str, precision: str, name: str) -> SimpleNamespace:
         self.loaded.append((name, precision))
+        dtype = torch.float16 if precision == "fp16" else torch.float32
         return SimpleNamespace(
-            name=name, digest="d" * 64, device=torch.device(device), dtype=torch.float32, notes=("a note of the model",)
+            name=name, digest="d" * 64, device=torch.device(device), dtype=dtype, notes=("a note of the model",)
         )
 
     def synthesize(
@@ -101,6 +103,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> StubCore:
     monkeypatch.setattr(runner.loading, "load", stub.load)
     monkeypatch.setattr(runner, "synthesize", stub.synthesize)
     monkeypatch.setattr(runner, "restyle", stub.synthesize)
+    monkeypatch.setattr(runner, "generate", stub.synthesize)
     return stub
 
 
@@ -108,7 +111,7 @@ def run(
     pictures: dict[str, bytes] | None = None, engine: Runner | None = None, kind: str = "synthesize", **parameters: Any
 ) -> tuple[list[EngineStep], Outcome]:
     """All steps and the outcome of a job."""
-    pictures = pictures or {"swatch": SWATCH}
+    pictures = {"swatch": SWATCH} if pictures is None else pictures
     blobs = {hashlib.sha256(data).hexdigest(): data for data in pictures.values()}
     inputs = {name: hashlib.sha256(data).hexdigest() for name, data in pictures.items()}
     if kind != "suggest_regions":
@@ -187,8 +190,9 @@ def test_automatic_values_arrive_as_none_and_others_as_they_are(core: StubCore) 
 
 
 def test_every_parameter_reaches_the_core(core: StubCore) -> None:
-    run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", precision="fp32")
+    run(seed=5, scale=2.0, preset="fine", detail="both", method="sample", start="quilt", novelty=0.5, precision="fp32")
     request = core.requests[0]
+    assert request.novelty == 0.5
     assert (request.seed, request.scale, request.preset) == (5, 2.0, "fine")
     assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
     assert core.loaded == [("pocket", "fp32")]
@@ -425,6 +429,80 @@ def test_only_one_model_stays_where_memory_is_short(core: StubCore, memory: Call
     for model in ("pocket", "mine", "pocket"):
         run(engine=engine, model=model)
     assert [name for name, _ in core.loaded] == ["pocket", "mine", "pocket"]
+
+
+def test_words_reach_the_core_with_and_without_a_swatch(core: StubCore) -> None:
+    for pictures in ({"swatch": SWATCH}, {}):
+        _, outcome = run(pictures, kind="generate", model="words", prompt="moss", negative_prompt="text", guidance=5.0)
+        request = core.requests[-1]
+        assert isinstance(request, GenerateRequest)
+        assert (request.prompts, request.negative_prompt, request.guidance) == (("moss",), "text", 5.0)
+        assert (request.width, request.height, request.swatch.numel() > 0) == (72, 64, bool(pictures))
+        assert ("scale" in outcome.metrics) is bool(pictures)
+        assert job_document("result", outcome.pictures["image"])["parameters"]["prompt"] == "moss"
+
+
+def test_a_layout_says_where_each_prompt_is(core: StubCore) -> None:
+    layout = halves(PALETTE[1], PALETTE[0])
+    run({"layout": layout}, kind="generate", model="words", prompt="old", region_prompts="moss | sand")
+    request = core.requests[-1]
+    assert request.prompts == ("moss, old", "sand, old")
+    assert request.layout[0, 0] == 1 and request.layout[0, -1] == 0
+
+
+@pytest.mark.parametrize(
+    ("pictures", "parameters", "sentence"),
+    [
+        ({}, {"model": "pocket", "prompt": "moss"}, "the model pocket reads no prompts"),
+        ({}, {"prompt": "moss", "region_prompts": "a|b"}, "without a layout there are none"),
+        ({"layout": halves(PALETTE[0], PALETTE[1])}, {"prompt": "moss"}, "a layout needs one prompt for each"),
+        ({}, {"prompt": " "}, "the prompt is empty and guidance is 7"),
+    ],
+)
+def test_words_that_cannot_be_used_are_refused_before_a_model_is_loaded(
+    core: StubCore, pictures: dict[str, bytes], parameters: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(WireError, match=sentence) as caught:
+        run(pictures, kind="generate", **{"model": "words", **parameters})
+    assert caught.value.code == "invalid-parameter"
+    assert core.loaded == []
+
+
+def raise_once(core: StubCore, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next texture fails with this error, and those after it do not."""
+    whole = core.synthesize
+
+    def once(*arguments: Any) -> Any:
+        monkeypatch.setattr(runner, "synthesize", whole)
+        raise error
+        yield
+
+    monkeypatch.setattr(runner, "synthesize", once)
+
+
+def test_a_texture_with_nan_is_made_again_in_fp32(core: StubCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    raise_once(core, samplers.NotFinite("NaN"), monkeypatch)
+    _, outcome = run(precision="fp16")
+    assert core.loaded == [("pocket", "fp16"), ("pocket", "fp32")]
+    assert any("float16" in note and "fp32" in note for note in outcome.notes)
+    document = job_document("result", outcome.pictures["image"])
+    assert document["made_with"]["precision"] == "float32"
+
+
+def test_the_other_model_is_let_go_of_when_memory_runs_out(
+    core: StubCore, memory: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory(0.9)
+    engine = Runner(Path())
+    for model in ("mine", "pocket"):
+        run(engine=engine, model=model)
+    raise_once(core, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    _, outcome = run(engine=engine, model="pocket")
+    assert [name for name, _ in core.loaded] == ["mine", "pocket", "pocket"]
+    assert any("let go of" in note for note in outcome.notes)
+    raise_once(core, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
+    with pytest.raises(WireError, match="out of memory"):  # nothing else could be let go of
+        run(engine=engine, model="pocket")
 
 
 def test_regions_are_suggested_without_a_model(core: StubCore) -> None:

@@ -41,7 +41,7 @@ def test_a_pattern_seen_from_the_side_becomes_itself(lens: float) -> None:
 def test_labels_keep_their_colors() -> None:
     labels = np.zeros((480, 640, 3), np.uint8)
     labels[:, 300:] = (200, 10, 90)
-    out = straighten(labels, CORNERS, -0.1, labels=True)
+    out = straighten(labels, CORNERS, -0.1, role="labels")
     assert {tuple(color) for color in np.unique(out.reshape(-1, 3), axis=0)} == {(0, 0, 0), (200, 10, 90)}
 
 

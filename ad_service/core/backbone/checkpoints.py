@@ -210,6 +210,12 @@ TEXT_ENCODERS = {
     "sdxl": ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."),
 }
 
+
+def has_text(family: str) -> bool:
+    """Whether models of the family read prompts."""
+    return family in TEXT_ENCODERS
+
+
 _REFINER = "is the SDXL refiner, which only adds details; use the SDXL base model"
 _UNCLIP = "is an unCLIP model, which is conditioned on an image embedding; use a plain SD 1.x, SD 2.x or SDXL model"
 _INPUTS = {

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ad_service.core.backbone import memory
+from ad_service.core.backbone.devices import free_cached_memory, free_memory, is_out_of_memory
 from ad_service.core.backbone.model import Model
 from ad_service.core.canvas import Shape, around
 from ad_service.core.pixels import psnr
@@ -24,7 +26,12 @@ MARGIN = 16
 """Latents around a tile that are computed with it, so that its edges are as good as its middle."""
 
 LARGEST_UNTILED = 256
-"""Latents along the longer side of a picture up to which it is encoded in one pass; limits memory."""
+"""Latents along the longer side of a picture up to which it is encoded in one pass."""
+
+ENCODED_TILE = 64
+DECODED_TILE = 128
+FITTED_CROP = 48
+"""Largest sides in latents of what is encoded, decoded and fitted at once; smaller ones where memory is short."""
 
 FIT_STEPS = 75
 """Adam steps that fit a decoder (paper, section 3.4); on wicker they raise the round trip from 27.4 to 34.1 dB."""
@@ -40,12 +47,36 @@ class Decoders(Protocol):
     def __setitem__(self, key: str, state: State, /) -> None: ...
 
 
-def encode(model: Model, picture: Tensor, largest_untiled: int = LARGEST_UNTILED) -> Tensor:
-    """Latents (C, h, w) of a picture (3, H, W) with sides in multiples of the codec's factor; a large one in tiles."""
+def encode(model: Model, picture: Tensor, largest_untiled: int | None = None) -> Tensor:
+    """Latents (C, h, w) of a picture (3, H, W) with sides in multiples of the codec's factor.
+
+    It is encoded in tiles if it is larger than `largest_untiled` latents, by default as many as the device has room
+    for.
+    """
     h, w = (side // model.family.factor for side in picture.shape[1:])
-    if max(h, w) > largest_untiled:
+    if max(h, w) > (largest_untiled or _largest_untiled(model)):
         return encode_canvas(model, picture, Shape(h, w, False, False))
-    return _encode(model, picture)
+    try:
+        return _encode(model, picture)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or max(h, w) <= MARGIN:
+            raise
+    free_cached_memory(model.device)
+    return encode_canvas(model, picture, Shape(h, w, False, False))
+
+
+def _largest_untiled(model: Model) -> int:
+    if model.family.own_tile_statistics:
+        return LARGEST_UNTILED
+    side = LARGEST_UNTILED if free_memory(model.device) is not None else LARGEST_UNTILED // 2  # 2.5 GB for 128 latents
+    return _room_for(model, side, 0, memory.ENCODER_MAPS)
+
+
+def _room_for(model: Model, side: int, margin: int, maps: float, overhead: int = 0) -> int:
+    """The side in latents, or as much less as the free memory of the device requires: see `memory.largest_side`."""
+    width = model.vae.config.block_out_channels[0]
+    each = maps * memory.map_bytes(width, model.family.factor)
+    return memory.largest_side(free_memory(model.device), side, margin, each, overhead)
 
 
 def _encode(model: Model, picture: Tensor) -> Tensor:
@@ -57,20 +88,41 @@ def _encode(model: Model, picture: Tensor) -> Tensor:
     return ((z - (config.get("shift_factor") or 0.0)) * config.scaling_factor)[0].cpu()
 
 
-def encode_canvas(model: Model, picture: Tensor, shape: Shape, side: int = 64) -> Tensor:
-    """Latents (C, H, W) of a canvas' picture (3, H * factor, W * factor), in tiles with margins of their neighbors."""
+def encode_canvas(model: Model, picture: Tensor, shape: Shape, side: int | None = None) -> Tensor:
+    """Latents (C, H, W) of a canvas' picture (3, H * factor, W * factor), in tiles with margins of their neighbors.
+
+    The tiles share the statistics of their group norms, as in `decode`, unless the family wants each tile's own. If
+    memory runs out, all tiles are encoded again with half the side.
+    """
+    side = side or _room_for(model, ENCODED_TILE, MARGIN, memory.SHARED_ENCODER_MAPS)
+    try:
+        return _encode_canvas(model, picture, shape, side)
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or side <= MARGIN:
+            raise
+    free_cached_memory(model.device)
+    return encode_canvas(model, picture, shape, side // 2)
+
+
+def _encode_canvas(model: Model, picture: Tensor, shape: Shape, side: int) -> Tensor:
     factor = model.family.factor
+
+    def encoded(y: int, x: int) -> Tensor:
+        rows, columns = _tile(shape, y, x, side)
+        return _encode(model, picture[:, _pixels(rows, factor)][:, :, _pixels(columns, factor)])
+
+    spots = [(y, x) for y in range(0, shape.height, side) for x in range(0, shape.width, side)]
     canvas = torch.empty(0)
-    for y in range(0, shape.height, side):
-        for x in range(0, shape.width, side):
-            h, w = min(side, shape.height - y), min(side, shape.width - x)
-            rows = around(y, h, MARGIN, shape.height, shape.tile_y)
-            columns = around(x, w, MARGIN, shape.width, shape.tile_x)
-            patch = picture[:, _pixels(rows, factor)][:, :, _pixels(columns, factor)]
-            z = _encode(model, patch)
+    shared = 1 if model.family.own_tile_statistics else len(spots)
+    with _shared_statistics(model.vae.encoder, shared) as norms:
+        for spot in norms.sample(spots):
+            encoded(*spot)
+        norms.freeze()
+        for y, x in spots:
+            z = encoded(y, x)[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
             if canvas.numel() == 0:
                 canvas = torch.empty(len(z), shape.height, shape.width)
-            canvas[:, y : y + h, x : x + w] = z[:, MARGIN : MARGIN + h, MARGIN : MARGIN + w]
+            canvas[:, y : y + z.shape[1], x : x + z.shape[2]] = z
     return canvas
 
 
@@ -87,22 +139,24 @@ def decode_tile(model: Model, z: Tensor) -> Tensor:
     return y.float() / 2 + 0.5
 
 
-def decode(model: Model, canvas: Tensor, shape: Shape, side: int = 128) -> Iterator[tuple[int, int, Tensor]]:
+def decode(model: Model, canvas: Tensor, shape: Shape, side: int | None = None) -> Iterator[tuple[int, int, Tensor]]:
     """Tiles (y, x, picture (3, h, w) on the host) of the picture of a canvas (C, H, W).
 
     Every tile is decoded with a margin of its neighbors, wrapped along tiling axes and repeated beyond real edges, and
-    all share the statistics of their group norms, so that borders of tiles are not visible. If memory runs out, all
-    tiles are decoded again with half the side.
+    all share the statistics of their group norms, so that borders of tiles are not visible. Their side is by default
+    as large as the device has room for. If memory runs out nevertheless, all tiles are decoded again with half the
+    side.
 
     Raises torch.OutOfMemoryError if the smallest tiles do not fit either.
     """
+    side = side or _room_for(model, DECODED_TILE, MARGIN, memory.DECODER_MAPS)
     try:
         yield from _decode(model, canvas, shape, side)
         return
-    except torch.OutOfMemoryError:
-        if side <= MARGIN:
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or side <= MARGIN:
             raise
-    torch.cuda.empty_cache()  # does nothing without CUDA
+    free_cached_memory(model.device)
     yield from decode(model, canvas, shape, side // 2)
 
 
@@ -121,13 +175,20 @@ def _decode(model: Model, canvas: Tensor, shape: Shape, side: int) -> Iterator[t
 
 def _patch(canvas: Tensor, shape: Shape, y: int, x: int, side: int) -> Tensor:
     """The latents of the tile at (y, x) with its margins."""
-    rows = around(y, min(side, shape.height - y), MARGIN, shape.height, shape.tile_y)
-    columns = around(x, min(side, shape.width - x), MARGIN, shape.width, shape.tile_x)
+    rows, columns = _tile(shape, y, x, side)
     return canvas[:, rows][:, :, columns]
 
 
+def _tile(shape: Shape, y: int, x: int, side: int) -> tuple[Tensor, Tensor]:
+    """The rows and columns of the tile at (y, x) with its margins, as indices of the canvas."""
+    return (
+        around(y, min(side, shape.height - y), MARGIN, shape.height, shape.tile_y),
+        around(x, min(side, shape.width - x), MARGIN, shape.width, shape.tile_x),
+    )
+
+
 class _Norms:
-    """The group norms of a decoder: first measured on some tiles, then frozen to the measured statistics."""
+    """The group norms of a network: first measured on some tiles, then frozen to the measured statistics."""
 
     def __init__(self, norms: list[nn.GroupNorm], tiles: int) -> None:
         self.norms, self.tiles = norms, tiles
@@ -136,8 +197,10 @@ class _Norms:
 
     def sample(self, spots: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """The tiles to measure: none if there is only one, otherwise at most nine, spread evenly along both axes."""
+        if self.tiles == 1:
+            return []
         if len(spots) <= 9:
-            return spots if self.tiles > 1 else []
+            return spots
         ys, xs = (sorted({spot[axis] for spot in spots}) for axis in (0, 1))
         golden = (5**0.5 - 1) / 2  # its multiples are spread evenly along the other axis
         chosen = {(ys[int((i + 0.5) / 9 * len(ys))], xs[int((i + 0.5) * golden % 1 * len(xs))]) for i in range(9)}
@@ -164,9 +227,9 @@ class _Norms:
 
 
 @contextmanager
-def _shared_statistics(decoder: nn.Module, tiles: int) -> Iterator[_Norms]:
-    """Replace the decoder's group norms by `_Norms` inside the context."""
-    norms = _Norms([m for m in decoder.modules() if isinstance(m, nn.GroupNorm)], tiles)
+def _shared_statistics(network: nn.Module, tiles: int) -> Iterator[_Norms]:
+    """Replace the group norms of an encoder or a decoder by `_Norms` inside the context."""
+    norms = _Norms([m for m in network.modules() if isinstance(m, nn.GroupNorm)], tiles)
     try:
         for norm in norms.norms:
             norm.forward = lambda x, norm=norm: norms.forward(norm, x)  # type: ignore[method-assign,misc]
@@ -183,17 +246,35 @@ def fit_key(model: Model, picture: Tensor, steps: int = FIT_STEPS) -> str:
     return sha.hexdigest()
 
 
-def fit_decoder(model: Model, picture: Tensor, steps: int = FIT_STEPS) -> Generator[float, None, State]:
+def fit_decoder(
+    model: Model, picture: Tensor, steps: int = FIT_STEPS, side: int | None = None
+) -> Generator[float, None, State]:
     """Fit the decoder to crops of a picture (3, H, W): |D(E(x)) - x|_1, Adam with rate 1e-4 (paper, section 3.4).
 
     Yields the fraction done and returns the decoder's state; the model's own decoder is restored. The crops have their
-    own random generator, so that a fit depends only on what `fit_key` hashes and can be cached.
+    own random generator, so that a fit depends only on what `fit_key` hashes and can be cached. Their side in latents
+    is by default as large as the device has room for. If memory runs out nevertheless, the fit begins again with half
+    the side.
+
+    Raises torch.OutOfMemoryError if the smallest crops do not fit either.
     """
+    overhead = memory.FIT_COPIES * sum(p.numel() * p.element_size() for p in model.vae.decoder.parameters())
+    side = side or _room_for(model, FITTED_CROP, 0, memory.FIT_MAPS, overhead)
+    try:
+        return (yield from _fit_decoder(model, picture, steps, side))
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or side <= MARGIN:
+            raise
+    free_cached_memory(model.device)
+    return (yield from fit_decoder(model, picture, steps, side // 2))
+
+
+def _fit_decoder(model: Model, picture: Tensor, steps: int, side: int) -> Generator[float, None, State]:
     factor, vae = model.family.factor, model.vae
     generator = torch.Generator().manual_seed(0)
     z = encode(model, picture)
     before = copy.deepcopy(vae.decoder.state_dict())
-    side = min(48, z.shape[1], z.shape[2])
+    side = min(side, z.shape[1], z.shape[2])
     parameters = list(vae.decoder.parameters())
     try:
         for p in parameters:

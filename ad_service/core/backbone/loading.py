@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ad_service.core.backbone.checkpoints import CheckpointError
-from ad_service.core.backbone.conditioning import encode_empty_prompt
 from ad_service.core.backbone.devices import choose_device, choose_precision
 from ad_service.core.backbone.model import FAMILIES, Family, Model, UNet
+from ad_service.core.backbone.prompts import encode_prompts
 from ad_service.core.backbone.schedule import cumulative_alphas
 from ad_service.core.backbone.weights import Parts, open_parts
 
@@ -38,7 +38,7 @@ def load(
     parts = inspect(path, family)
     where = choose_device(device)
     dtype = choose_precision(precision, where, family)
-    unconditional = encode_empty_prompt(parts, where, dtype)
+    (unconditional,) = encode_prompts(parts, [""], where, dtype)
     unet: UNet = parts.unet.load(where, dtype)
     model = Model(
         family=FAMILIES[family],
@@ -51,6 +51,7 @@ def load(
         dtype=dtype,
         unconditional=unconditional,
         digest=parts.digest(),
+        parts=parts,
     )
     prediction, notes = _prediction(parts, model)
     return replace(model, family=_row(family, prediction), prediction=prediction, notes=notes)

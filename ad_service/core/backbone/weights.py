@@ -7,6 +7,7 @@ text encoder while it is loaded. Before weights are read, every name and shape i
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ class Part:
     @property
     def files(self) -> list[Path]:
         return [header.path for header in self.headers]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in its tensors, from the headers."""
+        shapes = (shape for h in self.headers for name, shape in h.shapes.items() if name.startswith(self.prefix))
+        return sum(math.prod(shape) for shape in shapes)
 
     def check(self) -> Any:
         """The network without memory. Raises CheckpointError if a tensor is missing or has another shape."""

@@ -15,22 +15,23 @@ def patch_distance(
     seed: int = 0,
     patch: int = 7,
     projections: int = 64,
-    max_patches: int = 1 << 19,
+    max_patches: int = 1 << 16,
     bins: int = 2048,
 ) -> float:
     """Sliced Wasserstein distance of the patches of two pictures of any sizes, the mean over up to four scales.
 
     Scales are 1, 1/2, 1/4, 1/8, while both pictures keep more than 16 pixels a side. At each scale all `patch` x
-    `patch` RGB patches are projected on random unit vectors, and the 1-Wasserstein distance of the projections is
+    `patch` patches are projected on random unit vectors, and the 1-Wasserstein distance of the projections is
     averaged (Rabin et al. 2011; for textures Heitz et al. 2021, arXiv 2006.07229).
 
     Args:
-        a: a picture (3, h, w) in [0, 1].
-        b: a picture (3, h', w') in [0, 1].
+        a: a picture (C, h, w) in [0, 1]: 3 channels of a color, or more of a material.
+        b: a picture (C, h', w') in [0, 1].
         seed: of the random vectors.
         patch: side of a patch in pixels.
         projections: how many random vectors.
-        max_patches: with more patches at a scale, every nth row and column of patches is taken.
+        max_patches: with more patches at a scale, every nth row and column of patches is taken. With 2^19 instead of
+            2^16 the distance of beans at 512 is 0.00406 in both, at four times the time.
         bins: of the cumulative histograms; the area between two of them is the distance, exact to a bin's width.
 
     Returns:
@@ -39,7 +40,7 @@ def patch_distance(
     generator = torch.Generator().manual_seed(seed)
     total, scales = 0.0, 0
     while True:
-        vectors = torch.randn(projections, 3, patch, patch, generator=generator)
+        vectors = torch.randn(projections, len(a), patch, patch, generator=generator)
         vectors = vectors / vectors.flatten(1).norm(dim=1)[:, None, None, None]
         total += _mean_wasserstein(_project(a, vectors, max_patches), _project(b, vectors, max_patches), bins)
         scales += 1
@@ -68,14 +69,14 @@ def _mean_wasserstein(a: Tensor, b: Tensor, bins: int) -> float:
     return float(((cumulative(a) - cumulative(b)).abs() * width).sum(1).mean())
 
 
-def halves_distance(swatch: Tensor, seed: int = 0) -> float:
-    """Mean patch distance of a swatch's (3, h, w) left half to its right half, and of its top to its bottom.
+def halves_distance(swatch: Tensor, seed: int = 0, max_patches: int = 1 << 19) -> float:
+    """Mean patch distance of a swatch's (C, h, w) left half to its right half, and of its top to its bottom.
 
     A texture with a patch distance to the swatch below this could be another piece of the swatch.
     """
     h, w = swatch.shape[1:]
-    across = patch_distance(swatch[:, :, : w // 2], swatch[:, :, w - w // 2 :], seed)
-    down = patch_distance(swatch[:, : h // 2], swatch[:, h - h // 2 :], seed)
+    across = patch_distance(swatch[:, :, : w // 2], swatch[:, :, w - w // 2 :], seed, max_patches=max_patches)
+    down = patch_distance(swatch[:, : h // 2], swatch[:, h - h // 2 :], seed, max_patches=max_patches)
     return (across + down) / 2
 
 

@@ -6,6 +6,7 @@ numpy only, no torch: see `grain`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,14 +75,20 @@ class Fit:
 
 
 def fit(
-    pixels: Pixels, height: int, width: int, regions: Labels | None = None, options: FitOptions = FitOptions()
+    pixels: Pixels,
+    height: int,
+    width: int,
+    regions: Labels | None = None,
+    options: FitOptions = FitOptions(),
+    measure: Callable[[Pixels, GrainOptions], Grain] = measure_grain,
 ) -> Fit:
     """The part and the scale of a picture (h, w, 3) uint8 for a result of height x width.
 
-    The scale is at most 1. `regions` (any size) are labels over the picture, all of which stay in the part.
+    The scale is at most 1. `regions` (any size) are labels over the picture, all of which stay in the part. `measure`
+    returns what `measure_grain` does.
     """
     h, w = pixels.shape[:2]
-    grain = measure_grain(pixels, options.grain)
+    grain = measure(pixels, options.grain)
     part = shown_part(grain, height, width, options)
     scale = _scale(grain, part, (h, w), (height, width), options)
     area = options.budget * height * width / scale**2

@@ -18,7 +18,7 @@ from ad_service.core.pipeline.request import LabelMaps, Request
 from ad_service.core.pipeline.transform import Channel, Crop, Scale, Transform, Warp
 from ad_service.core.quilting import periodicity
 from ad_service.core.quilting.periodicity import PeriodicityOptions
-from ad_service.core.sampling.samplers import Constraints
+from ad_service.core.sampling.samplers import Constraints, Recrop
 
 HALVED = 8
 """Latents whose multiples every UNet can halve as often as it does."""
@@ -140,45 +140,73 @@ def canvas_shape(request: Request, family: Family) -> Shape:
     return Shape(height, width, request.tile_y, request.tile_x)
 
 
-def constraints_of(request: Request, family: Family, exemplar: Exemplar, latents: Tensor) -> Constraints:
-    """Crops of the exemplar's latents (C, h, w), the canvas that the UNet can halve, and the labels of both."""
-    shape = canvas_shape(request, family)
-    work = replace(
+def work_shape(shape: Shape) -> Shape:
+    """The canvas for a result: along an axis with edges as many latents as every UNet can halve."""
+    return replace(
         shape,
         height=shape.height if shape.tile_y else round_up(shape.height, HALVED),
         width=shape.width if shape.tile_x else round_up(shape.width, HALVED),
     )
+
+
+def constraints_of(request: Request, family: Family, exemplar: Exemplar, latents: Tensor) -> Constraints:
+    """Crops of the exemplar's latents (C, h, w), the canvas that the UNet can halve, and the labels of both."""
+    shape = canvas_shape(request, family)
+    work = work_shape(shape)
     if exemplar.maps is None:
         crops = _crops(latents, family.window, None)
-        return Constraints(_stack(latents, crops), work)
+        return Constraints(_stack(latents, crops), work, recrop=_recrop(latents, family, None))
     layout = labels.resize(exemplar.maps.layout, shape.height, shape.width)
     pad = (0, work.width - shape.width, 0, work.height - shape.height)
     layout = F.pad(layout[None, None].float(), pad, "replicate")[0, 0].long()
     small = labels.condense(exemplar.maps.regions, *latents.shape[1:])
     crops = _crops(latents, family.window, small)
     regions = _stack(small, crops)
-    return Constraints(_stack(latents, crops), work, layout, regions, exemplar.label_count)
+    recrop = _recrop(latents, family, small)
+    return Constraints(_stack(latents, crops), work, layout, regions, exemplar.label_count, recrop=recrop)
 
 
 def _stack(picture: Tensor, crops: list[Crop]) -> Tensor:
     return torch.stack([crop.apply(picture, "data") for crop in crops])
 
 
-def _crops(latents: Tensor, side: int, regions: Tensor | None) -> list[Crop]:
+def _recrop(latents: Tensor, family: Family, regions: Tensor | None) -> Recrop | None:
+    """Draws other crops of a large swatch for each timestep; None if it is small, or read once for all timesteps."""
+    if family.in_context or len(_crops(latents, family.window, None)) == 1:
+        return None
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        crops = _crops(latents, family.window, regions, generator)
+        return _stack(latents, crops), None if regions is None else _stack(regions, crops)
+
+    return draw
+
+
+def _crops(latents: Tensor, side: int, regions: Tensor | None, generator: torch.Generator | None = None) -> list[Crop]:
     """At most MAX_CROPS windows that show much of the swatch, and one more for each label that none of them shows.
 
     All of one size that the UNet can halve; a rim of the swatch narrower than an eighth of it may be left out.
-    `regions` (h, w) has the labels of the latents.
+    `regions` (h, w) has the labels of the latents. Without a generator the crops lie in the corners. With one, each is
+    drawn from its part of the swatch, so that over some timesteps all of it is read.
     """
     h, w = latents.shape[1:]
     height, width = (min(n - n % HALVED, side) for n in (h, w))
     ys, xs = ([0] if n - length <= length // 8 else [0, n - length] for n, length in ((h, height), (w, width)))
-    crops = [Crop(y, x, height, width) for y in ys for x in xs][:MAX_CROPS]
+    corners = [(y, x) for y in ys for x in xs][:MAX_CROPS]
+    if generator is not None:
+        half = (max(ys) / 2, max(xs) / 2)
+        part = torch.rand(len(corners), 2, generator=generator).tolist()
+        corners = [
+            tuple(round(c / 2 + u * reach) for c, u, reach in zip(corner, us, half, strict=True))
+            for corner, us in zip(corners, part, strict=True)
+        ]
+    crops = [Crop(y, x, height, width) for y, x in corners]
     for label in [] if regions is None else labels.used(regions):
         assert regions is not None
         if not any(bool((crop.apply(regions, "labels") == label).any()) for crop in crops):
             spots = (regions == label).nonzero()
-            middle = spots[len(spots) // 2].tolist()
+            chosen = len(spots) // 2 if generator is None else int(torch.randint(len(spots), (), generator=generator))
+            middle = spots[chosen].tolist()
             y, x = (min(max(c - s // 2, 0), n - s) for c, s, n in zip(middle, (height, width), (h, w), strict=True))
             crops.append(Crop(y, x, height, width))
     return crops

@@ -9,18 +9,26 @@ import torch
 from torch import Tensor
 
 from ad_service.core import metrics
-from ad_service.core.backbone import codec
-from ad_service.core.materials.follow import SourceMap
+from ad_service.core.backbone import codec, memory
+from ad_service.core.backbone.devices import free_cached_memory, is_out_of_memory
+from ad_service.core.backbone.model import Model, unet_on_host
+from ad_service.core.materials.correspondence import Labels
+from ad_service.core.materials.follow import follow
 from ad_service.core.pictures.patch_statistics import match_patch_statistics
 from ad_service.core.pipeline.exemplar import Exemplar
 from ad_service.core.pipeline.request import Request, Result, Step
 from ad_service.core.pipeline.start import Start
 from ad_service.core.pipeline.task import Task, as_steps
-from ad_service.core.pipeline.transform import renormalize
-from ad_service.core.pixels import from_uint8, to_uint8, to_uint16
+from ad_service.core.pixels import from_uint8, to_uint8
 
 Shift = tuple[int, int]
 """Pixels (down, right) by which a result is rolled back."""
+
+JOINT = ("normal", "roughness", "height")
+"""Channels whose patches are compared together with the color's; their pixels must lie where the color has theirs."""
+
+JOINT_PATCHES = 1 << 16
+"""Patches of each scale that are compared together; with 8 times as many the distance changes by less than 2 %."""
 
 
 def finish(
@@ -32,9 +40,11 @@ def finish(
     """
     detail = task.model.family.detail if task.request.detail == "auto" else task.request.detail
     state, round_trip = None, dict[str, float]()
-    if detail in ("decoder", "both"):
-        state, round_trip = yield from as_steps("fit-decoder", _fit_decoder(task, {} if decoders is None else decoders))
-    image = yield from as_steps("decode", _decode(task, canvas, state))
+    with unet_on_host(task.model, _codec_bytes(task.model)):
+        if detail in ("decoder", "both"):
+            fitting = _fit_decoder(task, {} if decoders is None else decoders)
+            state, round_trip = yield from as_steps("fit-decoder", fitting)
+        image = yield from as_steps("decode", decode_picture(task, canvas, state))
     if detail in ("pixels", "both"):
         yield from as_steps("sharpen", _sharpen(task, start, image))
     return image, round_trip
@@ -44,10 +54,12 @@ def deliver(
     task: Task, start: Start, image: Tensor, shift: Shift, more: Mapping[str, float], content: Tensor | None = None
 ) -> Generator[Step, None, Result]:
     """The result of a picture (H, W, 3) uint8, rolled back by `shift`, with its metrics and `more`."""
-    image = image.roll((-shift[0], -shift[1]), (0, 1))
+    channels = yield from as_steps("maps", _follow(task, start, image))
+    back = (-shift[0], -shift[1])
+    image, channels = image.roll(back, (0, 1)), {name: picture.roll(back, (0, 1)) for name, picture in channels.items()}
     source = None if start.source is None else replace(start.source, shift=shift)
-    measured = yield from as_steps("measure", measure(image, task.request, task.exemplar, content))
-    return Result({"color": image, **_follow(task, source)}, {**measured, **more}, source_map=source)
+    measured = yield from as_steps("measure", measure(image, task.request, task.exemplar, content, channels))
+    return Result({"color": image, **channels}, {**measured, **more}, tuple(task.notes), source)
 
 
 def plainest_shift(image: Tensor, tiles: tuple[bool, bool]) -> Shift:
@@ -60,12 +72,16 @@ def plainest_shift(image: Tensor, tiles: tuple[bool, bool]) -> Shift:
 
 
 def measure(
-    image: Tensor, request: Request, exemplar: Exemplar, content: Tensor | None = None
+    image: Tensor,
+    request: Request,
+    exemplar: Exemplar,
+    content: Tensor | None = None,
+    channels: Mapping[str, Tensor] | None = None,
 ) -> Generator[float, None, dict[str, float]]:
     """Seams, patch distance, copies and repetition of an image (H, W, 3), and the exemplar's own: see `metrics`.
 
-    With a layout also how much of it is obeyed, with a content how much of its light and dark is kept. Yields the
-    fraction done.
+    With a layout also how much of it is obeyed, with a content how much of its light and dark is kept, with other
+    channels (H, W, C) the seams of each and the patch distance of all together. Yields the fraction done.
     """
     yield 0.0
     picture, swatch = from_uint8(image), exemplar.color
@@ -91,17 +107,62 @@ def measure(
         out |= {"label_agreement": found.agreement, "label_agreement_ceiling": found.ceiling}
     if content is not None:
         out["content_correlation"] = metrics.content_correlation(picture, content)
+    if channels:
+        yield 0.9
+        out = _measure_channels(picture, channels, request, exemplar) | out
+    return out
+
+
+def _measure_channels(
+    picture: Tensor, channels: Mapping[str, Tensor], request: Request, exemplar: Exemplar
+) -> dict[str, float]:
+    """The seams of each channel, and the patch distance of the color and those of JOINT together, with its halves'."""
+    out: dict[str, float] = {}
+    maps = {name: _from_levels(channel) for name, channel in channels.items()}
+    for name, channel in maps.items():
+        edges = metrics.seam(channel)
+        for axis, edge, tiles in (("y", edges.y, request.tile_y), ("x", edges.x, request.tile_x)):
+            if tiles:
+                out[f"seam_{axis}_{name}"] = edge.single.ratio
+    together = [name for name in JOINT if name in maps]
+    if together:
+        ours = torch.cat([picture, *(maps[name] for name in together)])
+        theirs = torch.cat([exemplar.color, *(exemplar.channels[name].pixels for name in together)])
+        out["joint_distance"] = metrics.patch_distance(ours, theirs, max_patches=JOINT_PATCHES)
+        out["joint_halves_distance"] = metrics.halves_distance(theirs, max_patches=JOINT_PATCHES)
     return out
 
 
 # ---------------------------------------------------------------------------------------------- stages
 
 
-def _fit_decoder(task: Task, decoders: codec.Decoders) -> Generator[float, None, tuple[codec.State, dict[str, float]]]:
-    """The decoder's state fitted to the exemplar, now or for an earlier job.
+def _codec_bytes(model: Model) -> int:
+    """What fitting and decoding need at full speed on a device."""
+    each = memory.map_bytes(model.vae.config.block_out_channels[0], model.family.factor)
+    decoder = sum(p.numel() * p.element_size() for p in model.vae.decoder.parameters())
+    fit = memory.FIT_MAPS * each * codec.FITTED_CROP**2 + memory.FIT_COPIES * decoder
+    decode = memory.DECODER_MAPS * each * (codec.DECODED_TILE + 2 * codec.MARGIN) ** 2
+    return int(max(fit, decode) / memory.SHARE)
+
+
+def _fit_decoder(
+    task: Task, decoders: codec.Decoders
+) -> Generator[float, None, tuple[codec.State | None, dict[str, float]]]:
+    """The decoder's state fitted to the exemplar, now or for an earlier job; None and a note if that is impossible.
 
     With it the PSNR of the exemplar after encoding and decoding, by the model's decoder and by the fitted one, in dB.
+    The canvas is finished by now, and no error of the fit may lose it.
     """
+    try:
+        return (yield from _fitted(task, decoders))
+    except RuntimeError as error:
+        reason = "the device has too little memory" if is_out_of_memory(error) else str(error).splitlines()[0]
+    free_cached_memory(task.model.device)
+    task.notes.append(f"The decoder was not fitted to the swatch, and fine detail may be softer: {reason}")
+    return None, {}
+
+
+def _fitted(task: Task, decoders: codec.Decoders) -> Generator[float, None, tuple[codec.State, dict[str, float]]]:
     model, color = task.model, task.exemplar.color
     key = codec.fit_key(model, color)
     state = decoders.get(key)
@@ -116,7 +177,8 @@ def _fit_decoder(task: Task, decoders: codec.Decoders) -> Generator[float, None,
     return state, {"round_trip_psnr": before, "round_trip_psnr_fitted": after}
 
 
-def _decode(task: Task, canvas: Tensor, state: codec.State | None) -> Generator[float, None, Tensor]:
+def decode_picture(task: Task, canvas: Tensor, state: codec.State | None = None) -> Generator[float, None, Tensor]:
+    """The picture (H, W, 3) uint8 of a canvas (C, H, W), by a fitted decoder or the model's own."""
     image = torch.empty(task.request.height, task.request.width, 3, dtype=torch.uint8)
     with codec.fitted(task.model, state):
         for y, x, tile in codec.decode(task.model, canvas, task.constraints.shape):
@@ -142,13 +204,20 @@ def _sharpen(task: Task, start: Start, image: Tensor) -> Generator[float, None, 
     )
 
 
-def _follow(task: Task, source: SourceMap | None) -> dict[str, Tensor]:
-    """The exemplar's other channels as they lie on the result, (H, W, C) uint8 or uint16."""
-    if source is None:
+def _follow(task: Task, start: Start, image: Tensor) -> Generator[float, None, dict[str, Tensor]]:
+    """The exemplar's other channels as they lie on an image (H, W, 3), (H, W, C) uint8 or uint16."""
+    exemplar, request = task.exemplar, task.request
+    if not exemplar.channels:
         return {}
-    out = {}
-    for name, channel in task.exemplar.channels.items():
-        painted = source.paint(channel.pixels, task.request.height, task.request.width)
-        painted = renormalize(painted) if channel.kind == "normal" else painted
-        out[name] = (to_uint8 if channel.bits == 8 else to_uint16)(painted)
-    return out
+    labels = None
+    if exemplar.maps is not None:
+        labels = Labels(exemplar.maps.layout, exemplar.maps.regions)
+    generator = torch.Generator().manual_seed(request.seed)
+    work = follow(from_uint8(image), exemplar.color, exemplar.channels, request.tiles, generator, start.source, labels)
+    return (yield from work)
+
+
+def _from_levels(channel: Tensor) -> Tensor:
+    """A channel (C, H, W) in [0, 1] from (H, W, C) uint8 or uint16."""
+    most = 255 if channel.dtype == torch.uint8 else 65535
+    return channel.permute(2, 0, 1).float() / most

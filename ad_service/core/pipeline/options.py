@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ad_service.core.pictures.lighting import LightingOptions
 from ad_service.core.pictures.patch_statistics import PatchStatisticsOptions
+from ad_service.core.quilting.patch_attention import PatchAttentionOptions
 from ad_service.core.quilting.periodicity import PeriodicityOptions
 from ad_service.core.quilting.quilt import QuiltOptions
 
@@ -23,8 +24,9 @@ class PipelineOptions:
         guided: a quilt whose pieces are so small that a content stays readable in them; larger ones are less readable.
             Its `guide_price` is that of a content weight of 1.
         shown_places: random places of a quilt that represent what it shows of the swatch.
+        novel_patch: cells over which the choice between a quilt and new texture is smoothed.
         move_edge: whether a torus is rolled so that its edge lies on an ordinary border.
-        lighting, periodicity, patch_statistics: of the stages with these names.
+        lighting, periodicity, patch_statistics, patch_attention: of the stages with these names.
     """
 
     cell: int = 4
@@ -35,7 +37,9 @@ class PipelineOptions:
         default_factory=lambda: QuiltOptions(block=8, overlap=2, refinements=3.0, guide_price=8.0)
     )
     shown_places: int = 1 << 14
+    novel_patch: int = 8
     move_edge: bool = True
     lighting: LightingOptions = field(default_factory=LightingOptions)
     periodicity: PeriodicityOptions = field(default_factory=PeriodicityOptions)
     patch_statistics: PatchStatisticsOptions = field(default_factory=PatchStatisticsOptions)
+    patch_attention: PatchAttentionOptions = field(default_factory=PatchAttentionOptions)

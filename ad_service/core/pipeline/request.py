@@ -17,7 +17,7 @@ Detail = Literal["auto", "off", "decoder", "pixels", "both"]
 Method = Literal["auto", "optimize", "sample"]
 RestyleMethod = Literal["auto", "optimize", "sample", "preview"]
 StartName = Literal["auto", "noise", "fill", "quilt"]
-Phase = Literal["prepare", "encode", "start", "denoise", "fit-decoder", "decode", "sharpen", "measure"]
+Phase = Literal["prepare", "encode", "start", "denoise", "fit-decoder", "decode", "sharpen", "maps", "measure"]
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,14 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesizeRequest(Request):
-    """A new texture from the swatch, arranged by `maps` if there is a painted layout."""
+    """A new texture from the swatch, arranged by `maps` if there is a painted layout.
+
+    `novelty` is the share of a quilt in [0, 1] that is replaced by texture that is not copied in pieces.
+    """
 
     method: Method = "auto"
     start: StartName = "auto"
+    novelty: float = 0.0
     maps: LabelMaps | None = None
 
 
@@ -94,6 +98,30 @@ class RestyleRequest(Request):
 
     content: Tensor
     method: RestyleMethod = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateRequest(Request):
+    """A picture made from a prompt, in the material of the swatch; without one, an ordinary texture from words.
+
+    Attributes:
+        swatch: (3, h, w), or (3, 0, 0) for none.
+        prompt, negative_prompt: what to make, and what to avoid.
+        guidance: the scale of classifier-free guidance; 1 for none.
+        region_prompts: what each label of `layout` shows; the prompt is added to each.
+        layout: (any size) int64 labels, each with a region prompt; None for one prompt everywhere.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    guidance: float = 7.0
+    region_prompts: tuple[str, ...] = ()
+    layout: Tensor | None = None
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts in full: one, or one for each label."""
+        return tuple(", ".join(filter(None, (p, self.prompt))) for p in self.region_prompts) or (self.prompt,)
 
 
 @dataclass(frozen=True)

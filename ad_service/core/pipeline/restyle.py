@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,14 +30,14 @@ def restyle(
     family = model.family
     method = METHODS[family.method if request.method == "auto" else request.method]
     as_quilt = family.start == "quilt" and not method.replaces_quilt
-    if request.channels and not as_quilt:
-        raise ValueError("channels follow a source map, and a restyling by this method has none")
     task = yield from begin(model, request, options or PipelineOptions())
     content = resized(request.content, request.height, request.width, request.tiles)
     picture, shift = _on_canvas(task, content), _half_latent(task)
-    own_steps = method.steps or family.steps * (1 if as_quilt else 2)
+    schedule = method.schedule(family)
+    if method is METHODS["optimize"] and not as_quilt:
+        schedule = replace(schedule, steps=2 * schedule.steps)  # paper, section 4: 200 for style transfer
     strength = family.strength if as_quilt else 1.0
-    plan = plan_of(request, family, steps=own_steps, strength=strength, keeps_structure=True)
+    plan = plan_of(request, schedule, strength=strength, keeps_structure=True)
     making = starts.guided_quilt(task, picture, plan.content_weight) if as_quilt else starts.content(task, picture)
     start = yield from as_steps("start", making)
     canvas, passes = yield from denoise(task, start, plan, method)

@@ -5,6 +5,7 @@ Each start is a generator that yields the fraction done and returns a Start.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,9 @@ from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.task import Task
 from ad_service.core.quilting import source_maps
 from ad_service.core.quilting.cuts import visible_cuts
+from ad_service.core.quilting.patch_attention import attend_patches
 from ad_service.core.quilting.quilt import QuiltOptions, guide_of, quilt
+from ad_service.core.steps import translate
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,30 @@ def quilted(task: Task) -> Making:
     options = _quilt_options(min(grid.picture.shape[1:]) // grid.cell, grid.swatch.periods, task.options)
     source = yield from quilt(grid.swatch, grid.shape, grid.layout, task.generator, options)
     return _start_of_quilt(task, grid, source, options)
+
+
+def novel(task: Task, novelty: float) -> Making:
+    """A quilt of which the share `novelty` in (0, 1] is replaced by new texture, the visible cuts first."""
+    cell = _quilt_cell(task.exemplar.color, task.options)
+    fine = _grid(task, cell // 2)
+    kept: Tensor | None = None
+    if novelty < 1:
+        grid = _grid(task, cell)
+        options = _quilt_options(min(grid.picture.shape[1:]) // cell, grid.swatch.periods, task.options)
+        source = yield from translate(
+            quilt(grid.swatch, grid.shape, grid.layout, task.generator, options), lambda fraction: fraction / 2
+        )
+        free = _free_cells(source, grid, novelty, options, task)
+        kept = _halved(source.masked_fill(free, -1), grid.columns, fine.columns)
+        kept = kept[: fine.shape.height, : fine.shape.width]
+    begun = 0.0 if kept is None else 0.5
+    source = yield from translate(
+        attend_patches(
+            fine.swatch, fine.picture, fine.shape, fine.layout, task.generator, task.options.patch_attention, kept
+        ),
+        lambda fraction: begun + (1 - begun) * fraction,
+    )
+    return _start_of_quilt(task, fine, source, task.options.quilt)
 
 
 STARTS: dict[str, Callable[[Task], Making]] = {"noise": noise, "fill": fill, "quilt": quilted}
@@ -139,6 +166,34 @@ def _quilt_options(side: int, periods: Tensor | None, options: PipelineOptions) 
     if periods is not None:
         overlap = max(overlap, min(block // 2, int(periods.norm(dim=1).min()) + 2))
     return replace(options.quilt, block=block, overlap=overlap)
+
+
+def _free_cells(source: Tensor, grid: _Grid, novelty: float, options: QuiltOptions, task: Task) -> Tensor:
+    """Where a quilt (H, W) is replaced: the share `novelty` of its cells, patches of some size around visible cuts.
+
+    Between cuts that are equally visible a smooth random field decides.
+    """
+    near = visible_cuts(source, grid.swatch, options.contrast_floor, task.options.change_reach, grid.tiles)
+    noise = torch.randn(source.shape, generator=task.generator)
+    score = _blurred(near, task.options.novel_patch) + _blurred(noise, task.options.novel_patch)
+    free = score.flatten().argsort(descending=True)[: round(novelty * score.numel())]
+    return torch.zeros(score.numel(), dtype=torch.bool).index_fill_(0, free, True).view(source.shape)
+
+
+def _blurred(field: Tensor, reach: int) -> Tensor:
+    """A field (H, W) on the torus blurred over `reach` cells, with mean 0 and variance 1."""
+    H, W = field.shape
+    frequency = torch.fft.fftfreq(H)[:, None].square() + torch.fft.rfftfreq(W)[None, :].square()
+    smooth = torch.fft.irfft2(torch.fft.rfft2(field) * torch.exp(-2 * (math.pi * reach) ** 2 * frequency), s=(H, W))
+    return (smooth - smooth.mean()) / smooth.std().clamp_min(1e-9)
+
+
+def _halved(source: Tensor, columns: int, fine_columns: int) -> Tensor:
+    """A source map (H, W) in cells of half the size, (2 H, 2 W); -1 stays -1."""
+    inner_y, inner_x = torch.arange(2 * source.shape[0]) % 2, torch.arange(2 * source.shape[1]) % 2
+    large = source.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    y, x = large // columns * 2 + inner_y[:, None], large % columns * 2 + inner_x[None, :]
+    return torch.where(large < 0, large, y * fine_columns + x)
 
 
 def _start_of_quilt(task: Task, grid: _Grid, source: Tensor, options: QuiltOptions) -> Start:

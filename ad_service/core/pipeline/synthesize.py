@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ad_service.core.backbone.codec import Decoders
 from ad_service.core.backbone.model import Family, Model
-from ad_service.core.pipeline.denoise import METHODS, denoise, plan_of
+from ad_service.core.pipeline.denoise import denoise, method_of, plan_of
 from ad_service.core.pipeline.finish import deliver, finish, plainest_shift
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.request import Job, SynthesizeRequest
-from ad_service.core.pipeline.start import STARTS
+from ad_service.core.pipeline.start import STARTS, novel
 from ad_service.core.pipeline.task import as_steps, begin
 
 
@@ -24,22 +24,19 @@ def synthesize(
     Raises:
         LabelError: the painted layout and the regions do not fit together.
         NotFinite: the network's output contains NaN or infinity.
-        ValueError: other channels are given, but the start has no source map that they could follow.
     """
     family, options = model.family, options or PipelineOptions()
     name = _start_name(request, family)
-    if request.channels and name == "noise":
-        raise ValueError("channels follow a source map, and a start from noise has none; use the start quilt or fill")
     task = yield from begin(model, request, options, fit_periods=name == "quilt", maps=request.maps)
-    start = yield from as_steps("start", STARTS[name](task))
+    making = novel(task, request.novelty) if name == "quilt" and request.novelty else STARTS[name](task)
+    start = yield from as_steps("start", making)
+    method = method_of(request.method, family, task.shape)
     plan = plan_of(
         request,
-        family,
-        steps=family.steps,
+        method.schedule(family),
         strength=family.strength if name == "quilt" else 1.0,
         keeps_structure=request.maps is not None and start.is_picture,
     )
-    method = METHODS[family.method if request.method == "auto" else request.method]
     canvas, passes = yield from denoise(task, start, plan, method)
     image, round_trip = yield from finish(task, start, canvas, decoders)
     has_origin = request.maps is not None or not options.move_edge

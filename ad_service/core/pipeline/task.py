@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -27,7 +27,8 @@ SPANS: dict[Phase, tuple[float, float]] = {
     "denoise": (0.15, 0.8),
     "fit-decoder": (0.8, 0.84),
     "decode": (0.84, 0.86),
-    "sharpen": (0.86, 0.98),
+    "sharpen": (0.86, 0.95),
+    "maps": (0.95, 0.98),
     "measure": (0.98, 1.0),
 }
 """The part of a job's time that each phase takes, roughly, for the progress bar."""
@@ -40,6 +41,7 @@ MESSAGES: dict[Phase, str] = {
     "fit-decoder": "fitting the decoder",
     "decode": "decoding",
     "sharpen": "sharpening",
+    "maps": "painting the maps",
     "measure": "measuring",
 }
 
@@ -49,7 +51,7 @@ class Task:
     """A job after its preparation.
 
     `latents` (C, h, w) are those of the exemplar, `shape` is the result in latents, `constraints.shape` the canvas,
-    which may be larger.
+    which may be larger. `notes` collects what the artist should know.
     """
 
     model: Model
@@ -60,6 +62,7 @@ class Task:
     constraints: Constraints
     generator: torch.Generator
     options: PipelineOptions
+    notes: list[str] = field(default_factory=list)
 
 
 def begin(

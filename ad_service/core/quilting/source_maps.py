@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ad_service.core.canvas import Shape
 from ad_service.core.labels import check, used
+from ad_service.core.steps import checkpoint
 
 _ROWS_AT_ONCE = 64
 """Rows of cells that are painted together; limits memory, does not change results."""
@@ -68,18 +69,24 @@ def paint(source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) 
     The four cells whose middles surround a pixel are blended, so that a cut runs smoothly over the corners of cells;
     cells that are neighbors in the swatch give its own pixels exactly. `tiles` says whether y and x tile.
     """
-    H, W = source.shape
+    columns = picture.shape[2] // cell
+    return paint_places(torch.stack([source // columns, source % columns]) * cell, picture, cell, tiles)
+
+
+def paint_places(places: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
+    """As `paint`, from the pixel (2, H, W), row and column, of the picture at the upper left corner of each cell."""
+    H, W = places.shape[1:]
     out = torch.empty(picture.shape[0], H * cell, W * cell)
     for top in range(0, H, _ROWS_AT_ONCE):
+        checkpoint()
         rows = torch.arange(top, min(top + _ROWS_AT_ONCE, H))
-        out[:, top * cell : top * cell + len(rows) * cell] = _paint_rows(rows, source, picture, cell, tiles)
+        out[:, top * cell : top * cell + len(rows) * cell] = _paint_rows(rows, places, picture, cell, tiles)
     return out
 
 
-def _paint_rows(rows: Tensor, source: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
+def _paint_rows(rows: Tensor, places: Tensor, picture: Tensor, cell: int, tiles: tuple[bool, bool]) -> Tensor:
     """The pixels of some rows of cells: (C, len(rows) * cell, W * cell)."""
-    H, W = source.shape
-    columns = picture.shape[2] // cell
+    H, W = places.shape[1:]
     offset = torch.arange(cell)
     low = (offset < cell / 2).long()  # the upper left of the four cells is the one before, for the first half
     share = ((offset + 0.5) / cell + 0.5) % 1.0  # weight of the lower right one, along one axis
@@ -89,9 +96,9 @@ def _paint_rows(rows: Tensor, source: Tensor, picture: Tensor, cell: int, tiles:
         for right in (0, 1):
             near_rows, dy = _neighbors(rows, H, cell, down - low, tiles[0])
             near_columns, dx = _neighbors(torch.arange(W), W, cell, right - low, tiles[1])
-            place = source[near_rows[:, None], near_columns[None, :]]
-            y = (place // columns * cell + dy[:, None]).clamp(0, picture.shape[1] - 1)
-            x = (place % columns * cell + dx[None, :]).clamp(0, picture.shape[2] - 1)
+            place = places[:, near_rows[:, None], near_columns[None, :]]
+            y = (place[0] + dy[:, None]).clamp(0, picture.shape[1] - 1)
+            x = (place[1] + dx[None, :]).clamp(0, picture.shape[2] - 1)
             wy, wx = (share if side else 1 - share for side in (down, right))
             weight = (wy.repeat(len(rows))[:, None] * wx.repeat(W)[None, :]) ** 2
             out += picture[:, y, x] * weight

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed_later
 
 from ad_service.core.backbone.conditioning import Conditioning
 from ad_service.core.backbone.model import Model, self_attention_layers
@@ -27,12 +29,16 @@ from ad_service.core.steps import checkpoint
 
 @dataclass(frozen=True)
 class Layer:
-    """One self-attention layer of one run: Q, K, V (B, heads, h * w, d) on a token grid (h, w)."""
+    """One self-attention layer of one run: Q, K, V (B, heads, h * w, d) on a token grid (h, w).
+
+    `out` is Attn(Q, K, V) where the network computed it in the run.
+    """
 
     Q: Tensor
     K: Tensor
     V: Tensor
     grid: tuple[int, int]
+    out: Tensor | None = None
 
 
 class TokenLabels:
@@ -111,12 +117,16 @@ class AttentionCapture:
     """Runs a model under one conditioning and records its self-attention; made by `capture_attention`.
 
     `batch` is the number of windows in one run; whoever runs out of memory halves it. `forwards` and `backwards` count
-    the windows that passed through the network.
+    the windows that passed through the network. With `recomputes` a backward pass computes each block again instead of
+    keeping what it needs of it, which takes a third of the memory and a third more time.
     """
 
-    def __init__(self, model: Model, conditioning: Conditioning, attentions: list[Attention]) -> None:
+    def __init__(
+        self, model: Model, conditioning: Conditioning, attentions: list[Attention], recomputes: bool = False
+    ) -> None:
         self.model = model
         self.conditioning = conditioning
+        self.recomputes = recomputes
         self.count = len(attentions)
         self.loss_layers = range(self.count - min(model.family.layers, self.count), self.count)
         self.similarity = model.family.similarity
@@ -159,9 +169,17 @@ class AttentionCapture:
         read = reference if self.model.family.in_context else None
         return _Run((z.shape[2], z.shape[3]), frozenset(self.loss_layers), read=read, layout=layout, stop=stop)
 
+    def predict(self, z: Tensor, t: int, conditioning: Conditioning) -> Tensor:
+        """The prediction for windows z (B, C, h, w) with another conditioning than the capture's own."""
+        return self._predict(z, t, _Run((z.shape[2], z.shape[3]), frozenset()), conditioning)
+
     def predict_transferred(self, z: Tensor, t: int, transfer: Transfer) -> Tensor:
         """The prediction for windows z (B, C, h, w) with the content's queries, see `Transfer`."""
         return self._predict(z, t, _Run((z.shape[2], z.shape[3]), frozenset(), transfer=transfer))
+
+    def own_attention(self, layer: Layer) -> Tensor:
+        """Attn(Q, K, V) of a recorded layer, computed only if the network has not done so."""
+        return attend(layer.Q, layer.K, layer.V, self.similarity) if layer.out is None else layer.out
 
     def target(self, i: int, layer: Layer, reference: Reference, layout: TokenLabels | None) -> Tensor:
         """Attn(Q, Ks, Vs) for the queries of a layer; with a layout, label by label."""
@@ -171,19 +189,21 @@ class AttentionCapture:
         keys = reference.labels.keys(reference.layers[i].grid)
         return attend_by_label(layer.Q, K, V, layout.queries(layer.grid), keys, self.similarity)
 
-    def _predict(self, z: Tensor, t: int, run: _Run) -> Tensor:
+    def _predict(self, z: Tensor, t: int, run: _Run, conditioning: Conditioning | None = None) -> Tensor:
         self._run = run
         self.forwards += len(z)
         try:
-            return self.model.predict(z, t, self.conditioning)
+            return self.model.predict(z, t, conditioning or self.conditioning)
         finally:
             self._run = None
 
     def attend(self, i: int, Q: Tensor, K: Tensor, V: Tensor) -> Tensor:
         """The output of layer i in the current run: record, extend by the reference, or transfer."""
         run = self._run
-        assert run is not None, "the network was called without its capture"
         checkpoint()
+        if run is None:
+            assert self.recomputes, "the network was called without its capture"
+            return attend(Q, K, V, self.similarity)
         if Q.requires_grad:  # the backward pass of a window takes several seconds on a CPU
             Q.register_hook(lambda _: checkpoint())
         grid = token_grid(run.latent_grid, Q.shape[2])
@@ -191,14 +211,17 @@ class AttentionCapture:
             Q, K = center_tokens(Q), center_tokens(K)
         if i in run.record:
             run.layers[i] = Layer(Q, K, V, grid)
-        if run.stop and i == self.loss_layers[-1]:
-            raise StopForward
+        if run.stop and i == self.loss_layers[-1] and not (self.recomputes and torch.is_grad_enabled()):
+            raise StopForward  # a block that is computed again has to be computed to its end the first time
         if run.transfer is not None and i in run.transfer.content:
             transfer, swatch = run.transfer, run.transfer.reference.layers[i]
             Q = torch.lerp(Q, transfer.content[i].Q, transfer.gamma)
             return attend(Q, swatch.K, swatch.V, self.similarity, transfer.tau)
         if run.read is None:
-            return attend(Q, K, V, self.similarity)
+            out = attend(Q, K, V, self.similarity)
+            if i in run.record:
+                run.layers[i] = Layer(Q, K, V, grid, out)
+            return out
         reference = run.read.layers[i]
         Ks, Vs = (u.expand(len(Q), -1, -1, -1) for u in (reference.K, reference.V))
         keys, values = torch.cat([K, Ks], 2), torch.cat([V, Vs], 2)
@@ -271,19 +294,32 @@ def token_grid(latents: tuple[int, int], count: int) -> tuple[int, int]:
     return h, w
 
 
+def _checkpointed(block: nn.Module, *arguments: Any) -> Any:
+    """Run a block whose backward pass computes it again; it draws no random numbers that would have to be kept."""
+    return recomputed_later(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
 @contextmanager
-def capture_attention(model: Model, conditioning: Conditioning | None = None) -> Iterator[AttentionCapture]:
+def capture_attention(
+    model: Model, conditioning: Conditioning | None = None, *, recomputes: bool = False
+) -> Iterator[AttentionCapture]:
     """A capture of the self-attention layers of a model's UNet, whose own processors are restored at the end.
 
-    `conditioning` is that of the job; by default the empty prompt.
+    `conditioning` is that of the job; by default the empty prompt. `recomputes`: see `AttentionCapture`; not for a
+    family that reads in context.
     """
+    assert not (recomputes and model.family.in_context), "what a block reads in context is not known when it runs again"
     attentions = self_attention_layers(model.unet)
-    capture = AttentionCapture(model, conditioning or model.unconditional, attentions)
+    capture = AttentionCapture(model, conditioning or model.unconditional, attentions, recomputes)
     before = [a.processor for a in attentions]
     try:
+        if recomputes:
+            model.unet.enable_gradient_checkpointing(_checkpointed)  # type: ignore[operator]
         for i, a in enumerate(attentions):
             a.processor = _Processor(i, capture)
         yield capture
     finally:
+        if recomputes:
+            model.unet.disable_gradient_checkpointing()  # type: ignore[operator]
         for a, processor in zip(attentions, before, strict=True):
             a.processor = processor

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ad_service.core.pixels import at_least_float32
+
 Places: TypeAlias = Mapping[int, Tensor]
 """The indices of the tokens that each label has."""
 
@@ -46,9 +48,9 @@ def attend_by_label(
 
 def ad_loss(own: Tensor, target: Tensor) -> Tensor:
     """mean |Attn(Q, K, V) - stopgrad(Attn(Q, Ks, Vs))|, equation 4 of the paper; one value for each of B windows."""
-    return (own.float() - target.detach().float()).abs().flatten(1).mean(1)
+    return (at_least_float32(own) - at_least_float32(target.detach())).abs().flatten(1).mean(1)
 
 
 def content_loss(Q: Tensor, Qc: Tensor) -> Tensor:
     """mean |Q - Qc|, equation 6 of the paper; one value for each of B windows."""
-    return (Q.float() - Qc.detach().float()).abs().flatten(1).mean(1)
+    return (at_least_float32(Q) - at_least_float32(Qc.detach())).abs().flatten(1).mean(1)

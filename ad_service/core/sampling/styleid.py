@@ -14,15 +14,8 @@ from torch import Tensor
 
 from ad_service.core.canvas import Accumulator, cut_windows
 from ad_service.core.sampling.attention import AttentionCapture, Transfer
-from ad_service.core.sampling.samplers import (
-    Constraints,
-    Plan,
-    check_finite,
-    ddim_step,
-    predict_x0_eps,
-    timesteps,
-    window_batches,
-)
+from ad_service.core.sampling.diffusion import adain, ddim_step, predict_x0_eps, timesteps
+from ad_service.core.sampling.samplers import Constraints, Plan, check_finite, window_batches
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ def transfer_style(
     canvas of each step stays on the host, plan.steps canvases in all.
     """
     model = capture.model
-    steps = timesteps(model, plan)
+    steps = timesteps(model, plan.steps, plan.strength)
     contents, styles = [canvas], [constraints.zs]
     for t, up in pairwise([0, *reversed(steps)]):
         total = Accumulator(len(canvas), constraints.shape)
@@ -80,13 +73,6 @@ def transfer_style(
             clean.add(batch, x0)
         canvas = check_finite(total.mean())
         yield clean.mean()
-
-
-def adain(canvas: Tensor, like: Tensor) -> Tensor:
-    """A canvas (C, H, W) with the channel means and standard deviations of latents (R, C, h, w) (arXiv 1703.06868)."""
-    mean, std = canvas.mean((1, 2), keepdim=True), canvas.std((1, 2), keepdim=True)
-    target = like.transpose(0, 1).flatten(1)
-    return (canvas - mean) / std.clamp_min(1e-6) * target.std(1)[:, None, None] + target.mean(1)[:, None, None]
 
 
 def _invert(capture: AttentionCapture, z: Tensor, t: int, up: int) -> Tensor:

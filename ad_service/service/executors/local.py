@@ -40,18 +40,25 @@ class RestartDelays:
 
 
 class LocalExecutor:
-    """An Executor with `slots` worker processes, named local-1, local-2 and so on.
+    """An Executor with worker processes, named local-1, local-2 and so on.
 
     Args:
         command: starts a worker process.
         log: receives what the first worker prints; another worker's number is added to the name.
+        gpus: for each worker the GPU that it sees, by its number or UUID; None is the machine's choice.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, slots: int = 1, delays: RestartDelays | None = None) -> None:
-        logs = [log, *(log.with_stem(f"{log.stem}-{number}") for number in range(2, slots + 1))]
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        gpus: Sequence[str | None] = (None,),
+        delays: RestartDelays | None = None,
+    ) -> None:
+        logs = [log, *(log.with_stem(f"{log.stem}-{number}") for number in range(2, len(gpus) + 1))]
         self._slots = {
-            f"local-{number}": Slot(f"local-{number}", command, file, delays or RestartDelays())
-            for number, file in enumerate(logs, 1)
+            f"local-{number}": Slot(f"local-{number}", command, file, delays or RestartDelays(), gpu)
+            for number, (file, gpu) in enumerate(zip(logs, gpus, strict=True), 1)
         }
 
     def start(self, on_event: Callable[[Event], None]) -> None:
@@ -77,12 +84,15 @@ class LocalExecutor:
 class Slot:
     """One worker process at a time, and the thread that keeps it running."""
 
-    def __init__(self, worker: str, command: Sequence[str], log: Path, delays: RestartDelays) -> None:
+    def __init__(
+        self, worker: str, command: Sequence[str], log: Path, delays: RestartDelays, gpu: str | None = None
+    ) -> None:
         self.device: Ready | None = None
         self._worker = worker
         self._command = list(command)
         self._log = log
         self._delays = delays
+        self._environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         self._lock = threading.Lock()
         """Held while an event is sent, so that events have the order in which the state changed."""
         self._process: subprocess.Popen[str] | None = None
@@ -221,6 +231,7 @@ class Slot:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
+                env=os.environ | self._environment,
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
 

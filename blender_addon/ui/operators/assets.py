@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import bpy
+from bpy.app.translations import pgettext_iface as tr
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
-from bpy.types import Context, Event, Operator
+from bpy.types import Context, Event, Material, Operator
 
 from ... import wire
 from ...scene import mapping, materials, properties, result_assets, result_nodes, results, udim
@@ -34,7 +35,7 @@ class DISTILL_OT_mark_asset(Operator):
             return {"CANCELLED"}
         folders = result_assets.libraries()
         if self.library and self.library not in folders:
-            self.report({"ERROR"}, f"There is no asset library “{self.library}”; add it in the preferences")
+            self.report({"ERROR"}, tr("There is no asset library “{}”; add it in the preferences").format(self.library))
             return {"CANCELLED"}
         marked = result_assets.mark(image, result_assets.materials_showing(record.job) if self.material else [])
         if not self.image:
@@ -45,14 +46,18 @@ class DISTILL_OT_mark_asset(Operator):
                 path = result_assets.save_to_library(folders[self.library], image.name, marked)
                 for item in marked:
                     item.asset_clear()  # the copy in the library is the asset
-                self.report({"INFO"}, f"Saved {path.name} to the asset library {self.library}")
+                self.report({"INFO"}, tr("Saved {} to the asset library {}").format(path.name, self.library))
             elif bpy.data.filepath:
                 result_assets.add_catalog(Path(bpy.data.filepath).parent)
-                self.report({"INFO"}, f"Marked {len(marked)} assets in the catalog {result_assets.CATALOG}")
+                self.report(
+                    {"INFO"}, tr("Marked {} assets in the catalog {}").format(len(marked), result_assets.CATALOG)
+                )
             else:
-                self.report({"WARNING"}, "Marked. Save the file and mark again to get the catalog")
+                self.report({"WARNING"}, tr("Marked. Save the file and mark again to get the catalog"))
         except wire.WireError as error:
             return fail(self, error)
+        if not any(isinstance(item, Material) for item in marked):
+            self.report({"WARNING"}, tr("Asset Browsers list materials, not images; apply the result and mark again"))
         return {"FINISHED"}
 
 
@@ -94,7 +99,8 @@ class DISTILL_OT_save_result(Operator):
         if not paths:
             self.report({"WARNING"}, "There is no such result to save")
             return {"CANCELLED"}
-        self.report({"INFO"}, f"Saved {paths[0].name}" if len(paths) == 1 else f"Saved {len(paths)} files")
+        saved = tr("Saved {}").format(paths[0].name) if len(paths) == 1 else tr("Saved {} files").format(len(paths))
+        self.report({"INFO"}, saved)
         return {"FINISHED"}
 
 
@@ -158,7 +164,8 @@ class DISTILL_OT_udim_size(Operator):
     def execute(self, context: Context) -> Done:
         width, height = self.columns * self.size, self.rows * self.size
         if max(width, height) > wire.MAX_PICTURE_SIDE:
-            self.report({"ERROR"}, f"{width} x {height} is larger than {wire.MAX_PICTURE_SIDE}; choose smaller tiles")
+            text = tr("{} x {} is larger than {}; choose smaller tiles")
+            self.report({"ERROR"}, text.format(width, height, wire.MAX_PICTURE_SIDE))
             return {"CANCELLED"}
         group = properties.parameters_of(context.scene.distill)
         group.width, group.height = width, height

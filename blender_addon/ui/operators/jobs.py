@@ -5,8 +5,8 @@ from bpy.props import FloatProperty
 from bpy.types import Context, Event, Operator
 
 from ... import wire
-from ...scene import materials, properties, requests, results, session
-from .reports import Done, busy_cursor, fail, find_record, job_property
+from ...scene import materials, properties, requests, results, session, windows
+from .reports import Done, fail, find_record, job_property
 
 
 class DISTILL_OT_run(Operator):
@@ -33,7 +33,7 @@ class DISTILL_OT_run(Operator):
         current.error = None
         properties.show_used_values(context.scene.distill)
         try:
-            with busy_cursor(context):  # Blender copies 8192 x 8192 unsaved pixels in seconds
+            with windows.busy_cursor(context):  # Blender copies 8192 x 8192 unsaved pixels in seconds
                 drafts = requests.drafts(context.scene)
         except wire.WireError as error:
             return fail(self, error)
@@ -44,7 +44,7 @@ class DISTILL_OT_run(Operator):
             found = materials.ensure_materials(objects, drafts[0].swatch_name)
             targets = {materials.ensure_id(material): material.name for material in found}
             if new:
-                session.push_undo(f"Material of {new[0]}")
+                windows.push_undo(f"Material of {new[0]}")
         for index, draft in enumerate(drafts):
             current.submit(draft, targets if index == 0 else {})  # other variations are chosen in the gallery
         return {"FINISHED"}

@@ -8,8 +8,8 @@ from bpy.props import EnumProperty
 from bpy.types import Context, Operator
 
 from ... import wire
-from ...scene import painting, properties, regions, session
-from .reports import Done, busy_cursor, fail
+from ...scene import painting, properties, regions, session, windows
+from .reports import Done, fail
 
 
 def map_property(default: str) -> Any:
@@ -34,7 +34,7 @@ def change(operator: Operator, function: Callable[..., object], *arguments: obje
     settings = bpy.context.scene.distill
     before = [getattr(settings, f"image_{name}") for name in properties.LABEL_MAPS]
     try:
-        with busy_cursor(bpy.context):
+        with windows.busy_cursor(bpy.context):
             function(*arguments)
     except wire.WireError as error:
         return fail(operator, error)
@@ -43,7 +43,7 @@ def change(operator: Operator, function: Callable[..., object], *arguments: obje
         if old is not None and new != old:
             painting.replace_canvas(bpy.context, old, new)
     regions.remember_colors(bpy.context.scene)
-    session.push_undo(operator.bl_label)
+    windows.push_undo(operator.bl_label)
     shown = session.current().error
     if shown is not None and shown.code in ("invalid-labels", "invalid-image"):
         session.current().error = None

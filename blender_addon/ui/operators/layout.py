@@ -8,7 +8,7 @@ from bpy.props import EnumProperty, FloatProperty, FloatVectorProperty, IntPrope
 from bpy.types import Context, Event, Operator
 
 from ... import wire
-from ...scene import active_region, mesh_layout, painting, properties, regions, session
+from ...scene import active_region, mesh_layout, painting, properties, regions, windows
 from .label_maps import change, has_regions, map_property
 from .reports import Done, fail
 
@@ -24,7 +24,7 @@ class DISTILL_OT_use_layout(Operator):
         settings = context.scene.distill
         if settings.use_layout:
             settings.use_layout = False
-            session.push_undo(self.bl_label)
+            windows.push_undo(self.bl_label)
             return {"FINISHED"}
         settings.use_layout = True
         done = change(self, regions.set_up, context.scene, *properties.output_size(settings))
@@ -165,7 +165,7 @@ class DISTILL_OT_paint(Operator):
             return fail(self, error)
         regions.remember_colors(context.scene)
         painting.prepare(context, settings.regions[settings.region_index].color)
-        session.push_undo(self.bl_label)
+        windows.push_undo(self.bl_label)
         return {"FINISHED"}
 
 

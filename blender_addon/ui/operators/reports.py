@@ -1,13 +1,11 @@
 """What operators have in common: their return value, error reports, and the job that they work on."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import bpy
 from bpy.app.translations import pgettext_iface as tr
 from bpy.props import StringProperty
-from bpy.types import Context, Operator
+from bpy.types import Operator
 
 from ... import wire
 from ...link.records import JobRecord
@@ -23,19 +21,6 @@ def fail(operator: Operator, error: wire.WireError) -> Done:
     if not (operator.options.is_invoke and bpy.context.region is not None and bpy.context.region.type == "UI"):
         operator.report({"ERROR"}, error.sentence)
     return {"CANCELLED"}
-
-
-@contextmanager
-def busy_cursor(context: Context) -> Iterator[None]:
-    """Shows the pointer of a busy program inside the block, for work that Blender does on its main thread only."""
-    window = context.window
-    if window is not None:
-        window.cursor_modal_set("WAIT")
-    try:
-        yield
-    finally:
-        if window is not None:
-            window.cursor_modal_restore()
 
 
 def job_property(empty: str = "the newest one") -> Any:

@@ -94,6 +94,9 @@ class DISTILL_OT_fetch_result(Operator):
         if record is None or record.active:
             return {"CANCELLED"}
         current = session.current()
+        if record.state == "succeeded" and results.image_of(record.job) is not None:
+            self.report({"INFO"}, tr("“{}” is in this file already").format(record.title))
+            return {"CANCELLED"}
         if record.document != current.document:
             record.document, record.material, record.materials = current.document, "", {}
             session.pump()
@@ -217,7 +220,8 @@ class DISTILL_OT_delete_result(Operator):
             return self.execute(context)
         self.job, self.in_use = record.job, True
         names = ", ".join(f"“{material.name}”" for material in results.users_of(record.job))
-        message = f"The material {names} shows it and gets its original texture back" if names else "It is used"
+        shown = tr("The material {} shows it and gets its original texture back").format(names)
+        message = shown if names else tr("It is used")
         return context.window_manager.invoke_confirm(
             self, event, title="Delete a Result in Use?", message=message, confirm_text="Delete", icon="WARNING"
         )
@@ -228,8 +232,11 @@ class DISTILL_OT_delete_result(Operator):
             return {"CANCELLED"}
         if not self.in_use and record.job in results.used_jobs():
             users = results.users_of(record.job)
-            where = f"shown by the material “{users[0].name}”; restore its original" if users else "used; replace it"
-            self.report({"ERROR"}, f"“{record.title}” is {where} first")
+            text = tr("“{}” is used; replace it first").format(record.title)
+            if users:
+                text = tr("“{}” is shown by the material “{}”; restore its original first")
+                text = text.format(record.title, users[0].name)
+            self.report({"ERROR"}, text)
             return {"CANCELLED"}
         try:
             for material in results.users_of(record.job):
@@ -258,7 +265,7 @@ class DISTILL_OT_delete_unused(Operator):
         jobs = results.unused()
         if not jobs:
             return self.execute(context)
-        message = f"{_count(jobs)} ({results.memory_of(jobs) / 1e6:.1f} MB) that no material uses"
+        message = tr("{} ({:.1f} MB) that no material uses").format(_count(jobs), results.memory_of(jobs) / 1e6)
         return context.window_manager.invoke_confirm(
             self, event, title="Delete Unused Results?", message=message, confirm_text="Delete", icon="WARNING"
         )
@@ -267,9 +274,8 @@ class DISTILL_OT_delete_unused(Operator):
         jobs = results.unused()
         size = results.memory_of(jobs) / 1e6
         _delete(context, jobs)
-        self.report(
-            {"INFO"}, f"Deleted {_count(jobs)}, {size:.1f} MB" if jobs else "Every result is used or a favorite"
-        )
+        deleted = tr("Deleted {}, {:.1f} MB").format(_count(jobs), size)
+        self.report({"INFO"}, deleted if jobs else tr("Every result is used or a favorite"))
         return {"FINISHED"} if jobs else {"CANCELLED"}
 
 
@@ -285,7 +291,7 @@ def _delete(context: Context, jobs: list[str]) -> None:
 
 
 def _count(jobs: list[str]) -> str:
-    return "1 result" if len(jobs) == 1 else f"{len(jobs)} results"
+    return tr("1 result") if len(jobs) == 1 else tr("{} results").format(len(jobs))
 
 
 # ---------------------------------------------------------------------------------------------- making again

@@ -7,7 +7,7 @@ from typing import Any
 
 import blf
 from bpy.app.translations import pgettext_iface as tr
-from bpy.types import Context, Image, Panel, UILayout
+from bpy.types import Context, Image, Panel, PropertyGroup, UILayout
 
 from ... import wire
 from ...link import background, client
@@ -16,8 +16,13 @@ from ...scene import preferences
 SPACES = ("VIEW_3D", "IMAGE_EDITOR", "NODE_EDITOR")
 MARGIN = 62
 """Pixels at interface scale 1 that a sidebar, a panel and a box take from the width of a label."""
+NARROW = 230
+"""Width of a sidebar in pixels at interface scale 1, below which buttons are stacked and labels have their own line."""
 ICON = 28
 """Pixels at interface scale 1 that an icon beside a label takes, with its distances."""
+CHOICE = 114
+"""Pixels at interface scale 1 that the buttons beside the name of an image take; the number of users takes USERS."""
+USERS = 20
 SERVICE_ERRORS = (*background.SERVICE_ERRORS, "device-unavailable")
 """Errors of the service, whose remedy is the service's or the preferences' and not another parameter."""
 
@@ -48,42 +53,80 @@ def _panel_id(section: type[Any], space: str) -> str:
     return f"DISTILL_PT_{section.__name__.lower()}_{space.lower()}"
 
 
-def draw_text(layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0) -> None:
+def is_narrow(context: Context) -> bool:
+    """Whether the sidebar is narrow."""
+    return bool(context.region.width < NARROW * context.preferences.system.ui_scale)
+
+
+def side_by_side(layout: UILayout, context: Context) -> UILayout:
+    """A row for buttons, or a column if the sidebar is narrow."""
+    return layout.column(align=True) if is_narrow(context) else layout.row(align=True)
+
+
+def property_column(layout: UILayout, context: Context) -> UILayout:
+    """A column for properties with their labels to the left, or in the fields if the sidebar is narrow."""
+    column = layout.column()
+    column.use_property_split, column.use_property_decorate = not is_narrow(context), False
+    return column
+
+
+def draw_image_choice(layout: UILayout, context: Context, settings: PropertyGroup, name: str) -> None:
+    """The choice of an image of the settings, with its name below if Blender cuts it beside its buttons."""
+    layout.template_ID(settings, name, open="image.open")
+    image = getattr(settings, name)
+    scale = context.preferences.system.ui_scale
+    taken = (MARGIN + CHOICE + USERS * (image is not None and image.users > 1)) * scale
+    if image is not None and _width(image.name, context) > context.region.width - taken:
+        draw_lines(layout, image.name, context)
+
+
+def draw_text(
+    layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0, least: int = 0
+) -> None:
     """A sentence in the interface's language, with a capital first letter; see `draw_lines`."""
-    draw_lines(layout, capitalize(tr(text)), context, icon, buttons)
+    draw_lines(layout, capitalize(tr(text)), context, icon, buttons, least)
 
 
-def draw_lines(layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0) -> None:
+def draw_lines(
+    layout: UILayout, text: str, context: Context, icon: str = "NONE", buttons: int = 0, least: int = 0
+) -> None:
     """Text, such as a name, in as many lines as it needs: Blender's labels do not wrap.
 
-    `buttons` is the number of icons beside the text.
+    `buttons` is the number of icons beside the text, `least` that of the lines whose room it takes at least.
     """
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for line in wrap(text, context, buttons + (icon != "NONE")):
+    lines = wrap(text, context, buttons + (icon != "NONE"))
+    for line in lines + [""] * (least - len(lines)):
         column.label(text=line, icon=icon, translate=False)
         icon = "BLANK1" if icon != "NONE" else "NONE"
 
 
 def wrap(text: str, context: Context, icons: int = 0) -> list[str]:
     """The lines of a text in a box of the sidebar, measured in the interface's font. Blender cuts longer labels."""
-    scale = context.preferences.system.ui_scale
-    style = context.preferences.ui_styles[0].widget
-    blf.size(0, style.points * scale)
-    room = context.region.width - (MARGIN + ICON * icons) * scale
+    room = context.region.width - (MARGIN + ICON * icons) * context.preferences.system.ui_scale
     lines = [""]
     for word in _words(text):
         longer = f"{lines[-1]}{word}"
-        if lines[-1] and blf.dimensions(0, longer.rstrip())[0] > room:
+        if lines[-1] and _width(longer.rstrip(), context) > room:
             lines.append(word)
         else:
             lines[-1] = longer
     return [line.rstrip() for line in lines]
 
 
+def _width(text: str, context: Context) -> float:
+    """The width of a text in pixels, in the interface's font."""
+    blf.size(0, context.preferences.ui_styles[0].widget.points * context.preferences.system.ui_scale)
+    return float(blf.dimensions(0, text)[0])
+
+
 def _words(text: str) -> list[str]:
-    """The pieces between which a line may break: words with the space behind them, and each Chinese character."""
-    return re.findall(r"[\u2e80-\u9fff\uff00-\uffef]|[^\s\u2e80-\u9fff\uff00-\uffef]+\s*|\s+", text)
+    """The pieces between which a line may break: words with the space behind them, and each Chinese character.
+
+    A name such as `cobbles_regions` may break behind its underscores, too.
+    """
+    return re.findall(r"[\u2e80-\u9fff\uff00-\uffef]|[^\s_\u2e80-\u9fff\uff00-\uffef]+_*\s*|_+\s*|\s+", text)
 
 
 def capitalize(text: str) -> str:

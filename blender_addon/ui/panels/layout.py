@@ -8,7 +8,7 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Menu, PropertyGroup, UILayout, UIList
 
 from ...scene import label_arrays, map_watch, materials, mesh_layout, properties, regions, suggestion
-from .elements import draw_text, in_both_editors
+from .elements import draw_image_choice, draw_lines, draw_text, in_both_editors, is_narrow, side_by_side
 
 
 class DISTILL_UL_regions(UIList):
@@ -113,9 +113,9 @@ class Layout:
 def _draw_region_map(box: UILayout, context: Context) -> None:
     """The map of the swatch: how it is made, its picture, and what to do next."""
     settings = context.scene.distill
-    _draw_title(box, "Which Part of the Swatch Is Which", "DISTILL_MT_regions")
+    _draw_title(box, context, tr("Which Part of the Swatch Is Which"), "DISTILL_MT_regions")
     column = box.column(align=True)
-    row = column.row(align=True)
+    row = side_by_side(column, context)
     pending = suggestion.is_pending()
     part = row.row(align=True)
     part.enabled = not pending
@@ -123,13 +123,13 @@ def _draw_region_map(box: UILayout, context: Context) -> None:
     part.operator("distill.suggest_regions", text=text, icon="OUTLINER_OB_LIGHT")
     row.prop(context.window_manager, "distill_parts")
     column.operator("distill.region_map_new", text="Split by Color", icon="COLOR").method = "COLOR"
-    box.template_ID(settings, "image_regions", open="image.open")
+    draw_image_choice(box, context, settings, "image_regions")
     image = settings.image_regions
     if image is None:
         if settings.image_swatch is None:
             draw_text(box, "Choose the swatch first", context, "INFO")
         return
-    column = _draw_map(box, image)
+    column = _draw_map(box, context, image)
     _draw_paint(column, "regions", "EDITOR", "Paint")
     if lacking := map_watch.unmapped_regions(context.scene):
         names = ", ".join(f"“{name}”" for name in lacking)
@@ -139,17 +139,17 @@ def _draw_region_map(box: UILayout, context: Context) -> None:
 def _draw_layout(box: UILayout, context: Context) -> None:
     """The map of the texture: its picture, where to paint it, and what is wrong with it."""
     settings = context.scene.distill
-    _draw_title(box, "Where It Appears on the Texture", "DISTILL_MT_layout_sources")
-    box.template_ID(settings, "image_layout", open="image.open")
+    _draw_title(box, context, tr("Where It Appears on the Texture"), "DISTILL_MT_layout_sources")
+    draw_image_choice(box, context, settings, "image_layout")
     image = settings.image_layout
     if image is None:
         box.operator("distill.layout_new", icon="FILE_NEW")
         return
-    column = _draw_map(box, image)
+    column = _draw_map(box, context, image)
     _draw_paint(column, "layout", "MODEL", "Paint on Model")
     _draw_paint(column, "layout", "EDITOR", "Paint")
     column.operator("distill.fill", icon="IMAGE").picture = "layout"
-    facts = map_watch.facts(image)
+    facts = map_watch.facts(context.scene, image)
     if facts is not None and len(facts.shares) > 1 and max(facts.shares) == 1.0:
         names = [region.name for region in settings.regions]
         filled = names[facts.shares.index(1.0)] if 1.0 in facts.shares[: len(names)] else ""
@@ -168,16 +168,16 @@ def _draw_layout(box: UILayout, context: Context) -> None:
         draw_text(box, text, context, "INFO")
 
 
-def _draw_title(box: UILayout, text: str, menu: str) -> None:
+def _draw_title(box: UILayout, context: Context, text: str, menu: str) -> None:
     row = box.row(align=True)
-    row.label(text=text)
+    draw_lines(row, text, context, buttons=1)
     row.menu(menu, text="", icon="DOWNARROW_HLT")
 
 
-def _draw_map(box: UILayout, image: Image) -> UILayout:
-    """A map's thumbnail, and a column for buttons beside it."""
-    split = box.split(factor=0.35)
-    if icon := map_watch.icon(image):
+def _draw_map(box: UILayout, context: Context, image: Image) -> UILayout:
+    """A map's thumbnail, and a column for buttons beside it, or below it if the sidebar is narrow."""
+    split = box.column() if is_narrow(context) else box.split(factor=0.35)
+    if icon := map_watch.icon(context.scene, image):
         split.template_icon(icon, scale=4.0)
     else:
         split.label(icon="IMAGE_DATA")

@@ -8,6 +8,7 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Material
 
 from ...scene import mapping, materials, result_nodes
+from ...translations import OWN_CONTEXT
 from .elements import draw_text, in_both_editors
 
 STRETCH_SHOWN = 1.02
@@ -41,7 +42,9 @@ class Mapping:
         projection = result_nodes.projection_of(frame)
         row = layout.row(align=True)
         for key, (name, _) in mapping.PROJECTIONS.items():
-            row.operator("distill.projection", text=name, depress=projection == key).projection = key
+            text = tr(name, OWN_CONTEXT)  # "Box" is a rectangle elsewhere
+            button = row.operator("distill.projection", text=text, translate=False, depress=projection == key)
+            button.projection = key
         thing = context.active_object
         if thing is not None and thing.type == "MESH" and not thing.data.uv_layers:
             is_uv = projection == "UV"

@@ -9,7 +9,7 @@ from bpy.types import Context, Menu, PropertyGroup, UILayout
 
 from ... import wire
 from ...scene import properties, session, swatch
-from .elements import in_both_editors
+from .elements import in_both_editors, property_column
 from .presets import draw_presets
 
 SIZES = (512, 1024, 2048, 4096)
@@ -57,9 +57,7 @@ class DISTILL_MT_models(Menu):
 
 def _draw_parameters(layout: UILayout, context: Context, advanced: bool) -> None:
     settings = context.scene.distill
-    column = layout.column()
-    column.use_property_split = True
-    column.use_property_decorate = False
+    column = property_column(layout, context)
     for parameter in properties.kind_of(settings).parameters:
         if parameter.advanced == advanced and parameter.name not in swatch.PARAMETERS:  # those are in Input
             draw_parameter(column, settings, parameter)
@@ -79,12 +77,12 @@ def _draw_automatic(column: UILayout, settings: PropertyGroup, parameter: wire.P
     """The value with a button to reset it, or a button “Automatic” in its place."""
     group = properties.parameters_of(settings)
     if getattr(group, parameter.name) == parameter.automatic:
-        split = column.split(factor=0.4)
-        label = split.row()
-        label.alignment = "RIGHT"
+        block = column.split(factor=0.4) if column.use_property_split else column.column(align=True)
+        label = block.row()
+        label.alignment = "RIGHT" if column.use_property_split else "LEFT"
         label.label(text=properties.label(parameter.name))
         text = properties.AUTOMATIC_LABELS.get(parameter.name, "Automatic")
-        split.operator("distill.toggle_automatic", text=text).name = parameter.name
+        block.operator("distill.toggle_automatic", text=text).name = parameter.name
     else:
         row = column.row(align=True)
         row.prop(group, parameter.name)

@@ -8,7 +8,8 @@ from bpy.app.translations import pgettext_iface as tr
 from bpy.types import Context, Image, Menu, UILayout, WindowManager
 
 from ...link.records import JobRecord, Rating, duration, rated_metrics
-from ...scene import image_io, materials, result_assets, result_nodes, results, session
+from ...scene import image_io, materials, result_assets, result_nodes, results, session, windows
+from ...translations import OWN_CONTEXT
 from .elements import draw_lines, draw_text, in_both_editors
 
 CELL_WIDTH = 74
@@ -155,7 +156,7 @@ def _draw_thumbnail(layout: UILayout, image: Image, scale: float) -> None:
     preview = image.preview_ensure()
     layout.template_icon(preview.icon_id if preview is not None else 0, scale=scale)
     if preview is not None and not preview.image_size[0]:
-        session.redraw_soon()
+        windows.redraw_soon()
 
 
 # ---------------------------------------------------------------------------------------------- the active result
@@ -239,7 +240,7 @@ def _draw_compare(box: UILayout, context: Context, job: str) -> None:
     column = box.column(align=True)
     draw_lines(column, tr("Compared with {}").format(other.name), context, "ARROW_LEFTRIGHT")
     row = column.row(align=True)
-    row.operator("distill.compare_switch", text="Switch", icon="MATERIAL")
+    row.operator("distill.compare_switch", text="Switch", text_ctxt=OWN_CONTEXT, icon="MATERIAL")
     row.operator("distill.compare_split", icon="MOD_MIRROR", depress=manager.distill_split_on)
     row.operator("distill.compare", text="", icon="X").job = ""
     if manager.distill_split_on:

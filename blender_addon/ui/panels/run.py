@@ -9,7 +9,7 @@ from bpy.types import Context, UILayout
 
 from ...link.records import JobRecord
 from ...scene import materials, properties, queue, requests, session
-from .elements import SERVICE_ERRORS, draw_error, draw_text, in_both_editors
+from .elements import SERVICE_ERRORS, draw_error, draw_lines, draw_text, in_both_editors, is_narrow
 
 SHOWN_UNFINISHED = 4
 """How many failed and canceled jobs are listed, the newest ones."""
@@ -54,7 +54,7 @@ class Run:
             _draw_unfinished(layout, record, context)
         for record in current.of_other_files():
             _draw_other(layout, record, context)
-        layout.prop(settings, "use_at_once")
+        layout.prop(settings, "use_at_once", text="Apply Results" if is_narrow(context) else None)
 
 
 def _draw_model(layout: UILayout, context: Context) -> None:
@@ -78,7 +78,7 @@ def _draw_active(layout: UILayout, record: JobRecord, context: Context) -> None:
     current = session.current()
     box = layout.box()
     row = box.row()
-    row.label(text=record.title, icon="SORTTIME", translate=False)
+    draw_lines(row, record.title, context, "SORTTIME", buttons=1)
     row.operator("distill.cancel", text="", icon="X", emboss=False).job = record.job
     if record.state == "queued":
         titles = {job: known.title for job, known in current.records.items()}
@@ -97,7 +97,7 @@ def _draw_unfinished(layout: UILayout, record: JobRecord, context: Context) -> N
     row = box.row(align=True)
     failed = record.state == "failed"
     text = tr("Failed: {}") if failed else tr("Canceled: {}")
-    row.label(text=text.format(record.title), icon="ERROR" if failed else "CANCEL", translate=False)
+    draw_lines(row, text.format(record.title), context, "ERROR" if failed else "CANCEL", buttons=3)
     if record.parameters:
         row.operator("distill.reuse_parameters", text="", icon="COPYDOWN", emboss=False).job = record.job
     if not failed and current.can_retry(record):

@@ -23,9 +23,9 @@ from transformers import CLIPPreTrainedModel, CLIPTokenizer
 
 from ad_service.core.backbone import checkpoints, devices, loading, model, schedule, weights
 from ad_service.core.backbone.checkpoints import CheckpointError, Header, file_family, unet_config, vae_config
-from ad_service.core.backbone.conditioning import encode_empty_prompt
 from ad_service.core.backbone.loading import load, measure_prediction
 from ad_service.core.backbone.model import Model, self_attention_layers
+from ad_service.core.backbone.prompts import encode_prompts
 from tests.support import tiny_checkpoints as tiny_models
 
 CPU = torch.device("cpu")
@@ -100,7 +100,7 @@ def test_a_folder_and_a_single_file_predict_the_same(shelf: Path, family: str) -
 def test_a_folder_predicts_what_diffusers_own_loader_predicts(shelf: Path) -> None:
     unet = UNet2DConditionModel.from_pretrained(shelf / "sd15" / "unet", local_files_only=True)
     parts = weights.open_parts(shelf / "sd15")
-    prompt = encode_empty_prompt(parts, CPU, torch.float32)
+    prompt = encode_prompts(parts, [""], CPU, torch.float32)[0]
     assert prompt.tokens is not None
     with torch.no_grad():
         expected = unet(noise(), 400, encoder_hidden_states=prompt.tokens.expand(2, -1, -1)).sample
@@ -254,7 +254,7 @@ def test_the_empty_prompt_is_what_the_pipeline_encodes(shelf: Path, tmp_path: Pa
             expected = model.unet(noise()[:1], 7, tokens, added_cond_kwargs=conditions).sample
         assert_same(predict(load_cpu(shelf / "sdxl", "sdxl"), noise()[:1], 7), expected)
     for path in (shelf / family, shelf / f"{family}.safetensors"):
-        prompt = encode_empty_prompt(weights.open_parts(path), CPU, torch.float32)
+        prompt = encode_prompts(weights.open_parts(path), [""], CPU, torch.float32)[0]
         assert prompt.tokens is not None and prompt.tokens.shape == (1, 77, 64 if family == "sdxl" else 32)
         torch.testing.assert_close(prompt.tokens, tokens)
         torch.testing.assert_close(prompt.pooled, pooled) if pooled is not None else None

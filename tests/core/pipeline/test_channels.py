@@ -1,4 +1,4 @@
-"""Other channels of a material come back in register with the color, as far as the quilt decides."""
+"""Other channels of a material come back in register with the color, from every start and method."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from ad_service.core import RestyleRequest, SynthesizeRequest, from_uint8, run, synthesize
 from ad_service.core.pipeline.options import PipelineOptions
@@ -39,7 +40,7 @@ def test_a_channel_equal_to_the_color_stays_near_it(start: Any, tile: bool) -> N
 
 
 def test_the_source_map_names_the_swatchs_pixels() -> None:
-    request = SynthesizeRequest(**ASKED, start="fill", channels={"copy": Channel(SWATCH)})
+    request = SynthesizeRequest(**ASKED, start="quilt", strength=0.01, channels={"copy": Channel(SWATCH)})
     result = run(synthesize(backbone(SHIPPED), request, options=OPTIONS))
     assert result.source_map is not None
     y, x = result.source_map.pixels(72, 104)
@@ -49,12 +50,46 @@ def test_the_source_map_names_the_swatchs_pixels() -> None:
     assert float((painted - copied).abs().mean()) < 0.5 * float((painted - copied.roll(8, 2)).abs().mean())
 
 
-def test_a_start_without_a_source_map_refuses_channels() -> None:
-    channels = {"copy": Channel(SWATCH)}
-    with pytest.raises(ValueError, match="source map"):
-        run(synthesize(backbone("pocket"), SynthesizeRequest(**ASKED, start="noise", channels=channels)))
-    with pytest.raises(ValueError, match="source map"):
-        run(restyle(backbone("sd15"), RestyleRequest(**ASKED, content=SWATCH, channels=channels)))
+def off_register(color: Tensor, copy: Tensor) -> float:
+    """How far a copy of the color is off it, relative to a copy that is moved."""
+    return float((copy - color).abs().mean()) / float((copy.roll((8, 8), (1, 2)) - color).abs().mean())
+
+
+def test_channels_follow_the_color_after_a_start_from_noise() -> None:
+    """Nothing tells where the pixels came from; the color itself does."""
+    request = SynthesizeRequest(**ASKED, start="noise", channels={"copy": Channel(SWATCH, "color")})
+    result = run(synthesize(backbone(SHIPPED), request, options=OPTIONS))
+    assert result.source_map is None
+    assert off_register(*(from_uint8(result.channels[name]) for name in ("color", "copy"))) < 0.9
+
+
+@pytest.mark.parametrize("method", ["auto", "preview"])
+def test_channels_follow_a_restyled_color(method: Any) -> None:
+    content = texture(72, 104, seed=5)
+    asked = {name: value for name, value in ASKED.items() if name != "steps"} | {"steps": 2}
+    request = RestyleRequest(**asked, content=content, method=method, channels={"copy": Channel(SWATCH, "color")})
+    result = run(restyle(backbone(SHIPPED), request, options=OPTIONS))
+    assert off_register(*(from_uint8(result.channels[name]) for name in ("color", "copy"))) < 0.8
+
+
+def test_channels_of_sixteen_bits_come_back_with_sixteen() -> None:
+    request = SynthesizeRequest(**ASKED, channels={"height": Channel(SWATCH[:1], "height", 16)})
+    height = run(synthesize(backbone(SHIPPED), request, options=OPTIONS)).channels["height"]
+    assert height.dtype == torch.uint16 and height.shape == (72, 104, 1)
+    assert len(height.int().unique()) > 256
+
+
+def test_seams_and_the_joint_distance_of_channels_are_measured() -> None:
+    normals = torch.nn.functional.normalize(torch.cat([SWATCH[:2] - 0.5, torch.ones(1, 96, 128)]), dim=0) / 2 + 0.5
+    channels = {
+        "normal": Channel(normals, "normal"),
+        "height": Channel(SWATCH[:1], "height"),
+        "wear": Channel(SWATCH[:1]),
+    }
+    request = SynthesizeRequest(**ASKED, tile_y=False, channels=channels)
+    found = run(synthesize(backbone(SHIPPED), request, options=OPTIONS)).metrics
+    assert {"seam_x_normal", "seam_x_height", "seam_x_wear", "joint_distance", "joint_halves_distance"} <= set(found)
+    assert "seam_y_normal" not in found and 0 < found["joint_distance"] < 0.5
 
 
 def test_painted_normals_have_unit_length() -> None:

@@ -13,17 +13,18 @@ from torch import Tensor
 from ad_service.core import LabelMaps, RestyleRequest, Result, Step, SynthesizeRequest, metrics
 from ad_service.core.backbone import codec
 from ad_service.core.backbone.model import Model, self_attention_layers
-from ad_service.core.canvas import resized
+from ad_service.core.canvas import Shape, resized
 from ad_service.core.labels import LabelError
-from ad_service.core.pipeline import denoise, start
+from ad_service.core.pipeline import denoise, exemplar, start
 from ad_service.core.pipeline.options import PipelineOptions
 from ad_service.core.pipeline.restyle import restyle
 from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.quilting.quilt import QuiltOptions
+from ad_service.core.sampling import samplers
 from ad_service.core.sampling.attention import AttentionCapture
 from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
 from blender_addon.link.records import METRICS
-from tests.support.tiny_models import FAMILIES, SHIPPED, backbone, end, predict, texture, with_predict
+from tests.support.tiny_models import FAMILIES, SHIPPED, backbone, end, predict, seeded, texture, with_predict
 
 SWATCH = texture(96, 128)
 CASES = [(64, 64, True, True), (136, 72, True, False), (104, 200, False, True), (64, 88, False, False)]
@@ -123,6 +124,36 @@ def test_a_swatch_larger_than_the_window_is_read_in_crops(family: str, crops: in
     _, picture = make(model, 64, 64, swatch=swatch, steps=1)
     assert picture.metrics["unet_forwards"] == crops + 1
     make(model, 64, 64, swatch=swatch, steps=1, maps=LabelMaps(stripes(64, 64), stripes(128, 192)))
+
+
+def test_all_of_a_large_swatch_is_read_over_the_steps_of_stable_diffusion() -> None:
+    """Every place of it lies in some crop of twenty steps, also the middle, and each step has each label."""
+    latents = torch.arange(100.0 * 120).reshape(1, 100, 120)
+    regions = torch.zeros(100, 120, dtype=torch.long)
+    regions[50, 60] = 1
+    draw = exemplar._recrop(latents, backbone("sd15").family, regions)
+    assert draw is not None
+    drawn = [draw(seeded(seed)) for seed in range(20)]
+    assert all(zs.shape[1:] == (1, 64, 64) and labels is not None for zs, labels in drawn)
+    assert all(bool((labels == 1).any()) for _, labels in drawn if labels is not None)
+    seen = torch.zeros(100 * 120, dtype=torch.bool)
+    for zs, _ in drawn:
+        seen[zs.flatten().long()] = True
+    assert float(seen.float().mean()) > 0.95
+    assert bool(seen.view(100, 120)[30:70, 30:90].all()), "the middle is read too"
+    assert not torch.equal(drawn[0][0], drawn[1][0])
+    assert torch.equal(drawn[0][0], draw(seeded(0))[0])
+    assert exemplar._recrop(latents, backbone("pocket").family, None) is None, "pocket reads it once"
+
+
+@pytest.mark.parametrize(("side", "steps"), [(512, 100), (520, 50)])
+def test_stable_diffusion_samples_a_canvas_larger_than_its_window(side: int, steps: int) -> None:
+    family = backbone("sd15").family
+    method = denoise.method_of("auto", family, Shape(side // 8, 8, True, True))
+    schedule = method.schedule(family)
+    assert (schedule.steps, schedule.iterations) == (steps, 100 // steps)
+    assert denoise.method_of("auto", backbone("pocket").family, Shape(1000, 8, True, True)).sampler is samplers.optimize
+    assert backbone("sdxl").family.optimize.learning_rate == backbone("sdxl").family.sample.learning_rate == 0.015
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
@@ -267,6 +298,42 @@ def test_every_start_works(family: str, method: str, start: str) -> None:
     make(family, 64, 64, start=start, method=method)
 
 
+def shown_of(result: Result) -> Tensor:
+    assert result.source_map is not None
+    return result.source_map.pixels(*result.color.shape[:2])
+
+
+@pytest.mark.parametrize(("height", "width", "tile_y", "tile_x"), [(72, 136, False, True)])
+def test_novelty_makes_any_size_with_a_source_map(height: int, width: int, tile_y: bool, tile_x: bool) -> None:
+    _, made = make("pocket", height, width, novelty=1.0, tile_y=tile_y, tile_x=tile_x, swatch=texture(90, 122))
+    y, x = shown_of(made)
+    assert y.shape == (height, width)
+    assert int(y.min()) >= 0 and int(y.max()) < 90 and int(x.min()) >= 0 and int(x.max()) < 122
+
+
+def test_novelty_replaces_its_share_of_the_quilt() -> None:
+    fixed = replace(OPTIONS, move_edge=False)
+    quilt = shown_of(make("pocket", 96, 96, fixed, steps=1)[1])
+    made = shown_of(make("pocket", 96, 96, fixed, steps=1, novelty=0.3)[1])
+    assert float((made == quilt).all(0).float().mean()) == pytest.approx(0.7, abs=0.08)
+
+
+def test_novelty_continues_no_more_than_small_pieces_of_the_swatch() -> None:
+    def continued(novelty: float) -> float:
+        y, x = shown_of(make("pocket", 96, 96, steps=1, novelty=novelty)[1])
+        step = torch.stack([y[:, 32:] - y[:, :-32], x[:, 32:] - x[:, :-32] - 32])
+        return float((step == 0).all(0).float().mean())
+
+    assert continued(1.0) < 0.4 * continued(0.0)
+
+
+def test_novelty_obeys_a_layout() -> None:
+    maps = LabelMaps(stripes(96, 128), stripes(96, 128))
+    _, made = make("pocket", 96, 128, steps=1, novelty=1.0, maps=maps)
+    y, x = shown_of(made)
+    assert float((maps.regions[y, x] == maps.layout).float().mean()) > 0.95
+
+
 @pytest.mark.parametrize("detail", ["off", "decoder", "pixels", "both"])
 def test_each_detail_runs_its_phases(detail: str) -> None:
     steps, _ = make("pocket", 64, 64, swatch=texture(32, 32), detail=detail)
@@ -322,7 +389,7 @@ def test_the_defaults_of_the_shipped_model_give_a_good_texture() -> None:
     assert edges.y.single.in_range and edges.x.single.in_range
 
 
-@pytest.mark.parametrize(("preset", "steps"), [("draft", 2), ("standard", 5), ("fine", 10)])
+@pytest.mark.parametrize(("preset", "steps"), [("draft", 1), ("standard", 2), ("fine", 4)])
 def test_presets_set_the_number_of_steps(preset: str, steps: int) -> None:
     request = SynthesizeRequest(swatch=SWATCH, height=64, width=64, preset=preset)
     job = synthesize(backbone("pocket"), request)
@@ -370,7 +437,7 @@ def test_stable_diffusion_starts_from_the_content_with_a_content_loss(monkeypatc
         seen.append((constraints, canvas, plan))
         yield canvas
 
-    monkeypatch.setitem(denoise.METHODS, "optimize", denoise.Method(still))
+    monkeypatch.setitem(denoise.METHODS, "optimize", denoise.Method(still, lambda family: family.optimize))
     model = backbone("sd15")
     for weight in (None, 2.0):
         make(model, 64, 96, content=CONTENT, content_weight=weight)

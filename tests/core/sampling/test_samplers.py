@@ -7,23 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 from ad_service.core.backbone.model import Model, self_attention_layers
 from ad_service.core.canvas import Shape
 from ad_service.core.pipeline import denoise
-from ad_service.core.sampling import samplers
+from ad_service.core.sampling import attention, samplers
 from ad_service.core.sampling.attention import capture_attention
+from ad_service.core.sampling.diffusion import add_noise, ddim_step, predict_x0_eps, timesteps
 from ad_service.core.sampling.losses import ad_loss, attend
-from ad_service.core.sampling.samplers import (
-    Constraints,
-    NotFinite,
-    Plan,
-    add_noise,
-    ddim_step,
-    predict_x0_eps,
-    timesteps,
-)
+from ad_service.core.sampling.samplers import Constraints, NotFinite, Plan
 from tests.support.tiny_models import backbone, noise, predict, seeded, with_predict
 
 PLAN = Plan(steps=3, iterations=1, learning_rate=0.05, content_weight=0.0, strength=0.5)
@@ -59,16 +53,27 @@ def run(model: Model, method: str, shape: Shape, plan: Plan = PLAN, seed: int = 
 
 
 @pytest.mark.parametrize(
-    ("steps", "strength", "expected"),
+    ("family", "steps", "strength", "expected"),
     [
-        (4, 1.0, [999, 749, 500, 250]),
-        (4, 0.1, [100, 75, 50, 25]),
-        (1, 0.5, [500]),
-        (5, 0.001, [1, 1, 1, 1, 1]),
+        ("pocket", 4, 1.0, [999, 749, 500, 250]),
+        ("pocket", 4, 0.1, [100, 75, 50, 25]),
+        ("pocket", 1, 0.5, [500]),
+        ("pocket", 5, 0.001, [1, 1, 1, 1, 1]),
+        ("sd15", 4, 1.0, [751, 501, 251, 1]),
+        ("sd15", 4, 0.1, [76, 51, 26, 1]),
+        ("sd15", 1, 0.5, [1]),
+        ("sd15", 5, 0.001, [2, 2, 1, 1, 1]),
     ],
 )
-def test_timesteps_fall_evenly_from_the_strength(steps: int, strength: float, expected: list[int]) -> None:
-    assert timesteps(backbone("sd15"), replace(PLAN, steps=steps, strength=strength)) == expected
+def test_timesteps_fall_evenly_from_the_strength(family: str, steps: int, strength: float, expected: list[int]) -> None:
+    assert timesteps(backbone(family), steps, strength) == expected
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50, 100, 999])
+def test_timesteps_are_those_of_the_papers_scheduler(steps: int) -> None:
+    scheduler = DDIMScheduler(steps_offset=1)
+    scheduler.set_timesteps(steps)
+    assert timesteps(backbone("sd15"), steps, 1.0) == scheduler.timesteps.tolist()
 
 
 # ---------------------------------------------------------------------------------------------- the DDIM step
@@ -234,7 +239,7 @@ def test_the_content_loss_keeps_queries_near_the_content() -> None:
         ("pocket", "optimize", 3 * 4 * 2 + 1, 3 * 4 * 2),
         ("sd15", "optimize", 3 * 4 * 2 + 3, 3 * 4 * 2),
         ("pocket", "sample", 4 * 3 + 8 * 3 + 8 + 1, 4 * 2 + 8 * 2),  # the last two steps run on two grids,
-        ("sd15", "sample", 4 * 3 + 8 * 3 + 8 + 2, 4 * 2 + 8 * 2),  # and no loss follows the last
+        ("sd15", "sample", 4 * 3 + 8 * 3 + 8 * 3 + 3, 4 * 2 + 8 * 2 + 8 * 2),  # no loss follows pocket's last
     ],
 )
 def test_passes_through_the_network_are_counted(family: str, method: str, forwards: int, backwards: int) -> None:
@@ -243,6 +248,30 @@ def test_passes_through_the_network_are_counted(family: str, method: str, forwar
     with capture_attention(model) as capture:
         list(SAMPLERS[method](capture, work, canvas_of(model, shape), plan, seeded()))
     assert (capture.forwards, capture.backwards) == (forwards, backwards)
+
+
+def test_the_own_attention_is_computed_once_for_each_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def counted(Q: Tensor, *rest: Any) -> Tensor:
+        if torch.is_grad_enabled():
+            calls.append(Q.shape[2])
+        return attend(Q, *rest)
+
+    monkeypatch.setattr(attention, "attend", counted)
+    model, window = small_window("sd15"), samplers.Window(0, 0, 16, 16)
+    with capture_attention(model) as capture:
+        reference = capture.reference(swatch_of(model), 100)
+        descent = samplers._Descent(capture, Constraints(swatch_of(model), TORUS), PLAN)
+        descent._gradient_at_once(noise(1, 4, 16, 16), 100, reference, [window], None)
+        assert len(calls) == capture.count  # and not once more for each layer that the loss reads
+
+
+@pytest.mark.parametrize(("tile", "count"), [(False, 1), (True, 2)])
+def test_two_grids_that_are_the_same_window_run_once(tile: bool, count: int) -> None:
+    with capture_attention(small_window("sd15")) as capture:
+        batches = list(samplers.window_batches(capture, Shape(16, 16, tile, tile), seeded(), double_grid=True))
+    assert sum(map(len, batches)) == count
 
 
 def in_batches(method: str, size: int) -> tuple[Tensor, int]:

@@ -40,14 +40,14 @@ def strokes_wrap_and_edges_are_watched() -> Steps:
     yield from drag((x - 50, y), (x - 4, y))
     found = labels()
     assert (found[:, 0] == 1).any() and (found[:, -1] == 1).any(), "the stroke ends at the edge"
-    yield from until(lambda: map_watch.facts(bpy.context.scene.distill.image_layout))
+    yield from until(lambda: map_watch.facts(bpy.context.scene, bpy.context.scene.distill.image_layout))
     assert map_watch.differing_edges(bpy.context.scene) == []
     operate("distill.fill", view, picture="layout", region=1, box=(0.5, 0.0, 1.0, 1.0))
     yield from until(lambda: map_watch.differing_edges(bpy.context.scene) == ["left and right"])
     yield 0.5
     interface.screenshot("edges")
     layout = bpy.context.scene.distill.image_layout
-    assert map_watch.icon(layout), "the panel has no icon of the layout"
+    assert map_watch.icon(bpy.context.scene, layout), "the panel has no icon of the layout"
     assert layout.preview is None or not layout.preview.is_image_custom, "a thread of Blender may draw this preview"
     operate("distill.meet_edges", view)
     yield from until(lambda: map_watch.differing_edges(bpy.context.scene) == [])

@@ -9,17 +9,18 @@ import bpy
 import numpy as np
 
 from blender_addon.link.records import JobRecord
-from blender_addon.scene import image_io, mapping, materials, result_nodes, results, session
+from blender_addon.scene import image_io, mapping, materials, result_nodes, results, session, windows
 from blender_addon.ui import split_view
 from blender_addon.ui.panels import results as panel
 from tests.addon import scenes
-from tests.window import interface
+from tests.window import interface, screen
 from tests.window.interface import Steps, area, drag, operate, redo, report, screenshot, show_tab, stroke, undo, within
 from tests.window.steps.painting import colors_in, maps, paint
 
 
-def arrive(seed: int, size: int = 64, apply: bool = True) -> JobRecord:
-    """A result arrives as from the service, as one undo step."""
+def arrive(seed: int, size: int = 64, apply: bool = True, picture: int | None = None) -> JobRecord:
+    """A result arrives as from the service, as one undo step. `picture`: the number of its pixels, else the seed."""
+    picture = seed if picture is None else picture
     session.pump()
     title = session.current().free_title(f"bricks {size} x {size}, seed {seed}")
     record = JobRecord(f"job {seed}", "synthesize", title, {"seed": seed}, session.current().document)
@@ -28,10 +29,10 @@ def arrive(seed: int, size: int = 64, apply: bool = True) -> JobRecord:
     if apply:
         record.materials = {materials.ensure_id(material): material.name}
     session.current().records[record.job] = record
-    pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8) // 2 + seed * 40 % 128
+    pixels = np.random.default_rng(picture).integers(0, 255, (size, size, 3), dtype=np.uint8) // 2 + picture * 40 % 128
     bpy.context.window_manager.distill_result = record.job
     results.import_result(record, {"image": image_io.encode_png(pixels.astype(np.uint8))})
-    session.push_undo(f"Import {title}")
+    windows.push_undo(f"Import {title}")
     return record
 
 
@@ -121,6 +122,33 @@ def split_view_is_dragged() -> Steps:
     operate("distill.compare_split", view)
     yield 0.5
     screenshot("one")
+
+
+def split_view_looks_like_the_editor() -> Steps:
+    """Two results with the same pixels look alike on both sides of the line: hard pixels of the same colors."""
+    view = area("VIEW_3D")
+    yield from show_tab(view)
+    a, b = arrive(1), arrive(2, picture=1)
+    bpy.context.window_manager.distill_result = a.job
+    operate("distill.show_result", view, job=a.job)
+    operate("distill.compare", view, job=b.job)
+    operate("distill.compare_split", view)
+    bpy.context.window_manager.distill_split = 0.25
+    yield 3.0
+    place = interface.region(area("IMAGE_EDITOR"))
+    with within(area("IMAGE_EDITOR")):
+        left, bottom, right, top = split_view.corners(place)
+    assert (right - left) / 64 > 3, "the pixels are too small to tell"
+    compared = screen.pixels()
+    operate("distill.compare_split", view)
+    yield 2.0
+    alone = screen.pixels()
+    parts = (np.arange(64) + 0.5) / 64  # the middle of each pixel
+    rows = np.round(len(alone) - 1 - place.y - bottom - parts * (top - bottom)).astype(int)
+    columns = np.round(place.x + left + parts[20:] * (right - left)).astype(int)  # right of the line
+    differs = np.abs(compared[np.ix_(rows, columns)].astype(int) - alone[np.ix_(rows, columns)]).max(-1)
+    assert alone[np.ix_(rows, columns)].std() > 10, "there is no picture"
+    assert differs.max() <= 6, f"colors differ by {differs.max()} levels"  # Blender's conversions: by 4
 
 
 def gallery_of_two_hundred() -> Steps:

@@ -107,6 +107,8 @@ def every_action(side: int) -> Steps:
     yield from measured("Paint on Model", lambda: operate("distill.paint", view, **paint))
     split(view, "IMAGE_EDITOR").spaces.active.image = bpy.context.scene.distill.image_layout
     yield 1.0
+    yield from measured("Blender alone: write pixels", write_pixels)
+    yield from measured("Blender alone: pack", lambda: bpy.context.scene.distill.image_layout.pack())
     yield from measured("Undo", lambda: press_undo(view))
     scenes.small_output(side, side)
     current = session.current()
@@ -128,6 +130,15 @@ def large_layout(side: int) -> None:
     bpy.context.scene.distill.image_layout = image_io.new_image(
         "Layout", image_io.encode_png(np.ascontiguousarray(pixels))
     )
+
+
+def write_pixels() -> None:
+    """Writes the pixels of the layout back, for what Blender needs for that without the add-on."""
+    image = bpy.context.scene.distill.image_layout
+    values = np.empty(len(image.pixels), np.float32)
+    image.pixels.foreach_get(values)
+    image.pixels.foreach_set(values)
+    image.update()
 
 
 def soften_layout() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import addon_utils
 import bpy
 import numpy as np
 from mathutils import Vector
@@ -253,6 +255,9 @@ def on_the_model() -> Steps:
 def preferences() -> Steps:
     """The preferences of the add-on, in an area of the window."""
     yield from connected()
+    scripts = Path(bpy.utils.user_resource("SCRIPTS", path="addons", create=True))
+    (scripts / "blender_addon").symlink_to(Path(image_io.__file__).parents[1])  # Blender lists installed add-ons only
+    addon_utils.modules_refresh()
     interface.split(area("VIEW_3D"), "PREFERENCES", 0.5)
     bpy.context.preferences.active_section = "ADDONS"
     bpy.context.window_manager.addon_search = "Texture"

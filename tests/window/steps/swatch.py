@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 
 from blender_addon.scene import comparison, image_io, properties, session, swatch
-from blender_addon.ui.operators import swatch_tools
+from blender_addon.ui.operators import image_tool
 from tests.window.interface import (
     Steps,
     area,
@@ -35,7 +35,7 @@ def start(tool: str) -> Steps:
     """Presses the tool's button in the sidebar of the 3D View."""
     with within(area("VIEW_3D"), "UI"):
         getattr(bpy.ops.distill, tool)("INVOKE_DEFAULT")
-    yield from until(lambda: swatch_tools.is_running(bpy.context))
+    yield from until(lambda: image_tool.is_running(bpy.context))
     yield 2.0  # until the picture is fitted into the editor
 
 
@@ -60,7 +60,7 @@ def parts_of_the_swatch() -> Steps:
     yield from press("RET", at(0.4, 0.4))
     left, top, width, height = (int(n) for n in str(values()["crop"]).split(","))
     assert np.abs(np.array([left, top, width, height]) - [112, 112, 112, 168]).max() <= 3, values()
-    assert not swatch_tools.is_running(bpy.context)
+    assert not image_tool.is_running(bpy.context)
     yield from undo(editor)
     assert values()["crop"] == ""
 
@@ -77,7 +77,7 @@ def parts_of_the_swatch() -> Steps:
     yield from drag(at(0.7, 0.3), at(0.2, 0.9))
     screenshot("straighten_wrong")
     yield from press("RET", at(0.5, 0.5))
-    assert swatch_tools.is_running(bpy.context), "crossed corners are not stored"
+    assert image_tool.is_running(bpy.context), "crossed corners are not stored"
     yield from drag(at(0.2, 0.9), at(0.7, 0.3))
     yield from press("RET", at(0.5, 0.5))
     points = [[float(n) for n in point.split(",")] for point in str(values()["corners"]).split()]
@@ -87,7 +87,7 @@ def parts_of_the_swatch() -> Steps:
     yield from start("crop_swatch")
     bpy.ops.wm.read_homefile(use_factory_startup=True)
     yield 1.0
-    assert not swatch_tools.is_running(bpy.context)
+    assert not image_tool.is_running(bpy.context)
     report("parts")
 
 
