@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "wire",
         "*",
     },
+    "ad_service/maps": {"ad_service.core", "ad_service.pocket.training", "numpy", "PIL", "safetensors", *HEAVY},
     "ad_service/pocket": {"ad_service.core", "numpy", "PIL", "safetensors", *HEAVY},
     "blender_addon/wire": set(),
     "blender_addon/link": {"wire", "requests"},
@@ -94,7 +95,8 @@ def test_a_folder_imports_what_its_row_says(file: Path) -> None:
     rows = {"blender_addon.wire" if row == "wire" else row for row in MAY_IMPORT[folder]} | {folder.replace("/", ".")}
     ours = {name for name in imports(file) if name.split(".")[0] in ("ad_service", "blender_addon")}
     others = {name.split(".")[0] for name in imports(file) - ours} - set(sys.stdlib_module_names)
-    shared = {"ad_service.__version__", "blender_addon.__package__", "ad_service.pocket.WEIGHTS"}
+    shared = {"ad_service.__version__", "blender_addon.__package__"}
+    shared |= {f"ad_service.{folder}.WEIGHTS" for folder in ("pocket", "maps")}
     assert {n for n in ours - shared if not any(is_within(n, row) or n == f"{row}.*" for row in rows)} == set()
     assert "*" in rows or others <= rows
 

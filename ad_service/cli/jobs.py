@@ -21,6 +21,16 @@ from ad_service.worker.image_files import size_of
 from blender_addon import wire
 from blender_addon.wire import WireError
 
+FILE_NAMES: dict[str, dict[str, str]] = {
+    wire.ESTIMATE.name: {
+        "image": "albedo.png",
+        wire.map_input("normal"): "normal_gl.png",
+        wire.map_input("roughness"): "roughness.png",
+        wire.map_input("height"): "height.png",
+    }
+}
+"""The files of a kind of job whose --out is a folder. Maps that were given are not written again."""
+
 
 def add_commands(commands: Commands, common: Parser) -> None:
     for kind in wire.KINDS.values():
@@ -52,7 +62,11 @@ def add_kind(parser: Parser, kind: wire.JobKind) -> None:
             help=f"another map over the {kind.maps_over}, such as normal=wall_nor_gl.png (repeatable); known names: "
             f"{', '.join(wire.MAPS)}",
         )
-    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
+    if kind.name in FILE_NAMES:
+        names = ", ".join(FILE_NAMES[kind.name].values())
+        parser.add_argument("--out", type=Path, required=True, metavar="DIR", help=f"folder for {names}")
+    else:
+        parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="file for the result")
     parameters = {p.name for p in kind.parameters}
     if {"width", "height"} <= parameters:
         parser.add_argument("--size", type=parse_size, metavar="WxH", help="short for --width W --height H")
@@ -118,7 +132,9 @@ def run_file(options: argparse.Namespace) -> int:
     """Runs a job file. A result is never overwritten by running it again in its own folder."""
     job = load(options.job, BlobStore(options.data_dir / "blobs"))
     out: Path = options.out / f"{options.job.stem}.png"
-    if out.exists() and out.samefile(options.job):
+    if job.request.kind in FILE_NAMES:
+        out = out.with_suffix("")
+    elif out.exists() and out.samefile(options.job):
         out = options.out / f"{options.job.stem}-again.png"
     options.out.mkdir(parents=True, exist_ok=True)
     return run_job(job, out, options.data_dir)
@@ -126,13 +142,15 @@ def run_file(options: argparse.Namespace) -> int:
 
 def run_job(job: JobFile, out: Path, data_dir: Path) -> int:
     """Runs a job in this process and writes its pictures: the result as `out`, its maps beside it."""
-    for name in ("image", *(name for name in job.request.inputs if wire.map_name(name))):
-        _check_output(_output_path(out, name), job)
+    _check_outputs(out, job)
     store = BlobStore(data_dir / "blobs")
     started = time.monotonic()
     outcome = _compute(job, data_dir)
+    in_folder = job.request.kind in FILE_NAMES
     for name, data in outcome.pictures.items():
-        path = _output_path(out, name)
+        path = _output_path(out, name, job.request.kind)
+        if in_folder and outcome.origins.get(wire.map_name(name) or "") == "given":
+            continue
         _write(path, data, store)
         print(path)
     with suppress(OSError, WireError):  # the inputs are kept for `run`, which is not worth failing for
@@ -146,21 +164,31 @@ def run_job(job: JobFile, out: Path, data_dir: Path) -> int:
     return DONE
 
 
-def _output_path(out: Path, picture: str) -> Path:
-    """The file of an output: `o.png` for the image, `o-NAME.png` for a map or another picture."""
+def _output_path(out: Path, picture: str, kind: str) -> Path:
+    """The file of an output: `o.png` for the image, `o-NAME.png` for a map or another picture, or see FILE_NAMES."""
+    if kind in FILE_NAMES:
+        return out / FILE_NAMES[kind].get(picture, f"{wire.map_name(picture) or picture}.png")
     return out if picture == "image" else out.with_name(f"{out.stem}-{wire.map_name(picture) or picture}.png")
 
 
-def _check_output(out: Path, job: JobFile) -> None:
-    """Raises WireError, before any work is done, if the result could not be written or would overwrite an input."""
-    if out.suffix.lower() != ".png":
+def _check_outputs(out: Path, job: JobFile) -> None:
+    """Raises WireError, before any work is done, if a result could not be written or would overwrite an input."""
+    kind, folder = job.request.kind, out.parent
+    pictures = {"image", *(name for name in job.request.inputs if wire.map_name(name))}
+    if kind in FILE_NAMES:
+        folder, pictures = out, set(FILE_NAMES[kind])
+        with suppress(OSError):
+            folder.mkdir(exist_ok=True)
+    elif out.suffix.lower() != ".png":
         raise WireError("invalid-parameter", f"--out is {out}; results are written as .png")
-    if not out.parent.is_dir():
-        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {out.parent}")
+    if not folder.is_dir():
+        missing = folder.parent if folder is out else folder
+        raise WireError("invalid-parameter", f"--out is {out}, but there is no folder {missing}")
     try:
-        if out.exists() and out.read_bytes() in job.pictures.values():
-            raise WireError("invalid-parameter", f"--out is {out}, which is an input and would be overwritten")
-        tempfile.TemporaryFile(dir=out.parent).close()
+        for path in sorted(_output_path(out, name, kind) for name in pictures):
+            if path.exists() and path.read_bytes() in job.pictures.values():
+                raise WireError("invalid-parameter", f"--out is {out}, but {path} is an input and would be overwritten")
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise WireError("invalid-parameter", f"--out is {out}, which cannot be written: {error.strerror}") from error
 

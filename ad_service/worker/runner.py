@@ -34,6 +34,8 @@ from ad_service.core import Step as CoreStep
 from ad_service.core.backbone import devices, loading, memory
 from ad_service.core.backbone.checkpoints import CheckpointError, has_text
 from ad_service.core.backbone.codec import Decoders
+from ad_service.core.materials.estimate import load_network
+from ad_service.core.materials.estimate_network import MapsNetwork
 from ad_service.core.pictures import parts
 from ad_service.core.pipeline import exemplar
 from ad_service.core.pipeline.edit_canvas import NothingToFillFrom
@@ -45,10 +47,12 @@ from ad_service.core.pipeline.restyle import restyle
 from ad_service.core.pipeline.synthesize import synthesize
 from ad_service.core.sampling import samplers
 from ad_service.core.steps import translate
+from ad_service.maps import WEIGHTS as MAPS_WEIGHTS
 from ad_service.storage import models
 from ad_service.worker import edits, protocol
 from ad_service.worker.decoder_cache import DecoderCache
 from ad_service.worker.engine import Outcome, Read, Step, Steps
+from ad_service.worker.estimates import check_picture, estimated
 from ad_service.worker.image_files import Decoded, DeepPixels, Pixels, check_size, decode, encode_png, encode_preview
 from ad_service.worker.inputs import enlarged_side, picture_notes, result_size, size_of_content, swatch_notes
 from ad_service.worker.maps import MaterialMap, maps_of, to_floats
@@ -82,6 +86,7 @@ class Runner:
         self._not_repeatable: str | None = None
         self._decoders = DecoderCache(data_dir / "decoders")
         self._loaded: OrderedDict[tuple[Path, str], Model] = OrderedDict()
+        self._estimator: MapsNetwork | None = None
 
     def ready(self) -> protocol.Ready:
         """The device, after a real operation on it; raises WireError `device-unavailable`."""
@@ -108,10 +113,16 @@ class Runner:
             if request.kind == wire.SUGGEST_REGIONS.name:
                 yield Step(0.1, "Dividing the swatch", phase="start")
                 swatch, made = None, _Made(_parts(decoded["swatch"].pixels, request.parameters["parts"]))
+            elif request.kind == wire.ESTIMATE.name:
+                yield Step(0.1, "Estimating the maps", phase="start")
+                swatch, made = None, self._estimate(decoded["picture"].pixels, maps, request.parameters)
             elif request.kind in wire.EDIT_KINDS:
                 swatch, made = None, (yield from self._edited(request, decoded, maps))
             else:
                 swatch, made = yield from self._from_prepared(request, decoded, maps)
+                if request.parameters.get("estimate_maps") == "missing":
+                    yield Step(1.0, "Estimating the maps", phase="write")
+                    made = self._with_estimates(made, request.parameters)
             yield Step(1.0, "Writing the picture", phase="write")
             metrics = {name: float(value) for name, value in made.metrics.items() if math.isfinite(value)}
             notes = picture_notes(decoded, request.parameters) + map_notes
@@ -198,6 +209,31 @@ class Runner:
             dict.fromkeys(followed, "followed"),
         )
 
+    def _estimate(self, picture: Pixels, maps: Mapping[str, MaterialMap], parameters: Mapping[str, Any]) -> _Made:
+        """The maps of a picture: given ones as they are, the others estimated. The image is the color without shade."""
+        notes = check_picture("picture", picture)
+        given = {name: map.pixels for name, map in maps.items()}
+        color, guessed = estimated(
+            self._maps_network(), picture, parameters["tile"], parameters["normal_strength"], given
+        )
+        origins: dict[str, wire.Origin] = {**dict.fromkeys(given, "given"), **dict.fromkeys(guessed, "estimated")}
+        return _Made(color, notes=notes, maps={**given, **guessed}, origins=origins)
+
+    def _with_estimates(self, made: _Made, parameters: Mapping[str, Any]) -> _Made:
+        """A result with the maps that nobody gave, estimated from its color."""
+        _, guessed = estimated(
+            self._maps_network(), made.pixels, parameters["tile"], parameters["normal_strength"], made.maps
+        )
+        return replace(
+            made, maps={**made.maps, **guessed}, origins={**made.origins, **dict.fromkeys(guessed, "estimated")}
+        )
+
+    def _maps_network(self) -> MapsNetwork:
+        """The network that estimates maps, loaded if it is not yet; always on the CPU, where it takes seconds."""
+        if self._estimator is None:
+            self._estimator = load_network(MAPS_WEIGHTS)
+        return self._estimator
+
     def _check_words(self, parameters: Mapping[str, Any], *, has_layout: bool) -> None:
         """Raises WireError, before a model is loaded, for a model without text or prompts that do not fit a layout."""
         found = models.find(parameters["model"], self._data_dir, allow_paths=self._allow_paths)
@@ -219,6 +255,7 @@ class Runner:
     def release(self) -> None:
         """Frees the loaded models and their memory on the device."""
         self._loaded.clear()
+        self._estimator = None
         gc.collect()
         devices.free_cached_memory(self._device)
 

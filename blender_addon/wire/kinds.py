@@ -255,7 +255,7 @@ SYNTHESIZE = JobKind(
             needs=("regions",),
         ),
     ),
-    (*COMMON, NORMAL_FORMAT),
+    (*COMMON, *MAP_PARAMETERS),
     maps_over="swatch",
 )
 
@@ -276,7 +276,7 @@ RESTYLE = JobKind(
     "Restyle",
     "Redraw an image in the material of a swatch. A tileable image stays tileable",
     (CONTENT, SWATCH),
-    (*(_for_restyle(p) for p in COMMON if p.name not in ("start", "novelty")), NORMAL_FORMAT),
+    (*(_for_restyle(p) for p in COMMON if p.name not in ("start", "novelty")), *MAP_PARAMETERS),
     maps_over="swatch",
 )
 
@@ -434,5 +434,6 @@ KINDS: dict[str, JobKind] = {
     GENERATE.name: GENERATE,
     PREPARE.name: PREPARE,
     SUGGEST_REGIONS.name: SUGGEST_REGIONS,
+    ESTIMATE.name: ESTIMATE,
     **EDIT_KINDS,
 }

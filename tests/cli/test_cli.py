@@ -786,3 +786,17 @@ def test_a_progress_bar_is_shown_on_a_terminal_only(
         assert call("synthesize", swatch, "--out", swatch.with_name("o.png"), "--size", "64") == 0
     assert "Step 1 of 2" in terminal.getvalue() and "50%" in terminal.getvalue()
     assert pipe.getvalue() == ""
+
+
+def test_estimate_writes_a_folder_of_the_maps_that_are_not_given(
+    call: Callable[..., int], swatch: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "maps"
+    assert call("estimate", swatch, "--out", out) == 0
+    assert {p.name for p in out.iterdir()} == {"albedo.png", "normal_gl.png", "roughness.png", "height.png"}
+    again = tmp_path / "rest"
+    assert call("estimate", swatch, "--map", f"height={out / 'height.png'}", "--out", again) == 0
+    assert {p.name for p in again.iterdir()} == {"albedo.png", "normal_gl.png", "roughness.png"}
+    assert "height: given" in capsys.readouterr().out
+    assert call("estimate", out / "albedo.png", "--out", out) == 2
+    assert "would be overwritten" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Makes the weights: training data, objective, training, evaluation. The service imports nothing from here."""
