@@ -241,6 +241,16 @@ def test_maps_go_to_the_core_as_channels_and_come_back_as_outputs(core: StubCore
     assert any("format of the normals" in note for note in outcome.notes)
 
 
+def test_maps_that_are_missing_are_estimated_from_the_result(core: StubCore) -> None:
+    roughness = png(np.random.default_rng(1).integers(0, 256, (40, 48)))
+    _, outcome = run({"swatch": SWATCH, "map:roughness": roughness}, estimate_maps="missing")
+    assert outcome.origins == {"roughness": "followed", "normal": "estimated", "height": "estimated"}
+    size = Image.open(io.BytesIO(outcome.pictures["image"])).size
+    for name in ("normal", "height"):
+        assert Image.open(io.BytesIO(outcome.pictures[f"map:{name}"])).size == size
+        assert job_document("map", outcome.pictures[f"map:{name}"])["origins"][name] == "estimated"
+
+
 def test_the_result_carries_its_job_and_what_it_was_made_with(core: StubCore) -> None:
     _, outcome = run(seed=9)
     document = job_document("image", outcome.pictures["image"])
