@@ -1,6 +1,6 @@
 """How fast the service is under load: polls, streams of events, long queues, cancels, and its own share of a job.
 
-The service runs as a process of its own in a temporary data folder; all requests go through sockets.
+The service runs as a separate process in a temporary data folder; all requests go through sockets.
 """
 
 from __future__ import annotations

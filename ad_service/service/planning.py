@@ -149,7 +149,7 @@ def estimate_seconds(body: Mapping[str, Any], plan: Plan, jobs: Iterable[JobStat
 
 
 def with_memory_note(plan: Plan, device: protocol.Ready) -> Plan:
-    """The plan, with a note if it needs more memory than is free on a device of its own (a GPU)."""
+    """The plan, with a note if it needs more memory than is free on a device with separate memory (a GPU)."""
     need, free = plan.memory_bytes, device.memory_free
     if need is None or device.device == "cpu" or not 0 < free < need:
         return plan

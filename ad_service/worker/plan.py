@@ -1,4 +1,4 @@
-"""What jobs would use and make, in a process of its own: a request in each line of stdin, a plan in each of stdout.
+"""What jobs would use and make, in a separate process: a request in each line of stdin, a plan in each of stdout.
 
 The service starts it, so that pictures are decoded outside of the process that answers HTTP. It remembers what it has
 decoded and measured, since an artist changes one parameter after the other, and ends when there is nothing to do.

@@ -278,7 +278,7 @@ class Runner:
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error) or len(self._loaded) < 2:
                 raise
-            notes = ("Memory ran out with two models loaded; the other one was let go of",)
+            notes = ("Memory ran out with two models loaded; the other one was unloaded",)
         del first
         self.release()
         second = self._model(name, precision)

@@ -57,7 +57,7 @@ class PreparedSwatch:
 
     Attributes:
         pixels: (h, w, 3); with the automatic scale they are scaled already.
-        regions: the label map of `pixels`, of its own size.
+        regions: the label map of `pixels`, of any size.
         used: the rectangle that is used, in pixels of the upright picture, or of the straightened one.
         picture: width and height of the picture that `used` lies in.
         scale: pixels of the result for one pixel of `used`.
@@ -88,7 +88,7 @@ class PreparedSwatch:
 class _View:
     """The part of a photograph that is used so far, and where it lies.
 
-    `regions` covers it at a size of its own; `maps` are as large as `pixels`.
+    `regions` covers it at any size; `maps` are as large as `pixels`.
     """
 
     pixels: Pixels

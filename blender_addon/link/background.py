@@ -139,7 +139,7 @@ class BackgroundThread:
     ) -> None:
         """Request the plan of a job from the service, which is not started. A later call replaces one that waits.
 
-        The service needs 8 s for a photograph of 12 megapixels, so plans have a thread and a client of their own.
+        The service needs 8 s for a photograph of 12 megapixels, so plans have a separate thread and client.
         """
         self._plan_wanted = key
         self._queue(lambda: self._begin_plan(key, kind, parameters, pictures))

@@ -170,7 +170,7 @@ def find_set(files: Iterable[str], chosen: str = "") -> TextureSet | None:
 
     Args:
         files: paths of one folder. Of a map that several files have, the one with the resolution of the color is used,
-            OpenGL normals before DirectX, a file of its own before a packed one, PNG before JPEG.
+            OpenGL normals before DirectX, a separate file before a packed one, PNG before JPEG.
         chosen: the file that was opened: the set is its set, and its color if it is one. Otherwise the set with most
             maps is taken.
 

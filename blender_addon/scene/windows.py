@@ -41,7 +41,7 @@ def redraw() -> None:
                 for region in area.regions:
                     if region.type == "UI":
                         region.tag_redraw()
-        if not window.modal_operators:  # a running operator may show a text of its own there
+        if not window.modal_operators:  # a running operator may show another text there
             window.workspace.status_text_set(None)  # Python has no other way to redraw the status bar
 
 

@@ -22,7 +22,7 @@ FAINT, HELD, WRONG = (1.0, 1.0, 1.0, 0.45), (1.0, 0.62, 0.1, 1.0), (1.0, 0.25, 0
 PREVIEW_SIDE = 220
 """Longest side of the small straightened picture, in pixels at an interface scale of 1."""
 PREVIEW_CELLS = 24
-"""The small straightened picture is drawn in so many quadrilaterals along each side."""
+"""The small straightened picture is drawn with this many quadrilaterals along each side."""
 
 
 class View:

@@ -367,7 +367,7 @@ def test_a_map_that_would_be_overwritten_is_bad_input(
     normal = tmp_path / "o-normal.png"
     Image.fromarray(np.full((40, 48, 3), 128, np.uint8)).save(normal)
     assert call("synthesize", swatch, "--map", f"normal={normal}", "--out", tmp_path / "o.png", "--size", "64") == 2
-    assert "o-normal.png, which is an input and would be overwritten" in one_line(capsys.readouterr().err)
+    assert "o-normal.png is an input and would be overwritten" in one_line(capsys.readouterr().err)
 
 
 # ---------------------------------------------------------------------------------------------- run
@@ -797,6 +797,6 @@ def test_estimate_writes_a_folder_of_the_maps_that_are_not_given(
     again = tmp_path / "rest"
     assert call("estimate", swatch, "--map", f"height={out / 'height.png'}", "--out", again) == 0
     assert {p.name for p in again.iterdir()} == {"albedo.png", "normal_gl.png", "roughness.png"}
-    assert "height: given" in capsys.readouterr().out
+    assert "maps: height given" in capsys.readouterr().out
     assert call("estimate", out / "albedo.png", "--out", out) == 2
     assert "would be overwritten" in capsys.readouterr().err

@@ -28,4 +28,4 @@ def test_a_result_of_version_0_1_0_is_run_again(tmp_path: Path, capsys: pytest.C
     assert str(again) in capsys.readouterr().out
     assert job_document("new", again.read_bytes())["parameters"]["method"] == "optimize"
     pixels = [np.asarray(Image.open(io.BytesIO(path.read_bytes()))).astype(int) for path in (saved, again)]
-    assert np.abs(pixels[0] - pixels[1]).mean() < 0.5, "the same texture, but for another machine's roundings"
+    assert np.abs(pixels[0] - pixels[1]).mean() < 1.0, "the same texture, but for fewer steps near its cuts"

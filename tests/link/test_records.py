@@ -105,4 +105,4 @@ def test_a_journal_of_version_0_1_0_is_read() -> None:
 
 def test_the_journal_has_the_keys_of_version_0_1_0() -> None:
     (old, _), (new,) = json.loads(JOURNAL_0_1_0)["jobs"], json.loads(write_journal("file", [record({})]))["jobs"]
-    assert set(new) == {*old, "materials", "sources", "regions"}
+    assert set(new) == {*old, "materials", "sources", "regions", "origins"}

@@ -1,4 +1,4 @@
-"""Artists with tokens of their own: each sees and cancels only their jobs, within limits; the owner sees all."""
+"""Artists with a token each: each sees and cancels only their jobs, within limits; the owner sees all."""
 
 from __future__ import annotations
 

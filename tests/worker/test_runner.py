@@ -205,7 +205,9 @@ def test_every_parameter_reaches_the_core(core: StubCore) -> None:
     assert (request.detail, request.method, request.start) == ("both", "sample", "quilt")
     assert core.loaded == [("pocket", "fp32")]
     of_the_swatch = {"crop", "corners", "lens", "real_width", "normal_format"}
-    reached = set(SynthesizeRequest.__dataclass_fields__) | {"model", "precision", "tile"} | of_the_swatch
+    of_the_result = {"estimate_maps", "normal_strength"}
+    of_the_model = {"model", "precision", "tile"}
+    reached = set(SynthesizeRequest.__dataclass_fields__) | of_the_model | of_the_swatch | of_the_result
     assert {parameter.name for parameter in wire.SYNTHESIZE.parameters} <= reached
 
 
@@ -539,9 +541,9 @@ def test_the_other_model_is_let_go_of_when_memory_runs_out(
     raise_once(core, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
     _, outcome = run(engine=engine, model="pocket")
     assert [name for name, _ in core.loaded] == ["mine", "pocket", "pocket"]
-    assert any("let go of" in note for note in outcome.notes)
+    assert any("was unloaded" in note for note in outcome.notes)
     raise_once(core, torch.OutOfMemoryError("CUDA out of memory"), monkeypatch)
-    with pytest.raises(WireError, match="out of memory"):  # nothing else could be let go of
+    with pytest.raises(WireError, match="out of memory"):  # no other model could be unloaded
         run(engine=engine, model="pocket")
 
 

@@ -72,7 +72,7 @@ def smooth(x: Tensor, tiles: Tiles) -> Tensor:
 
 
 def curvature(x: Tensor, tiles: Tiles) -> tuple[Tensor, Tensor]:
-    """Smallest and largest eigenvalue of the Hessian: ridges and valleys, whatever their direction. (B, 1, h, w)."""
+    """Smallest and largest eigenvalue of the Hessian: ridges and valleys in any direction. (B, 1, h, w)."""
     p = pad(x, 1, tiles, "replicate")
     center = p[..., 1:-1, 1:-1]
     xx = p[..., 1:-1, 2:] - 2 * center + p[..., 1:-1, :-2]
