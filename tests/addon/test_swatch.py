@@ -36,7 +36,10 @@ def test_the_example_can_be_synthesized_at_once(service: LiveService, blender: A
     assert [region.name for region in settings(blender).regions] == ["Stone", "Moss"]
     scenes.small_output()
     assert tuple(scenes.make().size) == (128, 64)
-    assert set(scenes.newest().request["inputs"]) == {"swatch", "regions", "layout"}
+    assert set(scenes.newest().request["inputs"]) == {
+        *("swatch", "regions", "layout"),
+        *("map:normal", "map:roughness", "map:height"),
+    }
 
 
 def test_the_example_keeps_the_regions_of_the_scene(blender: Any) -> None:
