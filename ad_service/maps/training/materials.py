@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,5 +128,6 @@ def draw_surface(seed: int) -> Surface:
 
 def draw_surfaces(count: int, seed: int, workers: int) -> list[Surface]:
     """Drawn materials, made by several processes; each is a function of the seed and its number."""
-    with ProcessPoolExecutor(workers) as pool:
+    # A forked process would wait forever for the threads that torch had started before.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(draw_surface, (seed * 1_000_003 + i for i in range(count)), chunksize=8))
