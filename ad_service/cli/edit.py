@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ad_service.cli.arguments import Commands, Parser
-from ad_service.cli.job_files import JobFile, assemble, load, read_file
-from ad_service.cli.jobs import add_kind, run_job
+from ad_service.cli.job_files import JobFile, assemble, load
+from ad_service.cli.jobs import add_kind, given_parameters, given_pictures, run_job
 from ad_service.storage.blobs import BlobStore
 from blender_addon import wire
 from blender_addon.wire import WireError
@@ -39,10 +39,7 @@ def add_commands(commands: Commands, common: Parser) -> None:
 def run_relayout(options: argparse.Namespace) -> int:
     """Runs a relayout; what is not given is taken from the job in the picture's PNG."""
     kind = wire.RELAYOUT
-    paths: dict[str, Path] = {p.name: getattr(options, p.name) for p in kind.pictures if getattr(options, p.name)}
-    paths |= {wire.map_input(name): path for name, path in options.maps}
-    found = {name: (path.name, read_file(path, f"the picture {name}")) for name, path in paths.items()}
-    given = {p.name: getattr(options, p.name) for p in kind.parameters if getattr(options, p.name) is not None}
+    found = given_pictures(options, kind)
     missing = [name for name in OF_EARLIER_JOB if name not in found]
     parameters: dict[str, object] = {}
     if missing:
@@ -58,7 +55,7 @@ def run_relayout(options: argparse.Namespace) -> int:
                 )
             sha = earlier.request.inputs[source]
             found[name] = (earlier.files.get(source, ""), earlier.read(sha))
-    job = assemble({"kind": kind.name, "parameters": {**parameters, **given}}, found)
+    job = assemble({"kind": kind.name, "parameters": {**parameters, **given_parameters(options, kind)}}, found)
     return run_job(job, options.out, options.data_dir)
 
 

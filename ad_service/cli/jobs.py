@@ -108,8 +108,7 @@ def _argument_type(parameter: wire.Parameter) -> Callable[[str], Any]:
 def run_kind(options: argparse.Namespace) -> int:
     """Runs a job from pictures and flags."""
     kind: wire.JobKind = options.kind
-    given = {p.name: getattr(options, p.name) for p in kind.parameters}
-    parameters = {name: value for name, value in given.items() if value is not None}
+    parameters = given_parameters(options, kind)
     if options.fit:
         if "scale" in parameters:
             raise WireError("invalid-parameter", "--fit is given together with --scale; give one of them")
@@ -118,14 +117,24 @@ def run_kind(options: argparse.Namespace) -> int:
         if {"width", "height"} & set(parameters):
             raise WireError("invalid-parameter", "--size is given together with --width or --height; one is enough")
         parameters |= {"width": options.size[0], "height": options.size[1]}
+    job = assemble({"kind": kind.name, "parameters": parameters}, given_pictures(options, kind))
+    return run_job(job, options.out, options.data_dir)
+
+
+def given_parameters(options: argparse.Namespace, kind: wire.JobKind) -> dict[str, Any]:
+    """The parameters among the flags of a job kind."""
+    given = {p.name: getattr(options, p.name) for p in kind.parameters}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def given_pictures(options: argparse.Namespace, kind: wire.JobKind) -> dict[str, tuple[str, bytes]]:
+    """The pictures and maps among the arguments of a job kind: file name and bytes by input. Raises: WireError."""
     paths: dict[str, Path] = {p.name: getattr(options, p.name) for p in kind.pictures if getattr(options, p.name)}
     for name, path in options.maps:
         if wire.map_input(name) in paths:
             raise WireError("invalid-parameter", f"--map {name}= is given twice; give each map once")
         paths[wire.map_input(name)] = path
-    found = {name: (path.name, read_file(path, f"the picture {name}")) for name, path in paths.items()}
-    job = assemble({"kind": kind.name, "parameters": parameters}, found)
-    return run_job(job, options.out, options.data_dir)
+    return {name: (path.name, read_file(path, f"the picture {name}")) for name, path in paths.items()}
 
 
 def run_file(options: argparse.Namespace) -> int:

@@ -21,17 +21,14 @@ from ad_service.core.pipeline.edits import (
 from ad_service.core.pipeline.request import SynthesizeRequest
 from ad_service.worker.image_files import Decoded, Pixels, check_size
 from blender_addon import wire
-from blender_addon.wire import WireError
+from blender_addon.wire import WireError, geometry
 from blender_addon.wire.colors import region_of_color
-
-SAME_SHAPE = 0.02
-"""Relative difference of two ratios of width to height that count as one shape."""
 
 BETWEEN = (16, 240)
 """Gray levels of a mask between which it is neither black nor white."""
 
 SHOWN_GRAY = 0.001
-"""Share of such levels in a mask from which the artist is told; the edge of a smooth brush alone has more."""
+"""Share of such levels in a mask from which there is a note on it; the edge of a smooth brush alone has more."""
 
 LARGEST_BAND = 256
 """Pixels at each edge that may change to make a picture tileable, unless the job says otherwise."""
@@ -140,8 +137,7 @@ def _common(
 def _mask(pixels: Pixels, size: tuple[int, int]) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:
     """A mask (h, w, 3) as (height, width) bool for a picture of size (width, height), and notes. Raises WireError."""
     height, width = pixels.shape[:2]
-    across, down = width * size[1], height * size[0]
-    if abs(across - down) > SAME_SHAPE * max(across, down):
+    if not geometry.has_same_shape((width, height), size):
         raise WireError(
             "invalid-image",
             f"the mask is {width}x{height} pixels, which is not the shape of the picture ({size[0]}x{size[1]}); "

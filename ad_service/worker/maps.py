@@ -12,7 +12,7 @@ from PIL import Image
 
 from ad_service.worker.image_files import Decoded, DeepPixels, decode_map
 from blender_addon import wire
-from blender_addon.wire import WireError
+from blender_addon.wire import WireError, geometry
 
 Floats = npt.NDArray[np.floating[Any]]
 NormalFormat = Literal["opengl", "directx"]
@@ -29,7 +29,6 @@ class MapOptions:
     """Thresholds of `read_maps`, measured on 199 CC0 materials and their maps.
 
     Attributes:
-        same_shape: relative difference of two ratios of width to height that count as one shape.
         least_up: mean of z of a normal map; the lowest of 178 has 0.55, most colors have less than 0.3.
         most_tilt: mean of x or y of a normal map; 178 have less than 0.1, nearly white pictures 0.4 and more.
         length_error: median deviation of a normal's length from 1; the highest of 178 has 0.34.
@@ -39,7 +38,6 @@ class MapOptions:
             The height map decides right on 143 of 145 and on none wrong; slopes on 168 of 178, and on one wrong.
     """
 
-    same_shape: float = 0.02
     least_up: float = 0.45
     most_tilt: float = 0.35
     length_error: float = 0.4
@@ -92,7 +90,7 @@ def read_maps(
         kind = wire.map_type(name)
         pixels, own_notes = decode_map(picture, data, kind.role)
         notes += own_notes
-        _check_shape(picture, pixels, size, options)
+        _check_shape(picture, pixels, size)
         pixels = _checked(picture, kind, pixels, notes, options)
         if pixels.shape[1::-1] != size:
             notes.append(f"{picture} is {_by(pixels)} pixels and was resized to the swatch's {size[0]}x{size[1]}")
@@ -148,10 +146,9 @@ def _by(pixels: DeepPixels) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
-def _check_shape(picture: str, pixels: DeepPixels, size: tuple[int, int], options: MapOptions) -> None:
+def _check_shape(picture: str, pixels: DeepPixels, size: tuple[int, int]) -> None:
     """Raises WireError `invalid-image` for a map of another shape than the swatch (width, height)."""
-    across, down = pixels.shape[1] * size[1], pixels.shape[0] * size[0]
-    if abs(across - down) > options.same_shape * max(across, down):
+    if not geometry.has_same_shape((pixels.shape[1], pixels.shape[0]), size):
         raise WireError(
             "invalid-image",
             f"{picture} is {_by(pixels)} pixels, which is not the shape of the swatch ({size[0]}x{size[1]}); "

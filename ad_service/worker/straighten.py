@@ -120,5 +120,5 @@ def _turned(normals: Floats, along_x: npt.NDArray[np.float64], along_y: npt.NDAr
 
 
 def _oversampling(length: float) -> int:
-    """How many times larger an axis is computed, for so many pixels of the photograph in one of the result."""
+    """How many times larger an axis is computed, by the pixels of the photograph in one of the result."""
     return 1 if length <= SMOOTH else min(MAX_OVERSAMPLING, math.ceil(length))

@@ -191,7 +191,7 @@ def count_parts(
 def _check_shape(regions: Pixels, pixels: Pixels) -> None:
     """Raises WireError `invalid-labels` for a region map of another shape than the swatch."""
     (h, w), (height, width) = pixels.shape[:2], regions.shape[:2]
-    if abs(height * w - width * h) > max(height * w, width * h) / 50:
+    if not geometry.has_same_shape((width, height), (w, h)):
         raise WireError(
             "invalid-labels",
             f"regions is {width}x{height} pixels, which is not the shape of the swatch ({w}x{h})",

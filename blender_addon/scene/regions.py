@@ -17,6 +17,7 @@ from bpy.types import Image, Scene
 
 from ..wire.colors import MAX_COLOR_DISTANCE, PALETTE
 from ..wire.errors import LocalError
+from ..wire.geometry import has_same_shape
 from . import image_io, label_arrays, map_history
 from .label_arrays import Color
 
@@ -333,9 +334,8 @@ def regions_from_map(scene: Scene, picture: str) -> int:
 
 
 def is_stretched(image: Image, width: int, height: int) -> bool:
-    """Whether an image has another aspect ratio than a size, beyond rounding (2%)."""
-    w, h = image.size
-    return abs(w * height - h * width) > max(w * height, h * width) / 50
+    """Whether an image has another aspect ratio than a size, see `has_same_shape`."""
+    return not has_same_shape((image.size[0], image.size[1]), (width, height))
 
 
 def label_sources(scene: Scene) -> dict[str, Callable[[], bytes]]:

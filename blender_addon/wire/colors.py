@@ -19,7 +19,7 @@ PALETTE = (
     (90, 90, 250),
     (200, 0, 110),
 )
-"""Colors that are easily told apart: those of new regions, and of the parts in a suggested map, the largest first."""
+"""Colors that are easy to distinguish: those of new regions, and of the parts in a suggested map, the largest first."""
 MAX_COLOR_DISTANCE = 64.0
 """Euclidean RGB distance (0 to 255 a channel) up to which a color can mean a region's color: a quarter of one channel's
 range, well above the 40 levels by which JPEG of low quality moves a plain color."""

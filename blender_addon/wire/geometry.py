@@ -22,6 +22,12 @@ Matrix = tuple[Vector, Vector, Vector]
 """A projective map of homogeneous points (x, y, 1), by rows."""
 
 
+def has_same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) have the same aspect ratio, to 2 % for rounding."""
+    across, down = size[0] * other[1], size[1] * other[0]
+    return 50 * abs(across - down) <= max(across, down)
+
+
 @dataclass(frozen=True)
 class GeometryOptions:
     """How the shape of a rectangle is found from its picture.

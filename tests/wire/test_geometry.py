@@ -109,3 +109,11 @@ def test_texts_of_parameters_survive() -> None:
     corners = seen(1.0, 20, 10)
     again = geometry.parse_corners(geometry.format_corners(corners))
     assert all(p == pytest.approx(q, abs=0.006) for p, q in zip(again, corners, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("size", "same"), [((400, 300), True), ((406, 300), True), ((410, 300), False), ((300, 400), False)]
+)
+def test_sizes_have_the_same_shape_up_to_rounding(size: tuple[int, int], same: bool) -> None:
+    assert geometry.has_same_shape(size, (800, 600)) is same
+    assert geometry.has_same_shape((800, 600), size) is same

@@ -109,7 +109,7 @@ class RepaintRequest(EditRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class ExtendRequest(EditRequest):
-    """A picture that grows by so many pixels at each side. A tiling axis tiles afterwards."""
+    """A picture that grows by these numbers of pixels at its sides. A tiling axis tiles afterwards."""
 
     left: int = 0
     right: int = 0

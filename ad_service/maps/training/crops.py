@@ -17,7 +17,7 @@ from ad_service.pocket.training.rng import chance, integer, uniform
 ZOOMS = (1.0, 1.5, 0.75)
 """Pixels of a material per pixel of what the network sees."""
 MIN_CELLS = 64
-"""A shorter side has at least so many cells."""
+"""Fewest cells of the shorter side."""
 
 
 @dataclass(frozen=True)
