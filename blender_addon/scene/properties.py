@@ -24,7 +24,7 @@ from ..wire.errors import LocalError
 
 PICTURES = {picture.name: picture for kind in wire.TEXTURE_KINDS.values() for picture in kind.pictures}
 """The pictures of all job kinds by name."""
-EDIT_KINDS = {n: kind for n, kind in (wire.EDIT_KINDS | {"estimate": wire.ESTIMATE}).items() if n in wire.KINDS}
+EDIT_KINDS = wire.EDIT_KINDS | {wire.ESTIMATE.name: wire.ESTIMATE}
 """The kinds of job that change a finished picture, in the order in which the panel offers them."""
 EDIT_PICTURES = {
     p.name: p for kind in EDIT_KINDS.values() for p in kind.pictures if p.name not in PICTURES and p.role != "labels"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blender_addon.scene import edits, image_io, maps, materials, properties, result_nodes, results, session
+from blender_addon.scene import edits, image_io, maps, materials, result_nodes, results, session
 from tests.addon import scenes
 from tests.addon.conftest import LiveService, error_of
 from tests.addon.test_maps import image, ramp
@@ -107,7 +107,6 @@ def test_a_painted_mask_is_saved_with_the_file(made: Any, blender: Any, tmp_path
     assert levels.mean() == pytest.approx(127.5)
 
 
-@pytest.mark.skipif("estimate" not in properties.EDIT_KINDS, reason="the service does not estimate maps yet")
 def test_maps_are_estimated_from_a_result_or_an_image(service: LiveService, blender: Any) -> None:
     blender.context.scene.distill.image_picture = image("photo", data=False)
     record = edited("estimate")
